@@ -1,0 +1,1 @@
+"""dbwjax: training with many workers when some of them are slow."""

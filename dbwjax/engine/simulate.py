@@ -1,0 +1,127 @@
+"""The two halves in one jitted scan: time decides, parameters follow.
+
+`run` is the whole simulation; it is called in chunks so that the host can report, keep a checkpoint and add up virtual
+time in float64. A chunked run is bitwise the whole run, because nothing is carried but the state.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from dbwjax.engine import clock, learner as learning
+from dbwjax.types import (
+    Batches,
+    ClockState,
+    DelayModel,
+    Graph,
+    Key,
+    Learner,
+    ModelState,
+    Plan,
+    Policy,
+    StepInfo,
+    StepRecord,
+)
+
+
+class World(NamedTuple):
+    """What every policy of a comparison shares: a pytree of arrays, so that a sweep over worlds is a `vmap`."""
+
+    graph: Graph
+    delays: DelayModel
+    batches: Batches
+    key: Key
+
+
+class SimState(NamedTuple):
+    """A simulation between two steps."""
+
+    clock: ClockState
+    model: ModelState
+    feedback: StepInfo | None  # the last step's info by node, kept only for a policy that reads training
+
+
+def init(policy: Policy, learner: Learner, world: World, params: PyTree) -> SimState:
+    """A simulation at virtual time 0.
+
+    Args:
+      policy: who waits for whom.
+      learner: what a worker does with a batch.
+      world: graph, delays, batches and key.
+      params: one worker's initial parameters, the same for all.
+
+    Raises:
+      ValueError: settings of the policy that the graph does not allow.
+    """
+    ticking = clock.init(policy, world.graph, world.delays, world.key)
+    model = learning.init(learner, policy, params, world.graph.neighbours.shape[0])
+    if not policy.reads_training:
+        return SimState(ticking, model, None)
+    # Before the first step there is nothing to read: zeros of the right shapes, with nothing fresh.
+    batch = jax.eval_shape(jax.vmap(world.batches, (None, 0, 0)), world.key, model.started, model.started)
+    *_, loss, observed = jax.eval_shape(jax.vmap(learner.update), model.params, model.local, batch)
+    empty = StepInfo(loss, jax.ShapeDtypeStruct(loss.shape, bool), observed)
+    return SimState(ticking, model, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), empty))
+
+
+@partial(jax.jit, static_argnames=("policy", "learner", "steps"), donate_argnames=("state",))
+def run(policy: Policy, learner: Learner, world: World, state: SimState, steps: int) -> tuple[SimState, StepRecord]:
+    """Runs `steps` steps of clock and learner in one compiled scan. `state` is donated.
+
+    Returns:
+      The state after them, and their records, stacked `[T, ...]`.
+    """
+
+    def one(state: SimState, _: None) -> tuple[SimState, StepRecord]:
+        plan, ticking = clock.tick(policy, world.graph, world.delays, world.key, state.clock, state.feedback)
+        model, info = learning.step(learner, world.batches, plan, state.model, world.key)
+        after = SimState(ticking, model, by_node(plan, info, model) if policy.reads_training else None)
+        return after, record(world.graph, plan, info)
+
+    return jax.lax.scan(one, state, None, length=steps)
+
+
+def record(graph: Graph, plan: Plan, info: StepInfo | None = None) -> StepRecord:
+    """What one step leaves for the records; without `info` (a clock that runs alone) the loss is 0."""
+    nodes = graph.neighbours.shape[0]
+    workers = jnp.arange(nodes) if plan.workers is None else plan.workers
+    active = plan.active
+    if active is None:
+        active = jnp.zeros(nodes, bool).at[workers].set(plan.fresh, mode="drop")
+    rows = jnp.arange(nodes) if plan.rows is None else plan.rows
+    degree = graph.links.sum(axis=1).at[rows].get(mode="clip")
+    written = rows < nodes
+    missed = jnp.where(written, degree - heard(plan, rows), 0).sum() / jnp.maximum(written.sum(), 1)
+    loss = jnp.zeros(plan.fresh.shape) if info is None else info.loss
+    bad = plan.fresh & ~jnp.isfinite(loss)
+    return StepRecord(
+        duration=plan.duration,
+        active=active,
+        backup_workers=missed,
+        gradients=plan.fresh.sum(),
+        loss=loss.sum() / jnp.maximum(plan.fresh.sum(), 1),
+        broken=jnp.where(bad.any(), workers[jnp.argmax(bad)], -1),
+    )
+
+
+def heard(plan: Plan, rows: Array) -> Array:
+    """How many other nodes each written row `[R]` takes from in this step."""
+    sources = jnp.arange(plan.mix.shape[1])[None, :] if plan.sources is None else plan.sources
+    return ((plan.mix != 0) & (sources != rows[:, None])).sum(axis=1)
+
+
+def by_node(plan: Plan, info: StepInfo, model: ModelState) -> StepInfo:
+    """`info [M, ...]` scattered to `[N, ...]`, which is what a policy reads as feedback; zero and not fresh elsewhere."""
+    if plan.workers is None:
+        return info
+    nodes = model.started.shape[0]
+
+    def scatter(leaf: Array) -> Array:
+        return jnp.zeros((nodes, *leaf.shape[1:]), leaf.dtype).at[plan.workers].set(leaf, mode="drop")
+
+    return jax.tree.map(scatter, info)

@@ -1,0 +1,77 @@
+"""DTUR, the threshold rule of cb-DyBW: dynamic backup workers, chosen by the workers themselves.
+
+Source: Xiong, Yan, Singh, Li, "Straggler-Resilient Distributed Machine Learning with Dynamic Backup Workers",
+arXiv 2102.06280, section 4 and Algorithm 2 (the distributed threshold-based update rule).
+
+The rule. A spanning path P of the graph (a spanning tree where no path exists) is fixed at the start. Time is cut into
+epochs. Iteration k ends at
+
+    theta(k) = min over the links (i, j) of P not yet established in this epoch of max(t_i, t_j),
+
+so at least one new link of P is established in every iteration. Workers with t <= theta(k) are active and mix over *all*
+edges of the graph between active workers; every link of P between active workers becomes established, and when all are, the
+set is emptied and a new epoch begins. An epoch has at most d iterations (d links in P), and the union of its active
+graphs contains P, so it is connected: that is what the convergence proof needs. Worker j has
+`b_j(k) = |N_j| - p_j(k)` backup workers, p_j(k) being its active neighbours.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from dbwjax.network.facts import eccentricity, spanning_links
+from dbwjax.types import Graph, Key, WaitRule
+
+
+class DturState(NamedTuple):
+    """What DTUR remembers between iterations."""
+
+    path: Int[Array, "L 2"]  # links of the spanning path or tree
+    established: Bool[Array, " L"]  # in this epoch
+    announcement: Float[Array, " N"]  # seconds for a worker's announcement to reach everybody
+
+
+def dtur(flood_latency: float = 0.0) -> WaitRule:
+    """The waiting rule of cb-DyBW.
+
+    The announcement that ends an iteration floods the network from the later end of the link that set theta, so it costs
+    `flood_latency` times that worker's eccentricity; who arrives during the flood is late.
+
+    Args:
+      flood_latency: seconds per hop of the announcement.
+
+    Raises:
+      ValueError: a negative or infinite `flood_latency`.
+    """
+    if not 0 <= flood_latency < float("inf"):
+        raise ValueError(f"flood_latency={flood_latency:g} is not a time; use 0 or more seconds a hop")
+
+    def init_fn(graph: Graph) -> DturState:
+        links, _ = spanning_links(graph)
+        seconds = flood_latency * np.asarray(eccentricity(graph), float) if flood_latency else np.zeros(len(links) + 1)
+        return DturState(
+            path=jnp.asarray(links, jnp.int32).reshape(-1, 2),
+            established=jnp.zeros(len(links), bool),
+            announcement=jnp.asarray(seconds, jnp.result_type(float)),
+        )
+
+    def cut_fn(key: Key, graph: Graph, state: DturState, arrival: Array) -> tuple[Array, Array, DturState]:
+        del key, graph
+        if not state.path.shape[0]:  # one worker has no link to establish and waits for itself
+            return jnp.ones(arrival.shape, bool), arrival.max(), state
+        ends = arrival[state.path]
+        exchanged = jnp.where(state.established, jnp.inf, ends.max(axis=1))
+        link = jnp.argmin(exchanged)
+        theta = exchanged[link]
+        announcer = state.path[link, jnp.argmax(ends[link])]
+
+        active = arrival <= theta
+        established = state.established | active[state.path].all(axis=1)
+        established &= ~established.all()
+        return active, theta + state.announcement[announcer], state._replace(established=established)
+
+    return WaitRule(init_fn, cut_fn)

@@ -1,0 +1,209 @@
+"""The type `Task`, and how one is made from a user's own loss function and arrays.
+
+All data live on the device from the start. A batch is drawn inside the compiled step as a pure function of (key, worker,
+computation), so that no host work, no iterator and no state stands between two steps. The data are arguments of the compiled
+function (`Partial`s are pytrees), never constants in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+from jaxtyping import Array, PyTree
+
+from dbwjax.specs import parse
+from dbwjax.tasks.partition import Partition, partition as divide, table
+from dbwjax.types import Batches, Key
+
+Loss = Callable[[PyTree, PyTree], Array]
+Metrics = Callable[[PyTree, PyTree], dict[str, Array]]
+
+_BLOCK = 500  # samples evaluated at a time: large enough to be fast, small enough that activations stay small
+
+
+class Task(NamedTuple):
+    """What is learned: parameters to start from, a loss, batches, a test."""
+
+    name: str
+    init: Callable[[Key], PyTree]  # one worker's parameters
+    loss: Loss  # (params, batch) -> (), the mean loss over the batch
+    batches: Batches  # a Partial: (key, worker, started) -> batch
+    evaluate: Callable[[PyTree], dict[str, Array]]  # a Partial: one worker's params -> {"test_loss": (), ...}
+    sizes: np.ndarray  # [N] samples held by each worker; 1 each where samples are drawn from a law
+    minimiser: PyTree | None = None  # of the workers' mean objective, where it is known
+
+
+def from_arrays(
+    loss: Loss,
+    init: Callable[[Key], PyTree],
+    train: PyTree,
+    *,
+    workers: int,
+    batch_size: int,
+    partition: str | Sequence[np.ndarray] = "iid",
+    labels: np.ndarray | None = None,
+    test: PyTree | None = None,
+    metrics: Metrics | None = None,
+    seed: int = 0,
+    preprocess: Callable[[PyTree], PyTree] | None = None,
+    name: str = "own",
+) -> Task:
+    """A task on your own data with your own loss.
+
+    A batch is `batch_size` samples drawn uniformly with replacement from those of the worker, so that its mean gradient
+    is an unbiased estimate of the gradient of the worker's objective.
+
+    Args:
+      loss: `(params, batch) -> ()`, the mean over the batch; `batch` has the structure of `train` with leading axis B.
+      init: `key -> params`, one worker's parameters.
+      train: pytree of arrays with one leading axis, the samples. Small integer types stay small on the device.
+      workers: N.
+      batch_size: B.
+      partition: a SPEC (`iid`, `dirichlet:alpha=`, `shards:per_worker=`), or N arrays of sample numbers.
+      labels: each sample's class, [n]; needed by partitions by class. Default: `train["label"]` where there is one.
+      test: held-out samples with the structure of `train`; without it, `evaluate` measures on `train` itself.
+      metrics: `(params, batch) -> {name: ()}`, each a mean over the batch; `evaluate` returns them as `test_<name>`.
+      seed: of the partition.
+      preprocess: `batch -> batch`, applied to each batch before `loss` and `metrics`; a `Partial` may carry arrays.
+      name: what records call the task.
+
+    Returns:
+      The task; `evaluate(params)` is exact over all test samples and works in blocks.
+
+    Raises:
+      ValueError: no samples, leading axes that differ, a test set of another structure, `batch_size` below 1, or a
+        partition that is not possible or leaves a worker without samples.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} draws no samples; use 1 or more")
+    count = _count(train, "train")
+    if test is not None:
+        _same_kind(train, test)
+    held = _divide(partition, _labels(labels, train, count), count, workers, seed)
+    process = _as_partial(preprocess)
+    arrays = jax.tree.map(jnp.asarray, train)
+    return Task(
+        name=name,
+        init=init,
+        loss=loss,
+        batches=Partial(_Draw(batch_size), process, arrays, jnp.asarray(held.indices), jnp.asarray(held.sizes)),
+        evaluate=evaluation(loss, arrays if test is None else jax.tree.map(jnp.asarray, test), metrics, process),
+        sizes=held.sizes,
+    )
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """Draws a batch. A dataclass and not a closure: two draws of one size are equal, so jit traces them once."""
+
+    batch_size: int
+
+    def __call__(
+        self, process: Partial, arrays: PyTree, indices: Array, sizes: Array, key: Key, worker: Array, started: Array
+    ) -> PyTree:
+        key = jax.random.fold_in(jax.random.fold_in(key, worker), started)
+        # Nodes beyond the workers (a server) are drawn for too and never read: clip keeps them in bounds.
+        worker = jnp.minimum(worker, sizes.shape[0] - 1)
+        place = jax.random.randint(key, (self.batch_size,), 0, sizes[worker], jnp.int32)
+        which = indices.at[worker, place].get(mode="promise_in_bounds")
+        return process(jax.tree.map(lambda leaf: leaf.at[which].get(mode="promise_in_bounds"), arrays))
+
+
+def evaluation(loss: Loss, test: PyTree, metrics: Metrics | None = None, process: Partial | None = None) -> Partial:
+    """`params -> {"test_loss": (), "test_<metric>": ()}`: exact means over the samples of `test`, block by block."""
+    return Partial(_evaluate, _Measure(loss, metrics), _as_partial(None) if process is None else process, test)
+
+
+@dataclass(frozen=True)
+class _Measure:
+    loss: Loss
+    metrics: Metrics | None
+
+    def __call__(self, params: PyTree, batch: PyTree) -> dict[str, Array]:
+        extra = {} if self.metrics is None else self.metrics(params, batch)
+        return {f"test_{name}": value for name, value in {"loss": self.loss(params, batch), **extra}.items()}
+
+
+@partial(jax.jit, static_argnums=0)
+def _evaluate_blocks(measure: _Measure, process: Partial, test: PyTree, params: PyTree) -> dict[str, Array]:
+    count = jax.tree.leaves(test)[0].shape[0]
+    block = min(_BLOCK, count)
+    whole = count // block * block
+
+    def one(batch: PyTree) -> dict[str, Array]:
+        return measure(params, process(batch))
+
+    blocks = jax.tree.map(lambda leaf: leaf[:whole].reshape(whole // block, block, *leaf.shape[1:]), test)
+    total = jax.tree.map(lambda value: value.sum(axis=0) * block, jax.lax.map(one, blocks))
+    if whole < count:
+        rest = one(jax.tree.map(lambda leaf: leaf[whole:], test))
+        total = jax.tree.map(lambda a, b: a + b * (count - whole), total, rest)
+    return jax.tree.map(lambda value: value / count, total)
+
+
+def _identity(batch: PyTree) -> PyTree:
+    return batch
+
+
+def _as_partial(function: Callable[[PyTree], PyTree] | None) -> Partial:
+    """A callable pytree: a `Partial` keeps its arrays as leaves, a plain function has none."""
+    if isinstance(function, Partial):
+        return function
+    return Partial(_identity if function is None else function)
+
+
+def _count(arrays: PyTree, what: str) -> int:
+    """How many samples `arrays` holds."""
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(arrays)]
+    if not shapes or () in shapes:
+        raise ValueError(f"{what} must be arrays with a leading axis of samples; it has shapes {shapes}")
+    lengths = sorted({shape[0] for shape in shapes})
+    if len(lengths) > 1:
+        raise ValueError(f"{what} has arrays of {' and '.join(map(str, lengths))} samples; give all the same length")
+    if lengths[0] == 0:
+        raise ValueError(f"{what} has no samples; give at least one")
+    return lengths[0]
+
+
+def _same_kind(train: PyTree, test: PyTree) -> None:
+    _count(test, "test")
+    kinds = [
+        (jax.tree.structure(tree), [np.shape(leaf)[1:] for leaf in jax.tree.leaves(tree)]) for tree in (train, test)
+    ]
+    if kinds[0] != kinds[1]:
+        raise ValueError(f"test must look like train: {kinds[1]} is not {kinds[0]}")
+
+
+def _labels(labels: np.ndarray | None, train: PyTree, count: int) -> np.ndarray | None:
+    if labels is None and isinstance(train, Mapping):
+        labels = train.get("label")
+    if labels is not None and np.shape(labels) != (count,):
+        raise ValueError(f"labels of shape {np.shape(labels)} do not name one class for each of {count} samples")
+    return None if labels is None else np.asarray(labels)
+
+
+def _divide(
+    spec: str | Sequence[np.ndarray], labels: np.ndarray | None, count: int, workers: int, seed: int
+) -> Partition:
+    if isinstance(spec, str):
+        if labels is None and parse(spec)[0] == "iid":
+            labels = np.zeros(count, np.int32)
+        if labels is None:
+            raise ValueError(f"partition '{spec}' divides by class; pass labels=, one class a sample")
+        return divide(spec, labels, workers, seed)
+    if len(spec) != workers:
+        raise ValueError(f"partition lists samples for {len(spec)} workers, not for {workers}; give one array a worker")
+    for worker, part in enumerate(spec):
+        numbers = np.asarray(part)
+        if numbers.ndim != 1 or numbers.size == 0 or not np.issubdtype(numbers.dtype, np.integer):
+            raise ValueError(f"partition gives worker {worker} no list of sample numbers; give at least one integer")
+        if numbers.min() < 0 or numbers.max() >= count:
+            raise ValueError(f"partition gives worker {worker} a sample that is not there; use 0 to {count - 1}")
+    return table(spec)

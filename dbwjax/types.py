@@ -1,0 +1,149 @@
+"""Every type that two rooms share, with its axes and units.
+
+The axes, everywhere: `N` nodes, `M` workers computing in a step, `R` rows written, `D` slots of a row
+(largest degree + 1, padded), `T` steps, `B` samples of a batch, `S` samples of a worker. The receiver comes
+first: `mix[i, j]` is what `i` takes from `j`. Times are seconds of virtual time; a name says which clock it
+is: `duration`, `remaining`, `virtual_time`, `wall_time`.
+
+Pytrees are `NamedTuple`s. They do not validate themselves, because JAX rebuilds them with tracers; the
+builders that fill them do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+Key = Array
+"""A typed JAX random key, shape ()."""
+
+DelayModel = Callable[[Key, Array, Array], Array]
+"""`(key, worker, started) -> seconds`: how long the `started`-th computation of `worker` takes.
+
+A pure function of its arguments, so that no policy, chunk or device layout can change a delay. `key` is the one
+key of the delay stream; the model folds `worker` and `started` into it. All three are scalars; the engine maps
+it over workers. The shipped models are `jax.tree_util.Partial`s: callable pytrees whose parameters are arrays.
+"""
+
+Batches = Callable[[Key, Array, Array], PyTree]
+"""`(key, worker, started) -> batch`: the samples of the `started`-th computation of `worker`; pure, as above."""
+
+
+class Graph(NamedTuple):
+    """Who hears whom, as padded lists of sources, and how long a message takes.
+
+    Slot 0 of every row is the node itself. The other slots hold its neighbours in ascending order; unused slots
+    repeat the node itself and are not links.
+    """
+
+    neighbours: Int[Array, "N D"]  # node heard in each slot; slot 0 is the node itself
+    links: Bool[Array, "N D"]  # which slots are links to another node (slot 0 and padding: False)
+    latency: Float[Array, "N D"]  # seconds a message needs from neighbours[i, s] to i; 0 where links is False
+    computes: Bool[Array, " N"]  # False for nodes that never compute (a server, a mailbox)
+
+
+class Plan(NamedTuple):
+    """What one step does, in the language of `X' = mix @ X + push @ U`.
+
+    `None` stands for "everyone" and keeps the synchronous path free of gathers:
+
+    - `sources=None`: `mix` is dense, `[R, N]`. Otherwise `mix[r, s]` weighs node `sources[r, s]`.
+    - `push=None`: the updates are mixed with the parameters, `X' = mix @ (X + U)` (needs `M = N`).
+      A vector `[R]` is diagonal (`rows[r]` takes `push[r]` of its own update; needs `M = N`); a matrix is `[R, M]`.
+    - `workers=None`: all nodes compute, `M = N`. `rows=None`: all rows are written, `R = N`. An entry of `rows` equal
+      to `N` is padding and writes nothing.
+    - `restart=None`: every node starts its next computation. A mask `[N]`, or node numbers `[K]` (N is padding) where so
+      few restart that a pass over all nodes would cost more than the step. `ready=None`: at the end of the step.
+    - `active=None`: the workers whose updates count took part, and nobody else.
+    """
+
+    duration: Float[Array, ""]  # seconds by which the step moves the clock's origin
+    fresh: Bool[Array, " M"]  # whose update counts
+    mix: Float[Array, "R N"] | Float[Array, "R D"]
+    sources: Int[Array, "R D"] | None = None
+    push: Float[Array, "R M"] | Float[Array, " R"] | None = None
+    workers: Int[Array, " M"] | None = None
+    rows: Int[Array, " R"] | None = None
+    restart: Bool[Array, " N"] | Int[Array, " K"] | None = None  # who starts its next computation
+    ready: Float[Array, " N"] | None = None  # when it starts, seconds after the step's origin
+    active: Bool[Array, " N"] | None = None  # who took part in the step
+
+
+class Policy(NamedTuple):
+    """Who waits for whom: a pair of pure functions and three static facts about them.
+
+    `init(graph) -> state` runs on the host once, with NumPy allowed; hyperparameters that do not change a shape
+    (how many backups, a deadline) belong in the state as arrays. `decide(key, graph, state, remaining, feedback)
+    -> (Plan, state)` is traceable; `remaining[i]` is when node `i` finishes, in seconds after the step's origin
+    (`inf` for a node that does not compute), and `feedback` is the learner's last `StepInfo` by node, `[N, ...]`, or `None`.
+    """
+
+    init: Callable[[Graph], PyTree]
+    decide: Callable[[Key, Graph, PyTree, Array, Any], tuple[Plan, PyTree]]
+    stale: bool = False  # updates are computed at a copy of the parameters at the computation's start
+    pushsum: bool = False  # parameters are read as X / mass
+    reads_training: bool = False  # needs `feedback`, so its clock cannot run ahead of training
+
+
+class WaitRule(NamedTuple):
+    """A waiting rule of the gossip family: a pair of pure functions.
+
+    `init(graph) -> state` runs on the host. `cut(key, graph, state, arrival) -> (active, end, state)` is traceable:
+    `arrival[i]` is when worker `i` has finished the iteration and all its neighbours have its message (seconds after
+    the iteration's origin), `active` [N] says who takes part and `end` () when the iteration ends for everybody.
+    """
+
+    init: Callable[[Graph], PyTree]
+    cut: Callable[[Key, Graph, PyTree, Array], tuple[Array, Array, PyTree]]
+
+
+class Learner(NamedTuple):
+    """What one worker does with one batch; the engine maps it over workers.
+
+    `init(params) -> local` builds the worker's own state (the optimiser's); `update(params, local, batch) ->
+    (update, local, loss, observed)` gives the update to add to the parameters (for SGD, `-lr * gradient`), the loss () and
+    any further pytree that a policy may want to read as feedback (`None` when nothing).
+    """
+
+    init: Callable[[PyTree], PyTree]
+    update: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree, Array, Any]]
+
+
+class ClockState(NamedTuple):
+    """Where the clock stands. Only relative times live on the device; absolute time is summed on the host in float64."""
+
+    remaining: Float[Array, " N"]  # when each node finishes, seconds after the coming step's origin; inf: never
+    started: Int[Array, " N"]  # index of the computation each node is busy with
+    step: Int[Array, ""]  # steps done
+    policy: PyTree  # the policy's own state
+
+
+class ModelState(NamedTuple):
+    """What has been learned so far: stacked parameters and each worker's own state."""
+
+    params: PyTree  # [N, ...]
+    local: PyTree  # [N, ...] optimiser states
+    started: Int[Array, " N"]  # index of the computation each node is busy with; names its batch
+    origin: PyTree | None = None  # [N, ...] parameters each node started from; None: those it has now
+    mass: Float[Array, " N"] | None = None  # push-sum's mass; None: 1
+
+
+class StepInfo(NamedTuple):
+    """What the learner tells about a step."""
+
+    loss: Float[Array, " M"]  # each computing worker's loss on its batch, before the update; 0 where not fresh
+    fresh: Bool[Array, " M"]  # whose loss that is
+    observed: PyTree = None  # [M, ...] whatever the learner's update observed
+
+
+class StepRecord(NamedTuple):
+    """What a simulated step leaves for the records; stacked to [T, ...] by a scan."""
+
+    duration: Float[Array, ""]
+    active: Bool[Array, " N"]  # who took part
+    backup_workers: Float[Array, ""]  # mean over the rows written of the neighbours not heard
+    gradients: Int[Array, ""]  # updates that counted
+    loss: Float[Array, ""]  # mean over the updates that counted
+    broken: Int[Array, ""]  # first worker whose counted loss was not finite; -1: none

@@ -94,25 +94,43 @@ def readable(params: PyTree, mass: Array | None) -> PyTree:
 def _compute(
     learner: Learner, batches: Batches, plan: Plan, state: ModelState, key: Key
 ) -> tuple[PyTree, PyTree, StepInfo]:
-    """Updates `[M, ...]` (zero where not fresh), all workers' local states `[N, ...]`, and what was seen."""
+    """Updates `[M, ...]`, all workers' local states `[N, ...]`, and what was seen.
+
+    Under `push=None` the updates come added to the parameters (`X + U`), so that neither is read again; an update that
+    is not fresh is zero.
+    """
     workers = plan.workers
-    everyone = jnp.arange(state.started.shape[0])
+    stream_key = stream(key, Stream.BATCHES)
 
     def take(tree: PyTree) -> PyTree:
         return tree if workers is None else jax.tree.map(lambda leaf: leaf[workers], tree)
 
-    if state.origin is None:
-        at = readable(take(state.params), None if state.mass is None else take(state.mass))
-    else:
-        at = take(state.origin)
-    draw = jax.vmap(batches, in_axes=(None, 0, 0))
-    batch = draw(stream(key, Stream.BATCHES), take(everyone), take(state.started))
-    old = take(state.local)
-    updates, new, loss, observed = jax.vmap(learner.update)(at, old, batch)
-    # Selected, not multiplied: an update that does not count must not count even when it is not finite.
-    updates = _where(plan.fresh, updates, jax.tree.map(jnp.zeros_like, updates))
-    local = write_rows(workers, state.local, _where(plan.fresh, new, old))
-    return updates, local, StepInfo(jnp.where(plan.fresh, loss, 0), plan.fresh, observed)
+    def one(worker: tuple) -> tuple[PyTree, PyTree, Array, PyTree]:
+        number, started, fresh, params, mass, origin, local = worker
+        at = readable(params, mass) if origin is None else origin
+        update, new, loss, observed = learner.update(at, local, batches(stream_key, number, started))
+        # Selected, not multiplied: an update that does not count must not count even when it is not finite.
+        update = _select(fresh, update, jax.tree.map(jnp.zeros_like, update))
+        if plan.push is None:
+            update = jax.tree.map(jnp.add, params, update)
+        return update, _select(fresh, new, local), jnp.where(fresh, loss, 0), observed
+
+    everyone = jnp.arange(state.started.shape[0])
+    numbers, started, params, mass, origin, old = take(
+        (everyone, state.started, state.params, state.mass, state.origin, state.local)
+    )
+    inputs = (numbers, started, plan.fresh, params, mass, origin, old)
+    updates, new, loss, observed = jax.lax.map(one, inputs, batch_size=block_of(params, numbers.shape[0]))
+    return updates, write_rows(workers, state.local, new), StepInfo(loss, plan.fresh, observed)
+
+
+def block_of(params: PyTree, workers: int) -> int:
+    """How many workers are computed at a time: as many as stay in a core's cache on a CPU, all of them elsewhere."""
+    import os
+    each = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params)) // workers
+    if jax.default_backend() != "cpu" or each * workers <= 16 * 2**20:
+        return workers
+    return int(os.environ.get("BLK", "0")) or workers
 
 
 def _start(plan: Plan, origin: PyTree, params: PyTree, mass: Array | None) -> PyTree:
@@ -126,6 +144,10 @@ def _start(plan: Plan, origin: PyTree, params: PyTree, mass: Array | None) -> Py
     rows = jax.tree.map(lambda leaf: leaf.at[who].get(mode="clip"), params)
     rows = readable(rows, None if mass is None else mass.at[who].get(mode="clip"))
     return write_rows(who, origin, rows)
+
+
+def _select(flag: Array, yes: PyTree, no: PyTree) -> PyTree:
+    return jax.tree.map(lambda a, b: jnp.where(flag, a, b), yes, no)
 
 
 def _where(mask: Array, yes: PyTree, no: PyTree) -> PyTree:

@@ -39,14 +39,13 @@ def apply_plan(plan: Plan, params: PyTree, updates: PyTree) -> PyTree:
     Args:
       plan: the step.
       params: leaves `[N, ...]`.
-      updates: leaves `[M, ...]`, zero where an update does not count.
+      updates: leaves `[M, ...]`, zero where an update does not count; under `push=None` already added to the parameters.
 
     Returns:
       Leaves `[N, ...]`.
     """
     if plan.push is None:
-        moved = jax.tree.map(jnp.add, params, updates)
-        written = mix(plan.mix, plan.sources, moved)
+        written = mix(plan.mix, plan.sources, updates)
     else:
         pushed = _push(plan.push, updates)
         written = jax.tree.map(jnp.add, mix(plan.mix, plan.sources, params), pushed)

@@ -8,28 +8,28 @@ ends with bitwise the same numbers: delays and batches are functions of the seed
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from dbwjax import specs
 from dbwjax.engine import simulate
 from dbwjax.engine.learner import from_optimizer
 from dbwjax.engine.simulate import World
-from dbwjax.experiments import records
-from dbwjax.experiments.checkpoint import Checkpoints
-from dbwjax.experiments.config import RunOptions, TrainConfig, differences
-from dbwjax.experiments.training import Diverged, History, Training, chunk_of, initial_params, make_world
+from dbwjax.experiments.config import RunOptions, TrainConfig
+from dbwjax.experiments.training import History, Training, chunk_of, initial_params, make_world
+from dbwjax.network import delays as laws
+from dbwjax.network import facts, graphs
+from dbwjax.policies import build_policy
+from dbwjax.tasks import build_task
 from dbwjax.types import Learner, Policy
 
 
 class Interrupted(RuntimeError):
-    """SIGINT or SIGTERM arrived; a checkpoint was kept."""
+    """SIGINT or SIGTERM arrived, and a checkpoint was kept."""
 
     def __init__(self, signum: int, where: str):
         super().__init__(f"stopped at {where}; the same command goes on from there")
@@ -42,5 +42,38 @@ class Setting(NamedTuple):
     world: World
     learner: Learner
     policies: dict[str, Policy]
-    params: Any
+    params: Any  # one worker's initial parameters
     task: Any
+
+
+def build(config: TrainConfig) -> Setting:
+    """Makes a configuration real and checks all of it; writes nothing.
+
+    Raises:
+      ValueError: one line about the first thing that is wrong.
+    """
+    policies = {spec: build_policy(spec) for spec in config.policies}
+    graph = specs.build(config.graph, graphs.GRAPHS, "graph", config.workers, seed=config.seed)
+    delays = laws.delays(config.delays, config.workers, config.seed)
+    for spec, policy in policies.items():
+        try:
+            policy.init(graph)
+        except ValueError as error:
+            raise ValueError(f"policy '{spec}': {error}") from error
+    task = build_task(
+        config.dataset,
+        model=config.model,
+        workers=config.workers,
+        partition=config.partition,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        pca=config.pca,
+        data_dir=config.data_dir,
+    )
+    key = jax.random.key(config.seed)
+    shapes = jax.eval_shape(task.init, key)
+    message = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+    graph = graphs.with_links(graph, latency=config.latency, bandwidth=config.bandwidth, message_bytes=float(message))
+    world = make_world(task, graph, delays, config.seed)
+    optimizer = build_optimizer(config.optimizer, config.learning_rate)
+    return Setting(world, from_optimizer(task.loss, optimizer), policies, initial_params(task, world), task)

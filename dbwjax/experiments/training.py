@@ -99,7 +99,9 @@ class Training:
         Raises:
           Diverged: the mean model's test loss is not finite.
         """
-        figures = {name: float(value) for name, value in measure(self.world.graph, self.evaluate, self.state.model).items()}
+        figures = {
+            name: float(value) for name, value in measure(self.world.graph, self.evaluate, self.state.model).items()
+        }
         if not np.isfinite(figures["test_loss"]):
             raise Diverged(self.step, None)
         since = slice(self._evaluated, self.step)

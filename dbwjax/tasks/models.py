@@ -1,8 +1,8 @@
 """The models of the image tasks, in Flax: the table `MODELS`. A user's own model needs no row here, see `from_arrays`.
 
 A model is a pair of pure functions over one worker's parameters; the engine maps them over workers. Images arrive as
-flat rows `[B, F]`, which is how they are stored; only the convolutional net gives them their shape back. Flax is imported when
-a model is built, not with this module.
+flat rows `[B, F]`, which is how they are stored; only the convolutional net gives them their shape back. Flax is
+imported when a model is built, not with this module.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def two_layers(input_shape: tuple[int, ...], classes: int) -> Any:
 
 
 def cnn(input_shape: tuple[int, ...], classes: int) -> Any:
-    """Two 3x3 convolutions (32 and 64 channels), each with group norm, ReLU and 2x2 max pooling, and a hidden layer of 128.
+    """Two 3x3 convolutions (32, 64 channels), each with group norm, ReLU and 2x2 max pooling; then 128 hidden units.
 
     Group norm has no running statistics, so that a worker's parameters are all of its state.
 
@@ -119,20 +119,17 @@ def classifier(name: str, input_shape: tuple[int, ...], classes: int) -> Classif
 
 
 def _convolve(images: Array, kernel: Array, *args: Any, **settings: Any) -> Array:
-    """A stride-1, same-padded convolution as one matrix product, in the place of `lax.conv_general_dilated`.
+    """A 3 x 3, stride-1, same-padded convolution as one matrix product, in the place of `lax.conv_general_dilated`.
 
     Mapped over workers, each with a kernel of its own, a convolution becomes a grouped one, which takes two to three
     times as long on a CPU as the batched matrix product that this becomes.
     """
     del args, settings  # of nn.Conv's settings only those in the docstring are used here
-    rows, columns, _, channels = kernel.shape
     height, width = images.shape[1:3]
-    margins = [(side // 2, (side - 1) // 2) for side in (rows, columns)]
-    padded = jnp.pad(images, ((0, 0), *margins, (0, 0)))
-    shifted = [padded[:, i : i + height, j : j + width] for i in range(rows) for j in range(columns)]
-    return jax.lax.dot_general(
-        jnp.concatenate(shifted, axis=-1), kernel.reshape(-1, channels), (((3,), (0,)), ((), ()))
-    )
+    padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    shifted = [padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
+    flat = kernel.reshape(-1, kernel.shape[-1])
+    return jax.lax.dot_general(jnp.concatenate(shifted, axis=-1), flat, (((3,), (0,)), ((), ())))
 
 
 def _max_pool(images: Array) -> Array:

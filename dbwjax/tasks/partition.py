@@ -13,7 +13,9 @@ import numpy as np
 
 from dbwjax import specs
 
-_LARGEST_ALPHA = 1e6  # beyond it the shares are equal to six digits, and the gamma draws behind them overflow in the end
+_LARGEST_ALPHA = (
+    1e6  # beyond it the shares are equal to six digits, and the gamma draws behind them overflow in the end
+)
 
 
 class Partition(NamedTuple):
@@ -31,9 +33,9 @@ def iid(labels: np.ndarray, workers: int, *, seed: int = 0) -> list[np.ndarray]:
 def dirichlet(labels: np.ndarray, workers: int, *, alpha: float = 0.5, seed: int = 0) -> list[np.ndarray]:
     """Each class is split among the workers in proportions drawn from a symmetric Dirichlet(alpha) law.
 
-    Small `alpha` gives each class to few workers, large `alpha` approaches iid. The measure of label skew is that of Hsu,
-    Qi, Brown (arXiv 1909.06335), who draw classes per worker and stop when a class runs out; the draw per class is that
-    of Yurochkin et al. (arXiv 1905.12022), chosen because it uses every sample exactly once. Sizes are unequal.
+    Small `alpha` gives each class to few workers, large `alpha` approaches iid. The measure of label skew is that of
+    Hsu, Qi, Brown (arXiv 1909.06335), who draw each worker's mix of classes; the draw per class is that of Yurochkin
+    et al. (arXiv 1905.12022), chosen because it uses every sample exactly once. Sizes are unequal.
 
     Raises:
       ValueError: `alpha` not in (0, 1e6].

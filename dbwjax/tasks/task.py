@@ -1,8 +1,8 @@
 """The type `Task`, and how one is made from a user's own loss function and arrays.
 
-All data live on the device from the start. A batch is drawn inside the compiled step as a pure function of (key, worker,
-computation), so that no host work, no iterator and no state stands between two steps. The data are arguments of the compiled
-function (`Partial`s are pytrees), never constants in it.
+All data live on the device from the start. A batch is drawn inside the compiled step as a pure function of (key,
+worker, computation), so that no host work, no iterator and no state stands between two steps. The data are arguments of
+the compiled function (`Partial`s are pytrees), never constants in it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,8 @@ from jax.tree_util import Partial
 from jaxtyping import Array, PyTree
 
 from dbwjax.specs import parse
-from dbwjax.tasks.partition import Partition, partition as divide, table
+from dbwjax.tasks.partition import Partition, table
+from dbwjax.tasks.partition import partition as divide
 from dbwjax.types import Batches, Key
 
 Loss = Callable[[PyTree, PyTree], Array]
@@ -118,27 +119,33 @@ class _Draw:
 
 def evaluation(loss: Loss, test: PyTree, metrics: Metrics | None = None, process: Partial | None = None) -> Partial:
     """`params -> {"test_loss": (), "test_<metric>": ()}`: exact means over the samples of `test`, block by block."""
-    return Partial(_evaluate, _Measure(loss, metrics), _as_partial(None) if process is None else process, test)
+    return Partial(_Evaluate(loss, metrics), _as_partial(process), test)
 
 
 @dataclass(frozen=True)
-class _Measure:
+class _Evaluate:
+    """Measures parameters on a test set; a dataclass for the same reason as `_Draw`."""
+
     loss: Loss
     metrics: Metrics | None
 
-    def __call__(self, params: PyTree, batch: PyTree) -> dict[str, Array]:
+    def __call__(self, process: Partial, test: PyTree, params: PyTree) -> dict[str, Array]:
+        return _over_blocks(self, process, test, params)
+
+    def measure(self, params: PyTree, batch: PyTree) -> dict[str, Array]:
         extra = {} if self.metrics is None else self.metrics(params, batch)
         return {f"test_{name}": value for name, value in {"loss": self.loss(params, batch), **extra}.items()}
 
 
 @partial(jax.jit, static_argnums=0)
-def _evaluate_blocks(measure: _Measure, process: Partial, test: PyTree, params: PyTree) -> dict[str, Array]:
+def _over_blocks(evaluate: _Evaluate, process: Partial, test: PyTree, params: PyTree) -> dict[str, Array]:
+    """Means over the blocks, weighted by their sizes; the last block is the rest and may be shorter."""
     count = jax.tree.leaves(test)[0].shape[0]
     block = min(_BLOCK, count)
     whole = count // block * block
 
     def one(batch: PyTree) -> dict[str, Array]:
-        return measure(params, process(batch))
+        return evaluate.measure(params, process(batch))
 
     blocks = jax.tree.map(lambda leaf: leaf[:whole].reshape(whole // block, block, *leaf.shape[1:]), test)
     total = jax.tree.map(lambda value: value.sum(axis=0) * block, jax.lax.map(one, blocks))

@@ -1,0 +1,137 @@
+"""A whole training step of 2nn (draw batch, gradient, optimiser, mixing) as a fraction of the machine's matrix product.
+
+    python -m benchmarks.step
+
+Beside it, in turns with it: twenty lines of plain JAX doing the same (`vmap(grad)`, a fixed batch in hand, mixing by dense
+matrix product or by unrolled gather), the gradient alone, and the matrix product itself.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks import timing
+from dbwjax.engine import simulate
+from dbwjax.engine.learner import from_optimizer
+from dbwjax.experiments.training import initial_params, make_world
+from dbwjax.network import delays, graphs
+from dbwjax.policies import build_policy
+from dbwjax.tasks.models import classifier
+from dbwjax.tasks.task import Task, from_arrays
+
+CASES = ((64, 32),)
+STEPS = 4
+LAYERS = (784, 256, 256, 10)
+RATE = 0.05
+
+
+def operations(workers: int, batch: int) -> float:
+    """Floating-point operations of one step's matrix products: forward, and backward without the input's gradient."""
+    pairs = list(zip(LAYERS[:-1], LAYERS[1:], strict=True))
+    forward = sum(2.0 * batch * a * b for a, b in pairs)
+    return workers * (3 * forward - 2.0 * batch * LAYERS[0] * LAYERS[1])
+
+
+def problem(workers: int, batch: int) -> Task:
+    """2nn on 60,000 random images of MNIST's shape; speed does not depend on what they show."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, size=(60_000, LAYERS[0]), dtype=np.uint8)
+    labels = rng.integers(0, LAYERS[-1], size=60_000).astype(np.int32)
+    model = classifier("2nn", (LAYERS[0],), LAYERS[-1])
+    train = {"image": images, "label": labels}
+    return from_arrays(
+        model.loss, model.init, train, workers=workers, batch_size=batch, preprocess=scale
+    )
+
+
+def scale(batch: dict) -> dict:
+    """Bytes to the unit interval."""
+    return {**batch, "image": batch["image"].astype(jnp.float32) / 255}
+
+
+def ours(workers: int, batch: int):
+    """`STEPS` steps of the engine, as the command line runs them (cb-Full, 4 neighbours)."""
+    task = problem(workers, batch)
+    graph = graphs.random_regular(workers, degree=4, seed=0)
+    world = make_world(task, graph, delays.delays("shifted_exponential", workers, 0))
+    learner = from_optimizer(task.loss, optax.sgd(RATE))
+    policy = build_policy("full")
+    box = [simulate.init(policy, learner, world, initial_params(task, world))]
+
+    def call():
+        box[0], record = simulate.run(policy, learner, world, box[0], STEPS)
+        return record.loss
+
+    return call, task, graph
+
+
+def plain(task: Task, graph, workers: int, batch: int, dense: bool):
+    """Twenty lines of plain JAX: the same step with one batch in hand for ever."""
+    draw = jax.vmap(task.batches, (None, 0, 0))
+    fixed = jax.jit(draw)(jax.random.key(0), jnp.arange(workers), jnp.zeros(workers, jnp.int32))
+    stack = jax.vmap(task.init)(jax.random.split(jax.random.key(0), workers))
+    gradient = jax.vmap(jax.grad(task.loss))
+    weights = jnp.full((workers, 5), 0.2)
+    matrix = jnp.zeros((workers, workers)).at[jnp.arange(workers)[:, None], graph.neighbours].add(weights)
+
+    def gather(leaf):
+        wide = (-1,) + (1,) * (leaf.ndim - 1)
+        return sum(weights[:, s].reshape(wide) * leaf[graph.neighbours[:, s]] for s in range(5))
+
+    def product(leaf):
+        return (matrix @ leaf.reshape(workers, -1)).reshape(leaf.shape)
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def steps(params):
+        def one(params, _):
+            moved = jax.tree.map(lambda p, g: p - RATE * g, params, gradient(params, fixed))
+            return jax.tree.map(product if dense else gather, moved), None
+
+        return jax.lax.scan(one, params, None, length=STEPS)[0]
+
+    @jax.jit
+    def gradients(params):
+        def one(total, _):
+            grads = gradient(jax.tree.map(lambda p: p + total, params), fixed)
+            return sum(leaf.ravel()[0] for leaf in jax.tree.leaves(grads)) * 0, None
+
+        return jax.lax.scan(one, jnp.zeros(()), None, length=STEPS)[0]
+
+    held = [jax.tree.map(jnp.copy, stack)]
+
+    def call():
+        held[0] = steps(held[0])
+        return held[0]
+
+    return call, lambda: gradients(stack)
+
+
+def main() -> None:
+    """Measures all cases and writes them down."""
+    figures = {}
+    for workers, batch in CASES:
+        engine, task, graph = ours(workers, batch)
+        work = {"dbwjax": engine}
+        work["plain, gather"], work["gradient alone"] = plain(task, graph, workers, batch, dense=False)
+        work["plain, dense"], _ = plain(task, graph, workers, batch, dense=True)
+        work["matrix product"], flops = timing.matrix_product()
+        seconds = timing.take_turns(work)
+        units = STEPS * operations(workers, batch) / flops
+        figures[f"N={workers}, batch={batch}"] = {
+            "fraction of the matrix product": {
+                name: timing.ratios(seconds, name, "matrix product", units) for name in work if name != "matrix product"
+            },
+            "speed-up over plain JAX": {
+                name: timing.ratios(seconds, "dbwjax", name) for name in ("plain, gather", "plain, dense")
+            },
+        }
+    timing.save("step", figures)
+
+
+if __name__ == "__main__":
+    main()

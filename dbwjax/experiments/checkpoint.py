@@ -1,0 +1,279 @@
+"""Checkpoints of a run: the only module that knows Orbax.
+
+    DIR/<step>/state/       one pytree, written by Orbax
+    DIR/<step>/facts.json   the caller's facts, the leaves' names, dtypes and shapes, and a checksum of every file
+
+A step is built under another name and renamed when it is whole and on disk, so a process killed at any instant leaves
+whole steps and leftovers, which the next save removes. The checksums are compared before Orbax reads: alone it notices
+a missing or truncated file late and at length, and a flipped bit in an array not at all. Orbax refuses arrays without
+elements; they are facts here. It is imported when the first checkpoint is written or read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import shutil
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+_FACTS = "facts.json"
+_STATE = "state"
+_WRITE_REMEDY = "free some space or use another --out"
+
+
+class Checkpoints:
+    """The newest checkpoints of one folder, for one process.
+
+    `save` returns as soon as the state may be donated and writes on in the background; what it writes is durable when
+    the next `save`, `latest`, `load` or `close` returns. Also a context manager that closes itself.
+
+    Args:
+      directory: the folder; the first `save` makes it.
+      keep: how many steps stay, at least 1.
+    """
+
+    def __init__(self, directory: str | Path, keep: int = 2):
+        if keep < 1:
+            raise ValueError(f"keep={keep} keeps no checkpoint; use 1 or more")
+        self.directory = Path(directory).absolute()
+        self.keep = keep
+        self._writer: ThreadPoolExecutor | None = None
+        self._pending: Future | None = None
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def latest(self) -> int | None:
+        """The newest whole step, `None` where there is none.
+
+        Raises:
+          ValueError: the folder cannot be read, or the last save failed.
+        """
+        self._wait()
+        return max(self._steps(), default=None)
+
+    def save(self, step: int, state: PyTree, meta: dict) -> None:
+        """Starts to write a step; it replaces one of the same number, and the oldest beyond `keep` go once it is whole.
+
+        Args:
+          step: names the checkpoint, 0 or more; the newest is the one with the largest number.
+          state: pytree of JAX arrays (random keys too), NumPy arrays of any numeric dtype and Python numbers. NumPy
+            arrays must not be changed before it is durable.
+          meta: plain JSON values; floats come back bit for bit.
+
+        Raises:
+          ValueError: this save or the last one failed (no space, no permission).
+        """
+        self._wait()
+        leaves = _named(state)
+        facts = {"meta": meta, "leaves": {name: _kind(leaf) for name, leaf in leaves.items()}}
+        facts = json.loads(json.dumps(facts))  # what is not JSON fails here, and later changes of `meta` do not matter
+        filled = {name: leaf for name, leaf in leaves.items() if np.size(leaf)}
+        draft = self.directory / f"{step}.draft"
+        with _one_line(f"checkpoint {step} cannot be written to {self.directory}", _WRITE_REMEDY):
+            if self._writer is None:
+                self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+                self._clean()
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir(parents=True)
+            written = _orbax().save_async(draft / _STATE, filled)
+        self._pending = self._writer.submit(self._finish, step, draft, facts, written)
+
+    def load(self, like: PyTree) -> tuple[PyTree, dict]:
+        """Reads the newest step.
+
+        Args:
+          like: a pytree of the structure that was saved. A JAX array or `jax.ShapeDtypeStruct` fixes dtype, shape and
+            sharding of its leaf; of a NumPy array only the dtype must agree, since a host array (a history) grows.
+
+        Returns:
+          The state, and the `meta` that was saved with it.
+
+        Raises:
+          ValueError: there is no checkpoint, it is damaged, or it holds something else than `like`.
+        """
+        step = self.latest()
+        if step is None:
+            raise ValueError(f"{self.directory} holds no checkpoint; use --overwrite to start anew")
+        folder = self.directory / str(step)
+        remedy = "delete that folder to go on from the checkpoint before it, or use --overwrite to start anew"
+        with _one_line(f"checkpoint {folder} is damaged", remedy):
+            facts = _verified_facts(folder)
+        leaves, saved = _named(like), facts["leaves"]
+        _check_same(folder, {name: _kind(leaf) for name, leaf in leaves.items()}, saved, leaves)
+        filled = {name: _abstract(leaf, *saved[name]) for name, leaf in leaves.items() if 0 not in saved[name][1]}
+        with _one_line(f"checkpoint {folder} cannot be read", remedy):
+            read = _orbax().load(folder / _STATE, filled)
+        empty = {name: _empty(leaf, *saved[name]) for name, leaf in leaves.items() if name not in filled}
+        state = jax.tree.unflatten(jax.tree.structure(like), [{**read, **empty}[name] for name in leaves])
+        return state, facts["meta"]
+
+    def close(self) -> None:
+        """Waits until everything is on disk.
+
+        Raises:
+          ValueError: the last save failed.
+        """
+        try:
+            self._wait()
+        finally:
+            if self._writer is not None:
+                self._writer.shutdown()
+                self._writer = None
+
+    def _finish(self, step: int, draft: Path, facts: dict, written: Any) -> None:
+        """Makes a draft durable, gives it its name and removes what is too old; in the background."""
+        written.result()
+        body = json.dumps({**facts, "files": _checksums(draft / _STATE)}).encode()
+        (draft / _FACTS).write_bytes(f"{zlib.crc32(body)}\n".encode() + body)
+        _sync(*draft.rglob("*"), draft)
+        self._remove(self.directory / str(step))
+        os.rename(draft, self.directory / str(step))
+        _sync(self.directory)
+        for old in sorted(self._steps())[: -self.keep]:
+            self._remove(self.directory / str(old))
+
+    def _remove(self, folder: Path) -> None:
+        """Renamed first, so that no half-deleted folder ever bears a step's name."""
+        if folder.exists():
+            doomed = folder.with_suffix(".old")
+            shutil.rmtree(doomed, ignore_errors=True)
+            os.rename(folder, doomed)
+            shutil.rmtree(doomed)
+
+    def _clean(self) -> None:
+        """Removes what killed processes left: drafts, and Orbax's own temporary folders inside them."""
+        for pattern in ("*.draft", "*.old"):
+            for leftover in self.directory.glob(pattern):
+                shutil.rmtree(leftover)
+
+    def _steps(self) -> list[int]:
+        with _one_line(f"{self.directory} cannot be read", "use another --out"):
+            if not self.directory.exists():
+                return []
+            return [int(entry.name) for entry in self.directory.iterdir() if entry.name.isdecimal()]
+
+    def _wait(self) -> None:
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            with _one_line(f"a checkpoint cannot be written to {self.directory}", _WRITE_REMEDY):
+                pending.result()
+
+
+@contextlib.contextmanager
+def _one_line(trouble: str, remedy: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # Orbax and TensorStore raise many kinds, some of them bare
+        code = re.search(r"os_error_code='(\d+)'", str(error))
+        reason = (
+            os.strerror(int(code[1])) if code else getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        )
+        raise ValueError(f"{trouble} ({reason or type(error).__name__}); {remedy}") from error
+
+
+def _orbax() -> Any:
+    """Orbax's v1 interface, which moves to the top level with version 1."""
+    try:
+        from orbax.checkpoint import v1
+    except ImportError:
+        from orbax.checkpoint.experimental import v1
+    logging.getLogger("absl").addFilter(_not_twice)
+    return v1
+
+
+def _not_twice(record: logging.LogRecord) -> bool:
+    """Drops the tracebacks that Orbax's threads print of errors that they also raise."""
+    return "_SignalingThread.run() raised" not in record.getMessage()
+
+
+def _named(tree: PyTree) -> dict[str, Any]:
+    """Leaves by path, `model/params/w`: NumPy scalars as arrays, the rest as they are."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
+        if isinstance(leaf, np.generic)
+        else leaf
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+    }
+
+
+def _kind(leaf: Any) -> list:
+    """dtype (or Python type) and shape, as JSON."""
+    return [str(getattr(leaf, "dtype", type(leaf).__name__)), list(getattr(leaf, "shape", ()))]
+
+
+def _check_same(folder: Path, wanted: dict[str, list], saved: dict[str, list], leaves: dict[str, Any]) -> None:
+    remedy = "use --overwrite to start anew"
+    for name in wanted.keys() ^ saved.keys():
+        where = "only the checkpoint has" if name in saved else "the checkpoint lacks"
+        raise ValueError(f"checkpoint {folder} holds another state: {where} {name}; {remedy}")
+    for name, kind in wanted.items():
+        grows = isinstance(leaves[name], np.ndarray)
+        if kind[0] != saved[name][0] or (kind[1] != saved[name][1] and not grows):
+            raise ValueError(f"checkpoint {folder} holds another state: {name} is {saved[name]}, not {kind}; {remedy}")
+
+
+def _abstract(leaf: Any, dtype: str, shape: list[int]) -> Any:
+    """What Orbax is told to read."""
+    if isinstance(leaf, np.ndarray):
+        return np.empty(shape, dtype)
+    if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
+        sharding = leaf.sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+    return leaf
+
+
+def _empty(leaf: Any, dtype: str, shape: list[int]) -> Any:
+    """An array without elements, which Orbax does not write."""
+    if isinstance(leaf, np.ndarray):
+        return np.empty(shape, dtype)
+    return jax.device_put(np.empty(shape, dtype), leaf.sharding)
+
+
+def _checksums(folder: Path) -> dict[str, int]:
+    """CRC-32 of every file below `folder`, by relative path."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with open(path, "rb") as file:
+                checksum = 0
+                while block := file.read(1 << 20):
+                    checksum = zlib.crc32(block, checksum)
+            found[path.relative_to(folder).as_posix()] = checksum
+    return found
+
+
+def _verified_facts(folder: Path) -> dict:
+    stated, _, body = (folder / _FACTS).read_bytes().partition(b"\n")
+    if stated != str(zlib.crc32(body)).encode():
+        raise ValueError(f"{_FACTS} has changed")
+    facts = json.loads(body)
+    found = _checksums(folder / _STATE)
+    for name, checksum in facts["files"].items():
+        if found.get(name) != checksum:
+            raise ValueError(f"{_STATE}/{name} {'has changed' if name in found else 'is missing'}")
+    return facts
+
+
+def _sync(*paths: Path) -> None:
+    """Makes files and folders survive a loss of power."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

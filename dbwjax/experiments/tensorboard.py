@@ -1,0 +1,50 @@
+"""TensorBoard event files of a run folder, through tensorboardX (the extra `tensorboard`)."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dbwjax.experiments.records import as_file_name, refused
+
+
+def check_tensorboard() -> None:
+    """Says before a run whether its end can write event files.
+
+    Raises:
+      ValueError: tensorboardX is not installed.
+    """
+    try:
+        import tensorboardX  # noqa: F401
+    except ImportError:
+        raise ValueError("--tensorboard needs tensorboardX; install it with: pip install dbwjax[tensorboard]") from None
+
+
+def write_tensorboard(folder: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes TensorBoard event files from the rows of `metrics.jsonl`, one run per policy, in place of those there.
+
+    To be called at the end with all rows, so that a resumed run has no event twice. An event's time is its virtual
+    time: TensorBoard's relative axis shows virtual seconds.
+
+    Raises:
+      ValueError: tensorboardX is not installed, or the folder cannot be written.
+    """
+    check_tensorboard()
+    from tensorboardX import SummaryWriter
+
+    folder = Path(folder)
+    with refused(f"{folder} cannot be written", "free some space or use another --out"):
+        if folder.exists():
+            shutil.rmtree(folder)
+        writers: dict[str, SummaryWriter] = {}
+        for row in rows:
+            policy = row["policy"]
+            if policy not in writers:
+                writers[policy] = SummaryWriter(str(folder / as_file_name(policy)))
+            for name, value in row.items():
+                if name not in ("policy", "step") and value is not None:
+                    writers[policy].add_scalar(name, value, row["step"], walltime=row["virtual_time"])
+        for writer in writers.values():
+            writer.close()

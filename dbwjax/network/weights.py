@@ -1,0 +1,115 @@
+"""Mixing weights: how much each worker takes from each neighbour, masked by the links that are active.
+
+A scheme is a pair of functions over padded neighbour lists. What is not kept weighs exactly nothing and the diagonal (slot 0) takes
+the rest, so every row sums to one. For a symmetric mask all schemes but `uniform` are symmetric, hence doubly stochastic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, PyTree
+
+from dbwjax.types import Graph
+
+
+class Weights(NamedTuple):
+    """`init(graph) -> constants` on the host; `apply(constants, graph, kept [N, D]) -> [N, D]`, traceable."""
+
+    init: Callable[[Graph], PyTree]
+    apply: Callable[[PyTree, Graph, Array], Array]
+
+
+def metropolis() -> Weights:
+    """`1 / (1 + max(p_i, p_j))` with `p` the kept links of each end (Metropolis-Hastings; Xiao, Boyd, Kim 2007)."""
+
+    def apply_fn(constants: None, graph: Graph, kept: Bool[Array, "N D"]) -> Float[Array, "N D"]:
+        degree = kept.sum(axis=1)
+        larger = jnp.maximum(degree[:, None], degree[graph.neighbours])
+        return _complete(1 / (1 + larger.astype(_real())), kept)
+
+    return Weights(_nothing, apply_fn)
+
+
+def lazy() -> Weights:
+    """`(I + W) / 2` with Metropolis `W`: no negative eigenvalues."""
+    scheme = metropolis()
+
+    def apply_fn(constants: None, graph: Graph, kept: Bool[Array, "N D"]) -> Float[Array, "N D"]:
+        return _complete(scheme.apply(constants, graph, kept) / 2, kept)
+
+    return Weights(_nothing, apply_fn)
+
+
+def max_degree() -> Weights:
+    """`1 / (d_max + 1)` on every kept link, `d_max` being the largest degree of the whole graph."""
+
+    def init_fn(graph: Graph) -> Array:
+        return jnp.asarray(1 / (1 + int(np.asarray(graph.links).sum(axis=1).max())), _real())
+
+    return Weights(init_fn, _same_everywhere)
+
+
+def best_constant() -> Weights:
+    """`2 / (l_1(L) + l_{n-1}(L))`, the fastest constant edge weight (Xiao and Boyd 2004, section 4.1).
+
+    `L` is the Laplacian of the whole graph, `l_1` its largest and `l_{n-1}` its smallest non-zero eigenvalue. The diagonal can be
+    negative; the matrix is doubly stochastic in its sums, and converges on the whole graph.
+    """
+
+    def init_fn(graph: Graph) -> Array:
+        links, sources = np.asarray(graph.links), np.asarray(graph.neighbours)
+        laplacian = np.diag(links.sum(axis=1).astype(float))
+        rows, slots = np.nonzero(links)
+        laplacian[rows, sources[rows, slots]] -= 1
+        spectrum = np.linalg.eigvalsh(laplacian)
+        edge = 2 / (spectrum[-1] + spectrum[1]) if len(spectrum) > 1 else 0.0
+        return jnp.asarray(edge, _real())
+
+    return Weights(init_fn, _same_everywhere)
+
+
+def uniform() -> Weights:
+    """`1 / (1 + p_i)` on the kept links and on itself: rows are stochastic, columns only where degrees are equal."""
+
+    def apply_fn(constants: None, graph: Graph, kept: Bool[Array, "N D"]) -> Float[Array, "N D"]:
+        share = 1 / (1 + kept.sum(axis=1).astype(_real()))
+        return _complete(jnp.broadcast_to(share[:, None], kept.shape), kept)
+
+    return Weights(_nothing, apply_fn)
+
+
+WEIGHTS: dict[str, Callable[[], Weights]] = {
+    "metropolis": metropolis,
+    "max_degree": max_degree,
+    "best_constant": best_constant,
+    "lazy": lazy,
+    "uniform": uniform,
+}
+
+
+def dense(slots: Float[Array, "N D"], graph: Graph) -> Float[Array, "N N"]:
+    """Slot weights as a full mixing matrix."""
+    nodes = slots.shape[0]
+    return jnp.zeros((nodes, nodes), slots.dtype).at[jnp.arange(nodes)[:, None], graph.neighbours].add(slots)
+
+
+def _nothing(graph: Graph) -> None:
+    del graph
+
+
+def _same_everywhere(constant: Array, graph: Graph, kept: Array) -> Array:
+    return _complete(jnp.broadcast_to(constant[None, None], kept.shape), kept)
+
+
+def _complete(weights: Array, kept: Array) -> Array:
+    """Nothing where not kept; slot 0 takes the rest of the row."""
+    others = jnp.where(kept, weights, 0)[:, 1:]
+    return jnp.concatenate([1 - others.sum(axis=1, keepdims=True), others], axis=1)
+
+
+def _real() -> jnp.dtype:
+    return jnp.result_type(float)

@@ -146,7 +146,7 @@ def damages(folder: Path) -> list[tuple[str, Path]]:
 
 
 def test_any_damage_to_any_file_is_one_line_with_the_remedies(saved, copy):
-    """Every file of the newest step removed, cut in half, and with one bit changed; never a wrong state, never noise."""
+    """Every file of the newest step removed, halved, and with one bit changed: never a wrong state."""
     silent = []
     with Checkpoints(copy) as checkpoints:
         for how, path in damages(saved / "5"):

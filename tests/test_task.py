@@ -123,6 +123,10 @@ def test_labels_are_needed_by_class_partitions_only():
     assert make(train=bare).sizes.sum() == COUNT
     with pytest.raises(ValueError, match="'shards' divides by class; pass labels="):
         make(train=bare, partition="shards")
+    targets = {"x": TRAIN["x"], "label": np.linspace(0, 1, COUNT)}
+    assert make(train=targets).sizes.sum() == COUNT
+    with pytest.raises(ValueError, match="are not classes"):
+        make(train=targets, partition="shards")
     assert make(train=bare, partition="shards", labels=TRAIN["label"]).sizes.sum() == COUNT
     assert make(partition="shards").sizes.sum() == COUNT
 

@@ -218,7 +218,7 @@ def _kind(leaf: Any) -> list:
 
 def _check_same(folder: Path, wanted: dict[str, list], saved: dict[str, list], leaves: dict[str, Any]) -> None:
     remedy = "use --overwrite to start anew"
-    for name in wanted.keys() ^ saved.keys():
+    for name in sorted(wanted.keys() ^ saved.keys()):
         where = "only the checkpoint has" if name in saved else "the checkpoint lacks"
         raise ValueError(f"checkpoint {folder} holds another state: {where} {name}; {remedy}")
     for name, kind in wanted.items():

@@ -74,7 +74,7 @@ class RunFolder:
         folder = Path(path).absolute()
         with refused(f"run folder {folder} cannot be written", "use another --out"):
             present = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
-            if present - {_LOCK} and "config.json" not in present and not all(map(_is_draft, present - {_LOCK})):
+            if "config.json" not in present and present - {_LOCK, _draft_of("config.json")}:
                 raise ValueError(f"{folder} holds files but no run (no config.json); use another --out")
             folder.mkdir(parents=True, exist_ok=True)
             lock = _take_lock(folder)
@@ -124,7 +124,7 @@ class RunFolder:
 
     def _delete_run(self) -> None:
         # config.json goes last: until then the folder is recognised as a run's if the process is killed here.
-        for name in (*_LEFT_BY_RUNS, "config.json"):
+        for name in (*_LEFT_BY_RUNS, *(_draft_of(name) for name in _LEFT_BY_RUNS), "config.json"):
             target = self.path / name
             with refused(f"{target} cannot be deleted", "use another --out"):
                 if target.is_dir() and not target.is_symlink():
@@ -299,7 +299,7 @@ def load_timeline(path: str | Path) -> dict[str, dict[str, np.ndarray]]:
     timelines: dict[str, dict[str, np.ndarray]] = {}
     with refused(f"{path} cannot be read", "run the command again"):
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
                 for key in arrays.files:
                     policy, _, name = key.rpartition("/")
                     timelines.setdefault(unquote(policy), {})[name] = arrays[key]
@@ -327,13 +327,17 @@ def write_json(path: Path, content: Any) -> None:
 
 def replace_file(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Calls `write(file)` on a draft beside `path` and gives it its name once it is whole and on disk."""
-    draft = path.with_name(f".{path.name}.draft")
+    draft = path.with_name(_draft_of(path.name))
     with refused(f"{path} cannot be written", "free some space or use another --out"):
-        with open(draft, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
+        try:
+            with open(draft, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, path)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
 
 
 @contextlib.contextmanager
@@ -362,8 +366,8 @@ def _take_lock(folder: Path) -> int:
     return lock
 
 
-def _is_draft(name: str) -> bool:
-    return name.startswith(".") and name.endswith(".draft")
+def _draft_of(name: str) -> str:
+    return f".{name}.draft"
 
 
 def _plain(value: Any) -> Any:

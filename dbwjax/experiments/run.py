@@ -7,24 +7,30 @@ ends with bitwise the same numbers: delays and batches are functions of the seed
 
 from __future__ import annotations
 
+import platform
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from dbwjax import specs
-from dbwjax.engine import simulate
 from dbwjax.engine.learner import from_optimizer
 from dbwjax.engine.simulate import World
-from dbwjax.experiments.config import RunOptions, TrainConfig
-from dbwjax.experiments.training import History, Training, chunk_of, initial_params, make_world
+from dbwjax.experiments import records
+from dbwjax.experiments.checkpoint import Checkpoints
+from dbwjax.experiments.config import RunOptions, TrainConfig, build_optimizer, differences, from_json, to_json
+from dbwjax.experiments.tables import format_table
+from dbwjax.experiments.tensorboard import check_tensorboard, write_tensorboard
+from dbwjax.experiments.training import Diverged, History, Training, chunk_of, initial_params, make_world
 from dbwjax.network import delays as laws
 from dbwjax.network import facts, graphs
 from dbwjax.policies import build_policy
-from dbwjax.tasks import build_task
+from dbwjax.tasks import Task, build_task
 from dbwjax.types import Learner, Policy
 
 
@@ -32,8 +38,8 @@ class Interrupted(RuntimeError):
     """SIGINT or SIGTERM arrived, and a checkpoint was kept."""
 
     def __init__(self, signum: int, where: str):
-        super().__init__(f"stopped at {where}; the same command goes on from there")
-        self.signum = signum
+        super().__init__(f"stopped by {signal.Signals(signum).name} at {where}; the same command goes on from there")
+        self.exit_code = 128 + signum
 
 
 class Setting(NamedTuple):
@@ -43,7 +49,7 @@ class Setting(NamedTuple):
     learner: Learner
     policies: dict[str, Policy]
     params: Any  # one worker's initial parameters
-    task: Any
+    task: Task
 
 
 def build(config: TrainConfig) -> Setting:
@@ -53,6 +59,7 @@ def build(config: TrainConfig) -> Setting:
       ValueError: one line about the first thing that is wrong.
     """
     policies = {spec: build_policy(spec) for spec in config.policies}
+    optimizer = build_optimizer(config.optimizer, config.learning_rate)
     graph = specs.build(config.graph, graphs.GRAPHS, "graph", config.workers, seed=config.seed)
     delays = laws.delays(config.delays, config.workers, config.seed)
     for spec, policy in policies.items():
@@ -70,10 +77,227 @@ def build(config: TrainConfig) -> Setting:
         pca=config.pca,
         data_dir=config.data_dir,
     )
-    key = jax.random.key(config.seed)
-    shapes = jax.eval_shape(task.init, key)
-    message = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
-    graph = graphs.with_links(graph, latency=config.latency, bandwidth=config.bandwidth, message_bytes=float(message))
+    shapes = jax.tree.leaves(jax.eval_shape(task.init, jax.random.key(0)))
+    message = float(sum(leaf.size * leaf.dtype.itemsize for leaf in shapes))
+    graph = graphs.with_links(graph, latency=config.latency, bandwidth=config.bandwidth, message_bytes=message)
     world = make_world(task, graph, delays, config.seed)
-    optimizer = build_optimizer(config.optimizer, config.learning_rate)
     return Setting(world, from_optimizer(task.loss, optimizer), policies, initial_params(task, world), task)
+
+
+def run_experiment(config: TrainConfig, options: RunOptions) -> int:
+    """Trains every policy, resuming where the run folder is, and leaves the records, the figures and the table.
+
+    Returns:
+      0.
+
+    Raises:
+      ValueError: something typed or found in the run folder is wrong.
+      Diverged: a loss was not finite; the last good checkpoint is kept.
+      Interrupted: SIGINT or SIGTERM; a checkpoint is kept.
+    """
+    if options.compile_cache is not None:
+        _cache_programs(options.compile_cache)
+    if options.tensorboard:
+        check_tensorboard()
+    setting = build(config)
+    with records.RunFolder.open(options.folder(config.preset), options.overwrite) as folder:
+        _claim(folder, config)
+        with (
+            Checkpoints(folder.path / "checkpoint") as checkpoints,
+            records.MetricsLog(folder.path / "metrics.jsonl") as log,
+            _signals() as pending,
+        ):
+            histories = _Run(config, options, setting, checkpoints, log, pending).all_policies()
+        return _leave(folder.path, config, options, setting, histories)
+
+
+class _Run:
+    """The loop over policies and chunks, with what it needs at hand."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        options: RunOptions,
+        setting: Setting,
+        checkpoints: Checkpoints,
+        log: records.MetricsLog,
+        pending: list[int],
+    ):
+        self.config, self.options, self.setting = config, options, setting
+        self.checkpoints, self.log, self.pending = checkpoints, log, pending
+        self.histories: list[History] = []  # of the policies that are done
+        self.lines = 0  # in metrics.jsonl
+        self.saved = 0  # the step of the last checkpoint, counted through all policies
+
+    def all_policies(self) -> list[History]:
+        """Trains what is left to train; returns each policy's history."""
+        training = self._resume()
+        for index in range(len(self.histories), len(self.config.policies)):
+            current = training or self._training(index)
+            training = None
+            try:
+                self._policy(index, current)
+            except Diverged as error:
+                name = self.config.policies[index]
+                kept = f"the last good checkpoint is at step {self.saved - index * self.config.steps} and stays"
+                error.args = (f"policy '{name}': {error}; {kept if self.saved else 'no checkpoint was due yet'}",)
+                raise
+            self.histories.append(current.history)
+        return self.histories
+
+    def _training(self, index: int) -> Training:
+        setting = self.setting
+        policy = setting.policies[self.config.policies[index]]
+        return Training(policy, setting.learner, setting.world, setting.params, setting.task.evaluate)
+
+    def _policy(self, index: int, training: Training) -> None:
+        config = self.config
+        with self._bar(index, training) as bar:
+            if training.step == 0:
+                self._row(index, training)
+            chunks = 0
+            while training.step < config.steps:
+                due = min((training.step // config.eval_every + 1) * config.eval_every, config.steps)
+                training.advance(min(chunk_of(config.eval_every), due - training.step))
+                if training.step == due:
+                    self._row(index, training)
+                chunks += 1
+                self._show(bar, training)
+                if self.pending or training.step == config.steps or chunks % self.options.checkpoint_every == 0:
+                    self._save(index, training)
+                if self.pending and not (training.step == config.steps and index == len(config.policies) - 1):
+                    self.checkpoints.close()
+                    where = f"step {training.step} of policy '{config.policies[index]}'"
+                    raise Interrupted(self.pending[0], where)
+
+    def _row(self, index: int, training: Training) -> None:
+        self.log.append({"policy": self.config.policies[index], **training.measure()})
+        self.lines += 1
+
+    def _save(self, index: int, training: Training) -> None:
+        self.log.sync()
+        facts_of = {
+            "virtual_time": training.virtual_time,
+            "wall_time": training.wall_time,
+            "evaluated": training.evaluated,
+        }
+        self.saved = index * self.config.steps + training.step
+        state = {"simulation": training.state, "histories": [*self.histories, training.history]}
+        self.checkpoints.save(self.saved, state, {**facts_of, "lines": self.lines})
+
+    def _resume(self) -> Training | None:
+        """The training that the newest checkpoint was of, with the log cut back to it; None to begin at the beginning."""
+        latest = self.checkpoints.latest()
+        if latest is None:
+            self.log.truncate(0)
+            return None
+        index = (latest - 1) // self.config.steps
+        training = self._training(index)
+        nodes = self.setting.world.graph.neighbours.shape[0]
+        like = {"simulation": training.state, "histories": [History.empty(nodes)] * (index + 1)}
+        state, meta = self.checkpoints.load(like)
+        self.lines, self.saved = meta["lines"], latest
+        self.log.truncate(self.lines)
+        *self.histories, history = state["histories"]
+        training.restore(
+            state["simulation"], history, meta["virtual_time"], meta["wall_time"], meta["evaluated"]
+        )
+        return training
+
+    def _bar(self, index: int, training: Training) -> Any:
+        from tqdm import tqdm
+
+        hidden = None if self.options.progress else True  # None: hidden unless a person watches
+        name = self.config.policies[index]
+        return tqdm(total=self.config.steps, initial=training.step, desc=name, unit=" steps", disable=hidden)
+
+    def _show(self, bar: Any, training: Training) -> None:
+        bar.update(training.step - bar.n)
+        bar.set_postfix_str(f"virtual time {training.virtual_time:.1f} s, loss {training.history.loss[-1]:.3f}")
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM, to be obeyed between chunks; a second one of a kind acts at once."""
+    pending: list[int] = []
+
+    def note(signum: int, frame: Any) -> None:
+        pending.append(signum)
+        signal.signal(signum, signal.SIG_DFL)
+
+    before = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield pending
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def _claim(folder: records.RunFolder, config: TrainConfig) -> None:
+    """Writes `config.json`, or makes sure that the one there is of the same run.
+
+    Raises:
+      ValueError: it is of another configuration, or cannot be understood.
+    """
+    kept = folder.read_config()
+    if kept is None:
+        folder.write_config({"config": to_json(config), "environment": _environment()})
+        return
+    try:
+        changed = differences(from_json(kept.get("config")), config)
+    except ValueError as error:
+        raise ValueError(f"{folder.path}/config.json is {error}; use --overwrite, or another --out") from error
+    if changed:
+        raise ValueError(
+            f"{folder.path} holds another run ({'; '.join(changed)}); use --overwrite to start anew, or another --out"
+        )
+    old, new = kept.get("environment"), _environment()
+    if old != new:
+        print(f"note: begun with {old}, now {new}: numbers agree to rounding only", file=sys.stderr)
+
+
+def _environment() -> dict[str, str]:
+    """What bitwise repetition depends on beside the configuration."""
+    from importlib.metadata import version
+
+    return {
+        "dbwjax": version("dbwjax"),
+        "jax": jax.__version__,
+        "flax": version("flax"),
+        "optax": version("optax"),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "device": jax.devices()[0].device_kind,
+    }
+
+
+def _leave(path: Path, config: TrainConfig, options: RunOptions, setting: Setting, histories: list[History]) -> int:
+    """Writes the summary, the timeline and the figures, and prints the table."""
+    from dbwjax.experiments.graph_picture import GraphPicture
+    from dbwjax.experiments.plots import write_figures
+
+    rows = records.read_metrics(path / "metrics.jsonl")
+    has_accuracy = any(row["test_accuracy"] is not None for row in rows)
+    summary = records.summary(rows, config.policies, config.target_accuracy if has_accuracy else None)
+    kept = ("duration", "active", "backup_workers")
+    timelines = {
+        name: {field: getattr(history, field) for field in kept}
+        for name, history in zip(config.policies, histories, strict=True)
+    }
+    records.save_timeline(path / "timeline.npz", timelines)
+    records.write_json(path / "summary.json", summary)
+    graph = setting.world.graph
+    links, _ = facts.spanning_links(graph)
+    picture = GraphPicture(graphs.adjacency(graph), [(int(i), int(j)) for i, j in links])
+    figures = write_figures(path, rows, timelines, picture, config.target_accuracy if has_accuracy else None)
+    if options.tensorboard:
+        write_tensorboard(path / "tensorboard", rows)
+    print(format_table(summary))
+    print(f"figures: {figures[0]} and {len(figures) - 1} more in {path}")
+    return 0
+
+
+def _cache_programs(folder: str) -> None:
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

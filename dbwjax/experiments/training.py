@@ -26,10 +26,11 @@ LONGEST_CHUNK = 100
 class Diverged(RuntimeError):
     """A loss that counted was not finite."""
 
+    exit_code = 3
+
     def __init__(self, step: int, worker: int | None):
         who = "the mean model's test loss" if worker is None else f"worker {worker}'s loss"
         super().__init__(f"{who} is not finite at step {step}; use a smaller learning rate")
-        self.step, self.worker = step, worker
 
 
 class History(NamedTuple):
@@ -57,6 +58,7 @@ class Training:
       step: steps done.
       virtual_time: seconds, float64.
       wall_time: seconds spent in `advance`.
+      evaluated: the step of the last row.
     """
 
     def __init__(self, policy: Policy, learner: Learner, world: World, params: Any, evaluate: Any):
@@ -65,7 +67,7 @@ class Training:
         self.history = History.empty(world.graph.neighbours.shape[0])
         self.virtual_time = 0.0
         self.wall_time = 0.0
-        self._evaluated = 0  # steps done at the last evaluation
+        self.evaluated = 0
 
     @property
     def step(self) -> int:
@@ -104,8 +106,8 @@ class Training:
         }
         if not np.isfinite(figures["test_loss"]):
             raise Diverged(self.step, None)
-        since = slice(self._evaluated, self.step)
-        self._evaluated = self.step
+        since = slice(self.evaluated, self.step)
+        self.evaluated = self.step
         moved = since.stop > since.start
 
         def average(values: np.ndarray) -> float | None:
@@ -125,14 +127,10 @@ class Training:
             **figures,
         }
 
-    def restore(self, state: SimState, history: History, virtual_time: float, wall_time: float) -> None:
-        """Puts the training where a checkpoint left it, just after an evaluation or between two."""
+    def restore(self, state: SimState, history: History, virtual_time: float, wall_time: float, evaluated: int) -> None:
+        """Puts the training where a checkpoint left it; `evaluated` is the step of its last row."""
         self.state, self.history = state, history
-        self.virtual_time, self.wall_time = virtual_time, wall_time
-
-    def evaluated_at(self, step: int) -> None:
-        """Says at which step the last row was measured, after `restore`."""
-        self._evaluated = step
+        self.virtual_time, self.wall_time, self.evaluated = virtual_time, wall_time, evaluated
 
 
 class Result(NamedTuple):

@@ -51,7 +51,7 @@ def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
+            np.savez(file, **arrays)  # type: ignore[arg-type]  # its stub takes the arrays for options
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):

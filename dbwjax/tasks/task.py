@@ -87,7 +87,7 @@ def from_arrays(
     count = _count(train, "train")
     if test is not None:
         _same_kind(train, test)
-    held = _divide(partition, _labels(labels, train, count), count, workers, seed)
+    held = _divide(partition, _labels(partition, labels, train, count), workers, seed)
     process = _as_partial(preprocess)
     arrays = jax.tree.map(jnp.asarray, train)
     return Task(
@@ -188,22 +188,21 @@ def _same_kind(train: PyTree, test: PyTree) -> None:
         raise ValueError(f"test must look like train: {kinds[1]} is not {kinds[0]}")
 
 
-def _labels(labels: np.ndarray | None, train: PyTree, count: int) -> np.ndarray | None:
-    if labels is None and isinstance(train, Mapping):
-        labels = train.get("label")
+def _labels(partition: str | Sequence[np.ndarray], labels: np.ndarray | None, train: PyTree, count: int) -> np.ndarray:
+    """Each sample's class, where the partition asks for it; otherwise zeros."""
     if labels is not None and np.shape(labels) != (count,):
         raise ValueError(f"labels of shape {np.shape(labels)} do not name one class for each of {count} samples")
-    return None if labels is None else np.asarray(labels)
+    if not isinstance(partition, str) or parse(partition)[0] == "iid":
+        return np.zeros(count, np.int32)
+    if labels is None and isinstance(train, Mapping):
+        labels = train.get("label")
+    if labels is None:
+        raise ValueError(f"partition '{partition}' divides by class; pass labels=, one class a sample")
+    return np.asarray(labels)
 
 
-def _divide(
-    spec: str | Sequence[np.ndarray], labels: np.ndarray | None, count: int, workers: int, seed: int
-) -> Partition:
+def _divide(spec: str | Sequence[np.ndarray], labels: np.ndarray, workers: int, seed: int) -> Partition:
     if isinstance(spec, str):
-        if labels is None and parse(spec)[0] == "iid":
-            labels = np.zeros(count, np.int32)
-        if labels is None:
-            raise ValueError(f"partition '{spec}' divides by class; pass labels=, one class a sample")
         return divide(spec, labels, workers, seed)
     if len(spec) != workers:
         raise ValueError(f"partition lists samples for {len(spec)} workers, not for {workers}; give one array a worker")
@@ -211,6 +210,6 @@ def _divide(
         numbers = np.asarray(part)
         if numbers.ndim != 1 or numbers.size == 0 or not np.issubdtype(numbers.dtype, np.integer):
             raise ValueError(f"partition gives worker {worker} no list of sample numbers; give at least one integer")
-        if numbers.min() < 0 or numbers.max() >= count:
-            raise ValueError(f"partition gives worker {worker} a sample that is not there; use 0 to {count - 1}")
+        if numbers.min() < 0 or numbers.max() >= len(labels):
+            raise ValueError(f"partition gives worker {worker} a sample that is not there; use 0 to {len(labels) - 1}")
     return table(spec)

@@ -1,0 +1,157 @@
+"""What a run is told: a frozen configuration that decides its numbers, and options that do not.
+
+Everything here is checked before anything is traced or written. What the words stand for (a graph, a data set) is built and checked by
+`run.build`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dbwjax import specs
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides a run's numbers. Words are SPECs, see `dbwjax.specs`."""
+
+    preset: str = "quickstart"
+    policies: tuple[str, ...] = ("dybw", "full")
+    dataset: str = "digits"
+    data_dir: str | None = None  # a TFDS folder
+    model: str | None = None  # None: the data set's default
+    workers: int = 10
+    graph: str = "erdos_renyi:p=0.4"
+    delays: str = "shifted_exponential:shift=0.5,rate=1"
+    partition: str = "iid"
+    pca: int | None = None
+    steps: int = 1000
+    batch_size: int = 32
+    learning_rate: float = 0.1
+    optimizer: str = "sgd"
+    target_accuracy: float | None = 0.95
+    eval_every: int = 50
+    seed: int = 0
+    latency: float = 0.0  # seconds of every message
+    bandwidth: float = math.inf  # bytes a second of every link
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What does not change a run's numbers."""
+
+    out: str | None = None  # None: runs/<preset>
+    overwrite: bool = False
+    tensorboard: bool = False
+    checkpoint_every: int = 5  # chunks of at most 100 steps
+    progress: bool = True
+    compile_cache: str | None = None
+
+    def folder(self, preset: str) -> Path:
+        """Where the run is kept."""
+        return Path(self.out) if self.out is not None else Path("runs") / preset
+
+
+def validate(config: TrainConfig, options: RunOptions) -> None:
+    """Checks all that can be checked without building anything.
+
+    Raises:
+      ValueError: one line naming the first value that is out of range, and the remedy.
+    """
+    for name in ("workers", "steps", "batch_size", "eval_every"):
+        _require(getattr(config, name) >= 1, name, getattr(config, name), "1 or more")
+    _require(config.pca is None or config.pca >= 1, "pca", config.pca, "1 or more components")
+    _require(0 < config.learning_rate < math.inf, "learning_rate", config.learning_rate, "a finite number above 0")
+    target = config.target_accuracy
+    _require(target is None or 0 < target <= 1, "target_accuracy", target, "more than 0 and at most 1")
+    _require(0 <= config.seed < 2**32, "seed", config.seed, "0 to 4294967295")
+    _require(0 <= config.latency < math.inf, "latency", config.latency, "0 or more seconds")
+    _require(config.bandwidth > 0, "bandwidth", config.bandwidth, "more than 0 bytes a second")
+    _require(options.checkpoint_every >= 1, "checkpoint_every", options.checkpoint_every, "1 or more chunks")
+    _require(config.eval_every <= config.steps, "eval_every", config.eval_every, f"at most steps={config.steps}")
+    if not config.policies:
+        raise ValueError("--policies names nobody; name at least one, as in --policies dybw full")
+    for spec in config.policies:
+        if config.policies.count(spec) > 1:
+            raise ValueError(f"policy '{spec}' is named twice; name it once")
+
+
+def build_optimizer(spec: str, learning_rate: float) -> Any:
+    """The optax optimiser that a SPEC of `OPTIMIZERS` names.
+
+    The learning rate is an array in the optimiser's state, so that a sweep over it is a `vmap`.
+
+    Raises:
+      ValueError: an unknown name or key, or a value out of range.
+    """
+    return specs.build(spec, OPTIMIZERS, "optimizer", learning_rate=learning_rate)
+
+
+def sgd(*, learning_rate: float) -> Any:
+    """`x - learning_rate * g`."""
+    import optax
+
+    return optax.inject_hyperparams(optax.sgd)(learning_rate=learning_rate)
+
+
+def momentum(*, beta: float = 0.9, learning_rate: float) -> Any:
+    """SGD with a heavy-ball momentum `beta`."""
+    import optax
+
+    if not 0 <= beta < 1:
+        raise ValueError(f"beta={beta:g} is not a momentum; use 0 to less than 1")
+    return optax.inject_hyperparams(optax.sgd, static_args="momentum")(learning_rate=learning_rate, momentum=beta)
+
+
+def adam(*, learning_rate: float) -> Any:
+    """Adam with optax's defaults; each worker has its own moments."""
+    import optax
+
+    return optax.inject_hyperparams(optax.adam, static_args=("b1", "b2", "eps", "eps_root"))(
+        learning_rate=learning_rate
+    )
+
+
+OPTIMIZERS = {"sgd": sgd, "momentum": momentum, "adam": adam}
+
+
+def to_json(config: TrainConfig) -> dict[str, Any]:
+    """The configuration as plain JSON; an infinite bandwidth is null."""
+    content = dataclasses.asdict(config)
+    return content | {
+        "policies": list(config.policies),
+        "bandwidth": None if config.bandwidth == math.inf else config.bandwidth,
+    }
+
+
+def from_json(content: Any) -> TrainConfig:
+    """The inverse of `to_json`.
+
+    Raises:
+      ValueError: not an object, or with fields missing or unknown.
+    """
+    names = {field.name for field in dataclasses.fields(TrainConfig)}
+    if not isinstance(content, dict) or set(content) != names:
+        odd = sorted(names ^ set(content)) if isinstance(content, dict) else []
+        raise ValueError(f"not a configuration of this version (fields that differ: {', '.join(odd) or 'all'})")
+    bandwidth = math.inf if content["bandwidth"] is None else content["bandwidth"]
+    return TrainConfig(**content | {"policies": tuple(content["policies"]), "bandwidth": bandwidth})
+
+
+def differences(old: TrainConfig, new: TrainConfig) -> list[str]:
+    """What the run folder and this call disagree on, one phrase each. Where the data lie does not count."""
+    before, now = to_json(old), to_json(new)
+    return [
+        f"{name}: {before[name]} in the run folder, {now[name]} now"
+        for name in before
+        if before[name] != now[name] and name != "data_dir"
+    ]
+
+
+def _require(holds: bool, name: str, value: Any, remedy: str) -> None:
+    if not holds:
+        raise ValueError(f"--{name.replace('_', '-')} {value} is out of range; use {remedy}")

@@ -1,0 +1,153 @@
+"""The words of the command line, on argparse; every mistake is one line that names the value and the remedy."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import re
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from dbwjax import specs
+from dbwjax.experiments.config import OPTIMIZERS, RunOptions, TrainConfig
+from dbwjax.experiments.presets import PRESETS
+
+_EXAMPLES = """
+A SPEC is a name, or a name with settings: name:key=value,key=value. --list shows all of them.
+
+examples:
+  python -m dbwjax.train
+  python -m dbwjax.train --policies dybw fastest:k=6 full:barrier=neighbours --graph torus:rows=2 --out runs/mine
+  python -m dbwjax.train mnist-2nn --data-dir ~/tensorflow_datasets --delays "lognormal:sigma=0.3*slow_workers:factor=4"
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises one line instead of printing usage and leaving."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = re.match(r"unrecognized arguments: (\S+)", message)
+        if unknown and unknown[1].startswith("-"):
+            known = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
+            raise ValueError(f"unknown option {unknown[1]}; {specs.nearest(unknown[1].split('=')[0], known)}")
+        if unknown:
+            raise ValueError(f"'{unknown[1]}' is one word too many; the command takes one preset, then options")
+        raise ValueError(f"{message.replace('argument ', '', 1)}; --help shows what is expected")
+
+
+def parse(argv: Sequence[str] | None = None) -> tuple[TrainConfig, RunOptions, str]:
+    """Reads the command line.
+
+    Returns:
+      The preset with what was typed put over it, the options, and what to do: `train`, `list` or `print-config`.
+
+    Raises:
+      ValueError: an unknown word or a value of the wrong type.
+    """
+    typed = vars(_parser().parse_args(argv))
+    action = "list" if typed.pop("list") else "print-config" if typed.pop("print_config") else "train"
+    typed.pop("print_config", None)
+    preset = typed.pop("preset")
+    if preset not in PRESETS:
+        raise ValueError(f"unknown preset '{preset}'; {specs.nearest(preset, PRESETS)}")
+    given = {name: value for name, value in typed.items() if value is not None}
+    if "policies" in given:
+        given["policies"] = tuple(given["policies"])
+    fields = {field.name for field in dataclasses.fields(TrainConfig)}
+    config = dataclasses.replace(PRESETS[preset](), **{name: given[name] for name in given if name in fields})
+    options = RunOptions(**{name: given[name] for name in given if name not in fields})
+    return config, options, action
+
+
+def listing() -> str:
+    """Every word that the command knows, with keys and defaults."""
+    from dbwjax.network.delays import DELAYS
+    from dbwjax.network.graphs import GRAPHS
+    from dbwjax.network.weights import WEIGHTS
+    from dbwjax.policies import POLICIES
+    from dbwjax.tasks import DATASETS, MODELS, PARTITIONS
+    from dbwjax.tasks.datasets import CONTEXT
+
+    context = (*CONTEXT, "seed", "learning_rate")
+    tables: dict[str, dict[str, Any]] = {
+        "policies": {name: method.build for name, method in POLICIES.items()},
+        "graphs": GRAPHS,
+        "delays": DELAYS,
+        "weights": WEIGHTS,
+        "data sets": DATASETS,
+        "partitions": PARTITIONS,
+        "optimisers": OPTIMIZERS,
+    }
+    about = {name: f"{method.summary} ({method.paper})" for name, method in POLICIES.items()}
+    lines = ["presets", *(f"  {name:14} {_first_line(build)}" for name, build in PRESETS.items())]
+    for title, table in tables.items():
+        lines += ["", title]
+        for name, build in table.items():
+            lines += [f"  {specs.describe(name, build, context)}", f"      {about.get(name) or _first_line(build)}"]
+    lines += ["", "models", *(f"  {name:14} {_first_line(build)}" for name, build in MODELS.items())]
+    return "\n".join(lines)
+
+
+def _first_line(build: Any) -> str:
+    return (build.__doc__ or "").partition("\n")[0]
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="python -m dbwjax.train",
+        description="Trains under several waiting rules in one world, and compares how long they take.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("preset", nargs="?", default="quickstart", metavar="PRESET", help=", ".join(PRESETS))
+    add = parser.add_argument_group("what is compared").add_argument
+    add("--policies", nargs="+", metavar="SPEC", help="waiting rules; speed-ups are over the last one")
+    add("--steps", type=_whole, metavar="T", help="iterations of each policy")
+    add("--target-accuracy", type=_number, metavar="A", help="time to target counts to this test accuracy")
+    add("--eval-every", type=_whole, metavar="E", help="iterations between evaluations")
+    add("--seed", type=_whole, metavar="S", help="of delays, batches, parameters, partition and random graphs")
+    add = parser.add_argument_group("the network").add_argument
+    add("--workers", type=_whole, metavar="N")
+    add("--graph", metavar="SPEC", help="who hears whom")
+    add("--delays", metavar="SPEC", help="seconds per computation; factors are joined by *")
+    add("--latency", type=_number, metavar="SECONDS", help="of every message")
+    add("--bandwidth", type=_number, metavar="BYTES_PER_SECOND", help="of every link")
+    add = parser.add_argument_group("what is learned").add_argument
+    add("--dataset", metavar="NAME")
+    add("--data-dir", metavar="DIR", help="a TFDS folder (default: TFDS_DATA_DIR, or ~/tensorflow_datasets)")
+    add("--model", metavar="NAME")
+    add("--partition", metavar="SPEC", help="which samples each worker holds")
+    add("--pca", type=_whole, metavar="K", help="learn from K principal components")
+    add("--batch-size", type=_whole, metavar="B", help="samples of one worker's computation")
+    add("--learning-rate", type=_number, metavar="X")
+    add("--optimizer", metavar="SPEC")
+    add = parser.add_argument_group("the run folder").add_argument
+    add("--out", metavar="DIR", help="default: runs/PRESET; the same command resumes what it finds there")
+    add("--overwrite", action="store_true", default=None, help="start anew in an existing run folder")
+    add("--checkpoint-every", type=_whole, metavar="CHUNKS", help="chunks (of at most 100 iterations) between checkpoints")
+    add("--tensorboard", action="store_true", default=None, help="write event files (extra: tensorboard)")
+    add("--no-progress", dest="progress", action="store_false", default=None)
+    add("--compile-cache", metavar="DIR", help="keep compiled programs there for later starts")
+    add = parser.add_argument_group("instead of training").add_argument
+    add("--list", action="store_true", help="all names with their settings")
+    add("--print-config", action="store_true", help="the configuration as JSON")
+    return parser
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number") from None
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if math.isnan(value):
+        raise argparse.ArgumentTypeError(f"{text} is not a number")
+    return value

@@ -1,0 +1,47 @@
+"""`python -m dbwjax.train`: compares waiting rules on one task, end to end."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code.
+
+    0: done. 2: something typed, or found in the run folder, is wrong (one line says what; nothing is lost). 3: a loss was not
+    finite. 130 and 143: interrupted, with a checkpoint to go on from.
+    """
+    from dbwjax.experiments import config as configs
+    from dbwjax.experiments import options as words
+
+    try:
+        config, options, action = words.parse(argv)
+        if action == "list":
+            print(words.listing())
+            return 0
+        configs.validate(config, options)
+        if action == "print-config":
+            print(json.dumps(configs.to_json(config), indent=2))
+            return 0
+        from dbwjax.experiments import run
+
+        return run.run_experiment(config, options)
+    except ValueError as error:
+        return _say(error, 2)
+    except RuntimeError as error:
+        if not hasattr(error, "exit_code"):
+            raise
+        return _say(error, error.exit_code)
+    except KeyboardInterrupt:
+        return _say("stopped before the first step; nothing is lost", 130)
+
+
+def _say(error: object, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

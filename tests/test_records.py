@@ -1,0 +1,347 @@
+"""The run folder: its lock and config, metrics that a kill may cut anywhere, summary, timeline, table, events."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dbwjax.experiments import records
+from dbwjax.experiments.records import COLUMNS, MetricsLog, RunFolder, read_metrics, summary
+from dbwjax.experiments.tables import format_table
+from dbwjax.experiments.tensorboard import write_tensorboard
+
+HOLDER = """
+import sys, time
+from dbwjax.experiments.records import RunFolder
+run = RunFolder.open(sys.argv[1])
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_second_process_is_refused_until_the_first_dies(tmp_path):
+    root = Path(__file__).resolve().parent.parent
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path / "run")], stdout=subprocess.PIPE, cwd=root)
+    assert process.stdout.readline() == b"held\n"
+    for overwrite in (False, True):
+        with pytest.raises(
+            ValueError, match=rf"run is in use by process {process.pid}; wait for it or use another --out$"
+        ):
+            RunFolder.open(tmp_path / "run", overwrite)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    with RunFolder.open(tmp_path / "run"), pytest.raises(ValueError, match=f"process {os.getpid()};"):
+        RunFolder.open(tmp_path / "run")
+    RunFolder.open(tmp_path / "run").close()
+
+
+def test_config_round_trip(tmp_path):
+    config = {"workers": 10, "learning_rate": 0.1 + 0.2, "policies": ["dybw", "full:weights=lazy"], "target": None}
+    with RunFolder.open(tmp_path / "a" / "run") as run:
+        assert run.read_config() is None
+        run.write_config(config)
+        assert run.read_config() == config
+    with RunFolder.open(tmp_path / "a" / "run") as run:
+        assert run.read_config() == config
+    assert {entry.name for entry in run.path.iterdir()} == {".lock", "config.json"}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"a": 1', b"[1]", b"\xff\xfe", b"null"])
+def test_a_corrupt_config_names_the_file_and_the_remedies(tmp_path, content):
+    (tmp_path / "config.json").write_bytes(content)
+    with (
+        RunFolder.open(tmp_path) as run,
+        pytest.raises(ValueError, match=r"config\.json is corrupt.*--overwrite.*another --out"),
+    ):
+        run.read_config()
+    with RunFolder.open(tmp_path, overwrite=True) as run:
+        assert run.read_config() is None
+
+
+def test_overwrite_deletes_what_runs_leave_and_nothing_else(tmp_path):
+    with RunFolder.open(tmp_path) as run:
+        run.write_config({})
+    mine = ["notes.txt", "photo.png", "loss.svg", "config.json.bak", "data/summary.json"]
+    of_run = ["metrics.jsonl", "summary.json", "timeline.npz", "report.html", *records.FIGURES]
+    of_run += [".timeline.npz.draft", "checkpoint/5/state/d/x", "tensorboard/full/events.out"]
+    for name in mine + of_run:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    RunFolder.open(tmp_path, overwrite=False).close()
+    assert (tmp_path / "metrics.jsonl").exists()
+    RunFolder.open(tmp_path, overwrite=True).close()
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {*mine, ".lock"}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_of_other_files_is_left_alone(tmp_path, overwrite):
+    (tmp_path / "summary.json").write_text("mine")
+    with pytest.raises(ValueError, match=r"holds files but no run .*; use another --out$"):
+        RunFolder.open(tmp_path, overwrite)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_a_process_killed_before_its_config_was_whole_leaves_a_folder_that_can_be_used(tmp_path):
+    (tmp_path / ".lock").write_text("1")
+    (tmp_path / ".config.json.draft").write_text('{"wor')
+    RunFolder.open(tmp_path).close()
+
+
+def test_paths_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    for path in (tmp_path / "file", tmp_path / "file" / "run", tmp_path / ("x" * 300), Path("/proc/none/run")):
+        with pytest.raises(ValueError, match=r"^run folder .* cannot be written \(.*\); use another --out$"):
+            RunFolder.open(path)
+    if os.geteuid() != 0:  # root may write anywhere
+        (tmp_path / "closed").mkdir(mode=0o500)
+        with pytest.raises(ValueError, match=r"cannot be written \(Permission denied\)"):
+            RunFolder.open(tmp_path / "closed")
+
+
+def row_of(step: int, **more: object) -> dict:
+    return {"policy": "dybw", "step": step, "virtual_time": step * 0.1, "wall_time": 1.0, **more}
+
+
+def test_columns_come_in_order_and_further_figures_after_them(tmp_path):
+    with MetricsLog(tmp_path / "metrics.jsonl") as log:
+        log.append(
+            {"suboptimality": 1e-3, "gradients": np.int64(7), "step": 3, "policy": "full", "test_loss": math.inf}
+        )
+        log.append({"policy": "full", "test_loss": np.float32(0.1), "train_loss": math.nan})
+        log.sync()
+    first, second = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert tuple(json.loads(first)) == (*COLUMNS, "suboptimality")
+    assert json.loads(first)["test_loss"] is None
+    assert json.loads(first)["gradients"] == 7
+    assert json.loads(second)["test_loss"] == float(np.float32(0.1))
+    assert json.loads(second)["train_loss"] is None
+    assert not {"NaN", "Infinity"} & set(first.replace(",", " ").split())
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=6), st.data())
+def test_floats_keep_their_bits_and_a_cut_anywhere_leaves_whole_lines(tmp_path_factory, values, data):
+    path = tmp_path_factory.mktemp("log") / "metrics.jsonl"
+    with MetricsLog(path) as log:
+        for step, value in enumerate(values):
+            log.append(row_of(step, test_loss=value))
+    whole = path.read_bytes()
+    assert [struct.pack("d", row["test_loss"]) for row in read_metrics(path)] == [struct.pack("d", v) for v in values]
+
+    cut = data.draw(st.integers(0, len(whole)))
+    path.write_bytes(whole[:cut])
+    lines = whole[:cut].count(b"\n")
+    assert len(read_metrics(path)) == lines
+    keep = data.draw(st.integers(0, lines))
+    with MetricsLog(path) as log:
+        with pytest.raises(ValueError, match=rf"is corrupt: the checkpoint counts {lines + 1} lines, it has {lines};"):
+            log.truncate(lines + 1)
+        log.truncate(keep)
+        for step in range(keep, len(values)):
+            log.append(row_of(step, test_loss=values[step]))
+    assert path.read_bytes() == whole
+
+
+def test_a_corrupt_line_and_a_missing_file(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    with pytest.raises(ValueError, match=r"metrics\.jsonl cannot be read \(No such file"):
+        read_metrics(path)
+    path.write_text('{"a": 1}\n{"a": \n{"a": 2}\n')
+    with pytest.raises(ValueError, match="corrupt at line 2"):
+        read_metrics(path)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_one_line():
+    with (
+        MetricsLog("/dev/full") as log,
+        pytest.raises(ValueError, match=r"^/dev/full cannot be written \(No space left on device\); free some space"),
+    ):
+        log.append(row_of(0))
+
+
+def simulated(policy: str, durations: np.ndarray, active: np.ndarray, every: int, accuracy: np.ndarray) -> list[dict]:
+    """Rows as a training writes them, from per-step arrays."""
+    rows, before = [], 0
+    for index, step in enumerate(dict.fromkeys([*range(0, len(durations) + 1, every), len(durations)])):
+        since = slice(before, step)
+        rows.append(
+            {
+                "policy": policy,
+                "step": step,
+                "virtual_time": float(durations[:step].sum()),
+                "wall_time": 0.5 * step,
+                "test_loss": 1.0 / (1 + step),
+                "test_accuracy": float(accuracy[index]),
+                "active_fraction": float(active[since].mean()) if step else None,
+                "backup_workers": float(2 * active[since].mean()) if step else None,
+            }
+        )
+        before = step
+    return rows
+
+
+def test_summary_agrees_with_the_steps_themselves():
+    """Evaluations that are not evenly spaced (103 steps, every 25): averages are over steps, not over rows."""
+    rng = np.random.default_rng(1)
+    slow, fast = rng.exponential(3, 103), rng.exponential(1, 103)
+    active = rng.random(103)
+    accuracy = np.array([0.1, 0.5, 0.94, 0.96, 0.93, 0.97])
+    rows = simulated("dybw:late=carry", fast, active, 25, accuracy) + simulated(
+        "full", slow, active**2, 25, accuracy - 0.02
+    )
+    result = summary(rows, ["dybw:late=carry", "full"], 0.95)
+
+    assert result["target_accuracy"] == 0.95
+    mine, last = result["policies"]["dybw:late=carry"], result["policies"]["full"]
+    assert list(mine) == [
+        *("steps", "virtual_time", "wall_time", "mean_duration", "final_test_loss", "final_test_accuracy"),
+        *("time_to_target", "active_fraction", "backup_workers"),
+    ]
+    assert (mine["steps"], mine["wall_time"], mine["final_test_accuracy"]) == (103, 51.5, 0.97)
+    assert mine["final_test_loss"] == 1 / 104
+    assert mine["mean_duration"] == pytest.approx(fast.mean(), rel=1e-12)
+    assert mine["active_fraction"] == pytest.approx(active.mean(), rel=1e-12)
+    assert last["backup_workers"] == pytest.approx(2 * (active**2).mean(), rel=1e-12)
+    assert mine["time_to_target"] == pytest.approx(fast[:75].sum())
+    assert last["time_to_target"] == pytest.approx(slow.sum())  # only the last row, at 0.9500000000000001 or 0.95
+    speedup = result["speedup"]["dybw:late=carry"]
+    assert speedup["duration"] == pytest.approx(slow.mean() / fast.mean())
+    assert speedup["time_to_target"] == pytest.approx(slow.sum() / fast[:75].sum())
+    assert result["speedup"]["full"] == {"duration": 1.0, "time_to_target": 1.0}
+    json.dumps(result, allow_nan=False)
+
+
+def test_summary_where_nothing_was_reached_or_measured():
+    reached = [row_of(0, test_accuracy=0.1), row_of(10, test_accuracy=0.9)]
+    never = [{**row, "policy": "full", "test_accuracy": 0.1} for row in reached]
+    result = summary(reached + never, ["dybw", "full"], 0.9)
+    assert result["speedup"]["dybw"] == {"duration": 1.0, "time_to_target": None}
+    assert result["speedup"]["full"] == {"duration": 1.0, "time_to_target": None}
+    synthetic = summary([row_of(0), row_of(10)], ["dybw"], 0.9)["policies"]["dybw"]
+    assert (synthetic["time_to_target"], synthetic["final_test_accuracy"], synthetic["active_fraction"]) == (None,) * 3
+    at_once = summary([row_of(0, test_accuracy=1.0)], ["dybw"], 0.9)
+    assert at_once["policies"]["dybw"]["time_to_target"] == 0
+    assert at_once["policies"]["dybw"]["mean_duration"] is None
+    assert at_once["speedup"]["dybw"] == {"duration": None, "time_to_target": 1.0}
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.text(min_size=1, max_size=20), min_size=1, max_size=3, unique=True),
+    st.integers(0, 5),
+    st.integers(1, 4),
+)
+def test_a_timeline_round_trips_under_any_policy_name(tmp_path_factory, policies, steps, nodes):
+    rng = np.random.default_rng(steps)
+    path = tmp_path_factory.mktemp("timeline") / "timeline.npz"
+    timelines = {
+        policy: {
+            "duration": rng.random(steps).astype(np.float32),
+            "active": rng.random((steps, nodes)) < 0.5,
+            "backup_workers": rng.random(steps).astype(np.float32),
+        }
+        for policy in policies
+    }
+    records.save_timeline(path, timelines)
+    loaded = records.load_timeline(path)
+    assert list(loaded) == policies
+    for policy in policies:
+        for name, array in timelines[policy].items():
+            assert loaded[policy][name].dtype == array.dtype
+            np.testing.assert_array_equal(loaded[policy][name], array)
+
+
+def test_timeline_keys_read_as_typed_and_a_damaged_file_is_one_line(tmp_path):
+    path = tmp_path / "timeline.npz"
+    records.save_timeline(path, {"dybw:late=carry,weights=lazy": {"duration": np.ones(2, np.float32)}})
+    with np.load(path) as arrays:
+        assert arrays.files == ["dybw:late=carry,weights=lazy/duration"]
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(ValueError, match=r"timeline\.npz is corrupt"):
+        records.load_timeline(path)
+    with pytest.raises(ValueError, match=r"none\.npz cannot be read \(No such file"):
+        records.load_timeline(tmp_path / "none.npz")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "summary.json"
+    records.write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="Out of range"):
+        records.write_json(path, {"a": math.nan})
+
+    def fail(file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(ValueError, match=r"summary\.json cannot be written \(No space left on device\)"):
+        records.replace_file(path, fail)
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_table_shows_every_policy_in_aligned_columns():
+    names = ["dybw", "full:barrier=neighbours", "full"]
+    rows = [
+        {
+            **row_of(step, test_accuracy=0.5 + 0.4 * (step > 40) * (name != "full"), active_fraction=0.5),
+            "policy": name,
+            "virtual_time": step * pace,
+        }
+        for name, pace in zip(names, (0.8, 1.25, 2.5), strict=True)
+        for step in (0, 50, 100)
+    ]
+    text = format_table(summary(rows, names, 0.9))
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 120
+    assert [line.split()[0] for line in lines[3:6]] == names
+    assert "0.800" in lines[3]
+    assert "3.12" in lines[3]  # 2.5 / 0.8
+    assert lines[5].count("not reached") == 1
+    assert "over full; the target is a test accuracy of 0.9" in lines[6]
+    for end in (lines[0].index("steps") + 5, lines[0].index("accuracy") + 8, lines[0].index("active") + 6):
+        assert all(line[end - 1].isdigit() and line[end] == " " for line in lines[3:6])  # numbers end where headers do
+
+
+def events(path: Path) -> list:
+    from tensorboardX.proto.event_pb2 import Event
+
+    content, found = path.read_bytes(), []
+    while content:
+        (length,) = struct.unpack("<Q", content[:8])
+        found.append(Event.FromString(content[12 : 12 + length]))
+        content = content[16 + length :]
+    return [(e.step, e.wall_time, v.tag, v.simple_value) for e in found for v in e.summary.value]
+
+
+def test_tensorboard_files_hold_each_row_once_however_often_they_are_written(tmp_path):
+    pytest.importorskip("tensorboardX")
+    rows = [row_of(step, test_loss=step / 8, test_accuracy=None) for step in (0, 25, 50)]
+    rows += [{**row, "policy": "from_file:path=a/b"} for row in rows]
+    for _ in range(2):
+        write_tensorboard(tmp_path / "tensorboard", rows)
+    files = sorted(path for path in (tmp_path / "tensorboard").rglob("*") if path.is_file())
+    assert [path.parent.name for path in files] == ["dybw", "from_file:path=a%2Fb"]
+    for path in files:
+        losses = [event for event in events(path) if event[2] == "test_loss"]
+        assert losses == [(0, 0, "test_loss", 0), (25, 2.5, "test_loss", 3.125), (50, 5, "test_loss", 6.25)]
+        assert not [event for event in events(path) if event[2] == "test_accuracy"]
+
+
+def test_tensorboard_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(ValueError, match=r"pip install dbwjax\[tensorboard\]"):
+        write_tensorboard(tmp_path / "tensorboard", [])

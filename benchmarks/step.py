@@ -2,13 +2,15 @@
 
     python -m benchmarks.step
 
-Beside it, in turns with it: twenty lines of plain JAX doing the same (`vmap(grad)`, a fixed batch in hand, mixing by dense
+Beside it, in turns with it: twenty lines of plain JAX doing the same (`vmap(grad)`, a fixed batch in hand, mixing by
+dense
 matrix product or by unrolled gather), the gradient alone, and the matrix product itself.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +34,7 @@ RATE = 0.05
 
 def operations(workers: int, batch: int) -> float:
     """Floating-point operations of one step's matrix products: forward, and backward without the input's gradient."""
-    pairs = list(zip(LAYERS[:-1], LAYERS[1:], strict=True))
+    pairs = list(itertools.pairwise(LAYERS))
     forward = sum(2.0 * batch * a * b for a, b in pairs)
     return workers * (3 * forward - 2.0 * batch * LAYERS[0] * LAYERS[1])
 
@@ -44,9 +46,7 @@ def problem(workers: int, batch: int) -> Task:
     labels = rng.integers(0, LAYERS[-1], size=60_000).astype(np.int32)
     model = classifier("2nn", (LAYERS[0],), LAYERS[-1])
     train = {"image": images, "label": labels}
-    return from_arrays(
-        model.loss, model.init, train, workers=workers, batch_size=batch, preprocess=scale
-    )
+    return from_arrays(model.loss, model.init, train, workers=workers, batch_size=batch, preprocess=scale)
 
 
 def scale(batch: dict) -> dict:

@@ -54,7 +54,8 @@ class Plan(NamedTuple):
       A vector `[R]` is diagonal (`rows[r]` takes `push[r]` of its own update; needs `M = N`); a matrix is `[R, M]`.
     - `workers=None`: all nodes compute, `M = N`. `rows=None`: all rows are written, `R = N`. An entry of `rows` equal
       to `N` is padding and writes nothing.
-    - `restart=None`: every node starts its next computation. A mask `[N]`, or node numbers `[K]` (N is padding) where so
+    - `restart=None`: every node starts its next computation. A mask `[N]`, or node numbers `[K]` (N is padding) where
+    so
       few restart that a pass over all nodes would cost more than the step. `ready=None`: at the end of the step.
     - `active=None`: the workers whose updates count took part, and nobody else.
     """
@@ -77,7 +78,8 @@ class Policy(NamedTuple):
     `init(graph) -> state` runs on the host once, with NumPy allowed; hyperparameters that do not change a shape
     (how many backups, a deadline) belong in the state as arrays. `decide(key, graph, state, remaining, feedback)
     -> (Plan, state)` is traceable; `remaining[i]` is when node `i` finishes, in seconds after the step's origin
-    (`inf` for a node that does not compute), and `feedback` is the learner's last `StepInfo` by node, `[N, ...]`, or `None`.
+    (`inf` for a node that does not compute), and `feedback` is the learner's last `StepInfo` by node, `[N, ...]`, or
+    `None`.
     """
 
     init: Callable[[Graph], PyTree]
@@ -103,7 +105,8 @@ class Learner(NamedTuple):
     """What one worker does with one batch; the engine maps it over workers.
 
     `init(params) -> local` builds the worker's own state (the optimiser's); `update(params, local, batch) ->
-    (update, local, loss, observed)` gives the update to add to the parameters (for SGD, `-lr * gradient`), the loss () and
+    (update, local, loss, observed)` gives the update to add to the parameters (for SGD, `-lr * gradient`), the loss
+    () and
     any further pytree that a policy may want to read as feedback (`None` when nothing).
     """
 
@@ -112,7 +115,8 @@ class Learner(NamedTuple):
 
 
 class ClockState(NamedTuple):
-    """Where the clock stands. Only relative times live on the device; absolute time is summed on the host in float64."""
+    """Where the clock stands. Only relative times live on the device; absolute time is summed on the host in
+    float64."""
 
     remaining: Float[Array, " N"]  # when each node finishes, seconds after the coming step's origin; inf: never
     started: Int[Array, " N"]  # index of the computation each node is busy with

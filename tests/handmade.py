@@ -1,6 +1,8 @@
-"""Small policies of other families, written by hand: they prove that the engine already carries what later methods need.
+"""Small policies of other families, written by hand: they prove that the engine already carries what later methods
+need.
 
-`pairwise` and `asynchronous_server` and `bounded_staleness` compute at stale copies with M = 1, `server` writes other rows than
+`pairwise` and `asynchronous_server` and `bounded_staleness` compute at stale copies with M = 1, `server` writes other
+rows than
 it computes, `push_sum` moves mass, `loudest` reads training, `few` restarts by node number.
 """
 
@@ -94,7 +96,8 @@ class Waiting(NamedTuple):
 
 
 def bounded_staleness(bound: int) -> Policy:
-    """SSP: whoever finished clock c goes on iff `c - min clock <= bound`; the others are released later, and pull then."""
+    """SSP: whoever finished clock c goes on iff `c - min clock <= bound`; the others are released later, and pull
+    then."""
 
     def init_fn(graph: Graph) -> Waiting:
         workers = graph.neighbours.shape[0] - 1

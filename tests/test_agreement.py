@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from dbwjax.engine import clock, learner as learning
+from dbwjax.engine import clock
+from dbwjax.engine import learner as learning
 from dbwjax.engine.randomness import Stream, stream
 from dbwjax.engine.simulate import World, by_node, init
 from dbwjax.network import delays as laws
@@ -67,7 +68,9 @@ class Case:
         links = np.asarray(graph.links)
         self.neighbours = [sorted(int(j) for j in lists[i][links[i]]) for i in range(self.nodes)]
         wait = {
-            (i, int(j)): float(np.asarray(graph.latency)[i, s]) for i in range(self.nodes) for s, j in enumerate(lists[i])
+            (i, int(j)): float(np.asarray(graph.latency)[i, s])
+            for i in range(self.nodes)
+            for s, j in enumerate(lists[i])
         }
         self.latency = lambda i, j: wait[i, j]
 
@@ -92,7 +95,12 @@ class Case:
             seen = by_node(plan, info, model) if policy.reads_training else None
             active = plan.fresh if plan.active is None else plan.active
             ready = plan.duration + 0 * state.clock.remaining if plan.ready is None else plan.ready
-            return state._replace(clock=ticking, model=model, feedback=seen), (plan.duration, ready, active, model.params)
+            return state._replace(clock=ticking, model=model, feedback=seen), (
+                plan.duration,
+                ready,
+                active,
+                model.params,
+            )
 
         _, (duration, ready, active, x) = jax.jit(lambda s: jax.lax.scan(one, s, None, length=steps))(state)
         ends = np.cumsum(duration)
@@ -221,7 +229,7 @@ def test_push_sum_moves_mass():
 
 def test_policy_that_reads_training():
     case = Case(graphs.complete(4), seed=8)
-    ends, _, active, x = case.simulate(handmade.loudest())
+    _, _, active, x = case.simulate(handmade.loudest())
     value, loud, expected = np.zeros((4, P)), None, []
     for k in range(STEPS):
         errors = np.stack([value[i] - case.samples["target"][i, k] + case.samples["noise"][i, k] for i in range(4)])

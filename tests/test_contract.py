@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from dbwjax.engine import clock, learner as learning, simulate
+from dbwjax.engine import clock, simulate
+from dbwjax.engine import learner as learning
 from dbwjax.engine import timeline as timelines
 from dbwjax.engine.mixing import mix
 from dbwjax.engine.simulate import World
@@ -129,7 +130,8 @@ def test_rows_sum_to_one_and_columns_where_promised(name):
     if doubly or name in ("push-sum", "pairwise"):
         np.testing.assert_allclose(matrices.sum(axis=1), 1, atol=1e-6)
         np.testing.assert_allclose(matrices, matrices.transpose(0, 2, 1), atol=1e-6)
-    assert (plans.duration >= 0).all() and np.isfinite(plans.duration).all()
+    assert (plans.duration >= 0).all()
+    assert np.isfinite(plans.duration).all()
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -211,7 +213,9 @@ def test_settings_are_arrays_so_that_a_sweep_is_a_vmap():
     policy = build_policy("fastest:k=1")
     start = clock.init(policy, world.graph, world.delays, world.key)
     sweep = jnp.arange(1, NODES + 1)
-    run = jax.vmap(lambda k: timelines.timeline(policy, world, start._replace(policy=start.policy._replace(rule=k)), 9)[1])
+    run = jax.vmap(
+        lambda k: timelines.timeline(policy, world, start._replace(policy=start.policy._replace(rule=k)), 9)[1]
+    )
     durations = np.asarray(run(sweep).duration)
     for k in range(1, NODES + 1):
         alone = build_policy(f"fastest:k={k}")

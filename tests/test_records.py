@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dbwjax.experiments import records
+from dbwjax.experiments import files, records
 from dbwjax.experiments.records import COLUMNS, MetricsLog, RunFolder, read_metrics, summary
 from dbwjax.experiments.tables import format_table
 from dbwjax.experiments.tensorboard import write_tensorboard
@@ -279,16 +279,16 @@ def test_timeline_keys_read_as_typed_and_a_damaged_file_is_one_line(tmp_path):
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "summary.json"
-    records.write_json(path, {"a": 1})
+    files.write_json(path, {"a": 1})
     with pytest.raises(ValueError, match="Out of range"):
-        records.write_json(path, {"a": math.nan})
+        files.write_json(path, {"a": math.nan})
 
     def fail(file):
         file.write(b"half")
         raise OSError(28, "No space left on device")
 
     with pytest.raises(ValueError, match=r"summary\.json cannot be written \(No space left on device\)"):
-        records.replace_file(path, fail)
+        files.replace_file(path, fail)
     assert json.loads(path.read_text()) == {"a": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["summary.json"]
 
@@ -333,9 +333,9 @@ def test_tensorboard_files_hold_each_row_once_however_often_they_are_written(tmp
     rows += [{**row, "policy": "from_file:path=a/b"} for row in rows]
     for _ in range(2):
         write_tensorboard(tmp_path / "tensorboard", rows)
-    files = sorted(path for path in (tmp_path / "tensorboard").rglob("*") if path.is_file())
-    assert [path.parent.name for path in files] == ["dybw", "from_file:path=a%2Fb"]
-    for path in files:
+    written = sorted(path for path in (tmp_path / "tensorboard").rglob("*") if path.is_file())
+    assert [path.parent.name for path in written] == ["dybw", "from_file:path=a%2Fb"]
+    for path in written:
         losses = [event for event in events(path) if event[2] == "test_loss"]
         assert losses == [(0, 0, "test_loss", 0), (25, 2.5, "test_loss", 3.125), (50, 5, "test_loss", 6.25)]
         assert not [event for event in events(path) if event[2] == "test_accuracy"]

@@ -41,7 +41,8 @@ def tick(
 ) -> tuple[Plan, ClockState]:
     """One step of time: the policy decides, and those whom it restarts draw their next computation's delay.
 
-    A node that is not restarted keeps its computation; if it had finished, its `remaining` falls to zero and below, and the
+    A node that is not restarted keeps its computation; if it had finished, its `remaining` falls to zero and below,
+    and the
     policy is the one to remember that it waits.
 
     Args:
@@ -71,7 +72,7 @@ def _advance(graph: Graph, delays: DelayModel, key: Key, plan: Plan, state: Cloc
     started = restarted(plan, state.started)
     nodes = jnp.arange(started.shape[0])
     if plan.restart is None or plan.restart.dtype == bool:
-        # Without `ready` the wait is zero exactly, so a global barrier leaves each delay as it was drawn, to the last bit.
+        # Without `ready` the wait is zero exactly: a global barrier leaves each delay as drawn, to the last bit.
         wait = 0.0 if plan.ready is None else plan.ready - plan.duration
         fresh = jnp.where(graph.computes, wait + _draw(delays, key, nodes, started), jnp.inf)
         if plan.restart is None:

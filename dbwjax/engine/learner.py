@@ -2,7 +2,8 @@
 
     step : (plan, model state, data key) -> (model state, info)
 
-One function serves every method. Shapes say what is done: `M` workers compute, `R` rows are written; `None` in a plan means
+One function serves every method. Shapes say what is done: `M` workers compute, `R` rows are written; `None` in a plan
+means
 everyone and costs no gather. A worker's update is computed at the parameters it started from, and only a policy that
 lets others change them meanwhile (`stale`) pays for keeping that copy.
 """
@@ -127,6 +128,7 @@ def _compute(
 def block_of(params: PyTree, workers: int) -> int:
     """How many workers are computed at a time: as many as stay in a core's cache on a CPU, all of them elsewhere."""
     import os
+
     each = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params)) // workers
     if jax.default_backend() != "cpu" or each * workers <= 16 * 2**20:
         return workers

@@ -29,8 +29,9 @@ def mix(weights: Array, sources: Array | None, tree: PyTree) -> PyTree:
     Returns:
       Leaves `[R, ...]`.
     """
-    combine = _dense if sources is None else _slots
-    return jax.tree.map(lambda leaf: combine(weights.astype(leaf.dtype), sources, leaf), tree)
+    if sources is None:
+        return jax.tree.map(lambda leaf: _dense(weights.astype(leaf.dtype), leaf), tree)
+    return jax.tree.map(lambda leaf: _slots(weights.astype(leaf.dtype), sources, leaf), tree)
 
 
 def apply_plan(plan: Plan, params: PyTree, updates: PyTree) -> PyTree:
@@ -39,7 +40,8 @@ def apply_plan(plan: Plan, params: PyTree, updates: PyTree) -> PyTree:
     Args:
       plan: the step.
       params: leaves `[N, ...]`.
-      updates: leaves `[M, ...]`, zero where an update does not count; under `push=None` already added to the parameters.
+      updates: leaves `[M, ...]`, zero where an update does not count; under `push=None` already added to the
+      parameters.
 
     Returns:
       Leaves `[N, ...]`.
@@ -67,10 +69,10 @@ def along(vector: Array, leaf: Array) -> Array:
 def _push(push: Array, updates: PyTree) -> PyTree:
     if push.ndim == 1:
         return jax.tree.map(lambda leaf: along(push.astype(leaf.dtype), leaf) * leaf, updates)
-    return jax.tree.map(lambda leaf: _dense(push.astype(leaf.dtype), None, leaf), updates)
+    return jax.tree.map(lambda leaf: _dense(push.astype(leaf.dtype), leaf), updates)
 
 
-def _dense(weights: Array, sources: None, leaf: Array) -> Array:
+def _dense(weights: Array, leaf: Array) -> Array:
     # Accelerators round the inputs of a float32 product by default, which would round every parameter at every step.
     flat = jnp.matmul(weights, leaf.reshape(leaf.shape[0], -1), precision=jax.lax.Precision.HIGHEST)
     return flat.reshape(weights.shape[:1] + leaf.shape[1:])

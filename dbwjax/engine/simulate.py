@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from dbwjax.engine import clock, learner as learning
+from dbwjax.engine import clock
+from dbwjax.engine import learner as learning
 from dbwjax.types import (
     Batches,
     ClockState,
@@ -65,8 +66,8 @@ def init(policy: Policy, learner: Learner, world: World, params: PyTree) -> SimS
     # Before the first step there is nothing to read: zeros of the right shapes, with nothing fresh.
     batch = jax.eval_shape(jax.vmap(world.batches, (None, 0, 0)), world.key, model.started, model.started)
     *_, loss, observed = jax.eval_shape(jax.vmap(learner.update), model.params, model.local, batch)
-    empty = StepInfo(loss, jax.ShapeDtypeStruct(loss.shape, bool), observed)
-    return SimState(ticking, model, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), empty))
+    empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (loss, observed))
+    return SimState(ticking, model, StepInfo(empty[0], jnp.zeros(loss.shape, bool), empty[1]))
 
 
 @partial(jax.jit, static_argnames=("policy", "learner", "steps"), donate_argnames=("state",))
@@ -116,7 +117,8 @@ def heard(plan: Plan, rows: Array) -> Array:
 
 
 def by_node(plan: Plan, info: StepInfo, model: ModelState) -> StepInfo:
-    """`info [M, ...]` scattered to `[N, ...]`, which is what a policy reads as feedback; zero and not fresh elsewhere."""
+    """`info [M, ...]` scattered to `[N, ...]`, which is what a policy reads as feedback; zero and not fresh
+    elsewhere."""
     if plan.workers is None:
         return info
     nodes = model.started.shape[0]

@@ -10,11 +10,13 @@ import os
 import zipfile
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
-from dbwjax.engine import clock, learner as learning
+from dbwjax.engine import clock
+from dbwjax.engine import learner as learning
 from dbwjax.engine.simulate import World, record
 from dbwjax.types import ClockState, Learner, ModelState, Plan, Policy, StepRecord
 
@@ -74,14 +76,16 @@ def save(path: str | os.PathLike, plans: Plan) -> None:
     """
     target = Path(path)
     partial_file = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    arrays = {name: np.asarray(value) for name, value in plans._asdict().items() if value is not None}
+    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in plans._asdict().items() if value is not None}
     try:
         with open(partial_file, "wb") as file:
             np.savez_compressed(file, **arrays)
         os.replace(partial_file, target)
     except OSError as error:
         partial_file.unlink(missing_ok=True)
-        raise ValueError(f"{target} cannot be written: {error.strerror}; free some space or choose another path") from error
+        raise ValueError(
+            f"{target} cannot be written: {error.strerror}; free some space or choose another path"
+        ) from error
 
 
 def load(path: str | os.PathLike) -> Plan:
@@ -96,11 +100,15 @@ def load(path: str | os.PathLike) -> Plan:
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist; write it with timeline.save") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is not a readable file of plans ({error}); write it again with timeline.save") from error
+        raise ValueError(
+            f"{path} is not a readable file of plans ({error}); write it again with timeline.save"
+        ) from error
     unknown = sorted(set(arrays) - set(Plan._fields))
     missing = sorted({"duration", "fresh", "mix"} - set(arrays))
     if unknown or missing:
-        raise ValueError(f"{path} is not a file of plans: unknown {unknown}, missing {missing}; fields are {Plan._fields}")
+        raise ValueError(
+            f"{path} is not a file of plans: unknown {unknown}, missing {missing}; fields are {Plan._fields}"
+        )
     lengths = {name: value.shape[0] if value.ndim else None for name, value in arrays.items()}
     if len(set(lengths.values())) != 1 or None in lengths.values():
         raise ValueError(f"{path}: fields differ in their number of steps: {lengths}; stack every field to [T, ...]")

@@ -126,7 +126,12 @@ def _parser() -> _Parser:
     add = parser.add_argument_group("the run folder").add_argument
     add("--out", metavar="DIR", help="default: runs/PRESET; the same command resumes what it finds there")
     add("--overwrite", action="store_true", default=None, help="start anew in an existing run folder")
-    add("--checkpoint-every", type=_whole, metavar="CHUNKS", help="chunks (of at most 100 iterations) between checkpoints")
+    add(
+        "--checkpoint-every",
+        type=_whole,
+        metavar="CHUNKS",
+        help="chunks (of at most 100 iterations) between checkpoints",
+    )
     add("--tensorboard", action="store_true", default=None, help="write event files (extra: tensorboard)")
     add("--no-progress", dest="progress", action="store_false", default=None)
     add("--compile-cache", metavar="DIR", help="keep compiled programs there for later starts")

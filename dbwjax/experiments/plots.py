@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from dbwjax.experiments.files import replace_file
 from dbwjax.experiments.graph_picture import GraphPicture, draw_graph
-from dbwjax.experiments.records import Timelines, replace_file, summary
+from dbwjax.experiments.records import Timelines, summary
 
 Rows = Sequence[Mapping[str, Any]]
 

@@ -4,8 +4,7 @@
     RUN/metrics.jsonl   one object per evaluation, appended; cut back to the checkpoint's count of lines on resume
     RUN/summary.json, RUN/timeline.npz   written at the end
 
-Whole files are built under another name and renamed. Everything here that the operating system refuses becomes a
-`ValueError` of one line that names the file and the reason.
+Everything that the operating system refuses becomes a `ValueError` of one line that names the file and the reason.
 """
 
 from __future__ import annotations
@@ -17,12 +16,14 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
-from urllib.parse import quote, unquote
+from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
+
+from dbwjax.experiments.files import as_file_name, draft_of, refused, replace_file, write_json
 
 COLUMNS = (
     "policy",
@@ -74,7 +75,7 @@ class RunFolder:
         folder = Path(path).absolute()
         with refused(f"run folder {folder} cannot be written", "use another --out"):
             present = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
-            if "config.json" not in present and present - {_LOCK, _draft_of("config.json")}:
+            if "config.json" not in present and present - {_LOCK, draft_of("config.json")}:
                 raise ValueError(f"{folder} holds files but no run (no config.json); use another --out")
             folder.mkdir(parents=True, exist_ok=True)
             lock = _take_lock(folder)
@@ -124,7 +125,7 @@ class RunFolder:
 
     def _delete_run(self) -> None:
         # config.json goes last: until then the folder is recognised as a run's if the process is killed here.
-        for name in (*_LEFT_BY_RUNS, *(_draft_of(name) for name in _LEFT_BY_RUNS), "config.json"):
+        for name in (*_LEFT_BY_RUNS, *(draft_of(name) for name in _LEFT_BY_RUNS), "config.json"):
             target = self.path / name
             with refused(f"{target} cannot be deleted", "use another --out"):
                 if target.is_dir() and not target.is_symlink():
@@ -310,45 +311,6 @@ def load_timeline(path: str | Path) -> dict[str, dict[str, np.ndarray]]:
     return timelines
 
 
-def as_file_name(policy: str) -> str:
-    """A SPEC as one part of a path: percent-encoded where a file name cannot have its characters.
-
-    >>> as_file_name("full:weights=lazy"), as_file_name("a/b")
-    ('full:weights=lazy', 'a%2Fb')
-    """
-    return quote(policy, safe=":=,+")
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes JSON whole. Floats come back bit for bit and must be finite."""
-    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    replace_file(path, lambda file: file.write(text.encode()))
-
-
-def replace_file(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Calls `write(file)` on a draft beside `path` and gives it its name once it is whole and on disk."""
-    draft = path.with_name(_draft_of(path.name))
-    with refused(f"{path} cannot be written", "free some space or use another --out"):
-        try:
-            with open(draft, "wb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(draft, path)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
-
-
-@contextlib.contextmanager
-def refused(trouble: str, remedy: str) -> Iterator[None]:
-    """Turns what the operating system refuses into one line: trouble, reason, remedy."""
-    try:
-        yield
-    except OSError as error:
-        raise ValueError(f"{trouble} ({error.strerror or error}); {remedy}") from error
-
-
 def _take_lock(folder: Path) -> int:
     """A descriptor that holds the folder's lock until it is closed; the system closes it when the process dies."""
     lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
@@ -364,10 +326,6 @@ def _take_lock(folder: Path) -> int:
         os.close(lock)
         raise
     return lock
-
-
-def _draft_of(name: str) -> str:
-    return f".{name}.draft"
 
 
 def _plain(value: Any) -> Any:

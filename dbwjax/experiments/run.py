@@ -1,6 +1,7 @@
 """One call of the command: every policy trained in turn in one world, kept in a run folder that can be resumed.
 
-Everything a person may have got wrong is checked by `build` before the folder is touched. Between chunks the state, the history
+Everything a person may have got wrong is checked by `build` before the folder is touched. Between chunks the state,
+the history
 and the place in `metrics.jsonl` go into one checkpoint, so a run killed at any instant goes on from the last one and
 ends with bitwise the same numbers: delays and batches are functions of the seed, and all sums are taken in order.
 """
@@ -186,7 +187,8 @@ class _Run:
         self.checkpoints.save(self.saved, state, {**facts_of, "lines": self.lines})
 
     def _resume(self) -> Training | None:
-        """The training that the newest checkpoint was of, with the log cut back to it; None to begin at the beginning."""
+        """The training that the newest checkpoint was of, with the log cut back to it; None to begin at the
+        beginning."""
         latest = self.checkpoints.latest()
         if latest is None:
             self.log.truncate(0)
@@ -199,9 +201,7 @@ class _Run:
         self.lines, self.saved = meta["lines"], latest
         self.log.truncate(self.lines)
         *self.histories, history = state["histories"]
-        training.restore(
-            state["simulation"], history, meta["virtual_time"], meta["wall_time"], meta["evaluated"]
-        )
+        training.restore(state["simulation"], history, meta["virtual_time"], meta["wall_time"], meta["evaluated"])
         return training
 
     def _bar(self, index: int, training: Training) -> Any:

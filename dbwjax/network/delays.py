@@ -1,6 +1,7 @@
 """How slow the workers are: laws of compute times, and the table `DELAYS`.
 
-A delay model is a pure function `(key, worker, started) -> seconds`, so no policy, chunk or device layout changes a delay. The models
+A delay model is a pure function `(key, worker, started) -> seconds`, so no policy, chunk or device layout changes a
+delay. The models
 here are `Partial`s of module-level functions: pytrees, whose parameters can be swept with `vmap`.
 """
 
@@ -73,7 +74,8 @@ def random_slow(workers: int, *, probability: float = 0.1, factor: float = 5.0) 
 def markov(workers: int, *, p_slow: float = 0.05, p_recover: float = 0.2, factor: float = 5.0) -> DelayModel:
     """1 second while fast, `factor` while slow; a chain of two states per worker, over its computations.
 
-    A fast worker is slow in its next computation with `p_slow`, a slow one fast with `p_recover`; the first computation is drawn from the
+    A fast worker is slow in its next computation with `p_slow`, a slow one fast with `p_recover`; the first
+    computation is drawn from the
     stationary law. The state of any computation is found without those before it being kept: see `_is_slow`.
     """
     _share("p_slow", p_slow)
@@ -83,7 +85,8 @@ def markov(workers: int, *, p_slow: float = 0.05, p_recover: float = 0.2, factor
 
 
 def trace(workers: int, *, path: str) -> DelayModel:
-    """Measured seconds from a CSV file, one column a worker, one row a computation; after the last row comes the first again.
+    """Measured seconds from a CSV file, one column a worker, one row a computation; after the last row comes the
+    first again.
 
     The first line may name the columns. More columns than workers are allowed; the first ones are used.
 
@@ -157,7 +160,8 @@ def _is_slow(p_slow: Array, p_recover: Array, key: Key, worker: Array, started: 
     """The chain's state at computation `started`, as a pure function.
 
     Computation n uses one uniform u_n for both states: fast becomes slow iff `u < p_slow`, slow stays slow iff
-    `u < 1 - p_recover`. Where both agree the past is forgotten, so walking back to the last such n (or to the stationary
+    `u < 1 - p_recover`. Where both agree the past is forgotten, so walking back to the last such n (or to the
+    stationary
     draw at 0) is enough. Between them a step either keeps the state or swaps it; the parity of swaps is carried along.
     """
     low, high = jnp.minimum(p_slow, 1 - p_recover), jnp.maximum(p_slow, 1 - p_recover)

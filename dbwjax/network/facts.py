@@ -1,7 +1,9 @@
-"""What can be known of a graph: degrees, distances, the spectral gap, and a spanning path for DTUR. Host side, NumPy."""
+"""What can be known of a graph: degrees, distances, the spectral gap, and a spanning path for DTUR. Host side,
+NumPy."""
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -52,7 +54,8 @@ def is_connected(graph: Graph) -> bool:
 
 
 def spectral_gap(mixing: np.ndarray) -> float:
-    """1 minus the second largest absolute eigenvalue of a mixing matrix `[N, N]`: the rate at which consensus contracts."""
+    """1 minus the second largest absolute eigenvalue of a mixing matrix `[N, N]`: the rate at which consensus
+    contracts."""
     sizes = np.sort(np.abs(np.linalg.eigvals(np.asarray(mixing, float))))
     return float(1 - sizes[-2]) if len(sizes) > 1 else 1.0
 
@@ -74,7 +77,8 @@ def spanning_links(graph: Graph, *, effort: int = 4_000_000) -> tuple[np.ndarray
     """Links of a spanning path, or of a spanning tree where no path was found.
 
     The search starts at a node of least degree, goes on to the unvisited neighbour with the fewest unvisited neighbours
-    (Warnsdorff), and turns the path around (Posa's rotation) when its end is stuck. It is deterministic and gives up after
+    (Warnsdorff), and turns the path around (Posa's rotation) when its end is stuck. It is deterministic and gives up
+    after
     `effort` steps. The tree is breadth first from a centre.
 
     Returns:
@@ -92,7 +96,7 @@ def spanning_links(graph: Graph, *, effort: int = 4_000_000) -> tuple[np.ndarray
         for start in order[:8]:
             found = _path_from(near, start, effort // 8)
             if found is not None:
-                return np.array(list(zip(found[:-1], found[1:], strict=True)), int).reshape(-1, 2), True
+                return np.array(list(itertools.pairwise(found)), int).reshape(-1, 2), True
     return _tree(near), False
 
 

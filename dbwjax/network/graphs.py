@@ -77,9 +77,7 @@ def pad(graph: Graph, slots: int) -> Graph:
     )
 
 
-def with_links(
-    graph: Graph, *, latency: float = 0.0, bandwidth: float = math.inf, message_bytes: float = 0.0
-) -> Graph:
+def with_links(graph: Graph, *, latency: float = 0.0, bandwidth: float = math.inf, message_bytes: float = 0.0) -> Graph:
     """The same graph with messages that take `own latency + latency + message_bytes / bandwidth` seconds on every link.
 
     Raises:
@@ -203,9 +201,11 @@ def small_world(workers: int, *, degree: int = 4, p: float = 0.1, seed: int = 0)
 
 
 def from_file(workers: int, *, path: str) -> Graph:
-    """A graph from a file: a CSV of links (two node numbers a row, and optionally seconds of latency), or what networkx reads.
+    """A graph from a file: a CSV of links (two node numbers a row, and optionally seconds of latency), or what
+    networkx reads.
 
-    Nodes are numbered from 0; a file for networkx (.graphml .gexf .gml .adjlist .edgelist .net) may name them otherwise, and
+    Nodes are numbered from 0; a file for networkx (.graphml .gexf .gml .adjlist .edgelist .net) may name them
+    otherwise, and
     then they are numbered in sorted order.
 
     Raises:
@@ -355,6 +355,8 @@ def _read_networkx(file: Path, workers: int) -> tuple[list[tuple[int, int]], dic
 def _check_link(where: str, i: int, j: int, workers: int) -> None:
     for node in (i, j):
         if not 0 <= node < workers:
-            raise ValueError(f"{where}: node {node} is not one of {workers} workers; use 0 to {workers - 1}, or set workers")
+            raise ValueError(
+                f"{where}: node {node} is not one of {workers} workers; use 0 to {workers - 1}, or set workers"
+            )
     if i == j:
         raise ValueError(f"{where}: node {i} is linked to itself; leave such links out")

@@ -2,7 +2,8 @@
 
     mix = W of the active subgraph      push = mix      X' = mix @ (X + U)
 
-An iteration ends at one time for everybody. Who is active then is the waiting rule's business (`rules.py`, `dtur.py`); a
+An iteration ends at one time for everybody. Who is active then is the waiting rule's business (`rules.py`,
+`dtur.py`); a
 new rule is two functions of about ten lines, and `gossip` turns it into a policy.
 """
 
@@ -22,9 +23,12 @@ from dbwjax.types import Graph, Key, Plan, Policy, WaitRule
 Late = Literal["drop", "carry", "apply"]
 """What becomes of a worker that is not active when the iteration ends.
 
-`drop`: its unfinished gradient is thrown away, its parameters stay, it starts the next iteration with the others (Chen et
-al. 2016, arXiv 1604.00981). `carry`: it goes on computing and takes part in the iteration in which it finishes. `apply`:
-its gradient enters its own parameters all the same, as in the recursion of the convergence analysis of arXiv 2102.06280;
+`drop`: its unfinished gradient is thrown away, its parameters stay, it starts the next iteration with the others
+(Chen et
+al. 2016, arXiv 1604.00981). `carry`: it goes on computing and takes part in the iteration in which it finishes.
+`apply`:
+its gradient enters its own parameters all the same, as in the recursion of the convergence analysis of arXiv
+2102.06280;
 that counts a gradient before it is ready, so it is an idealisation.
 """
 
@@ -65,7 +69,7 @@ def gossip(rule: WaitRule, weights: Weights | None = None, late: Late = "drop") 
         key: Key, graph: Graph, state: GossipState, remaining: Array, feedback: Any
     ) -> tuple[Plan, GossipState]:
         del feedback
-        # Someone who arrived during the announcement that ended the last iteration is simply there when this one begins.
+        # Who arrived during the announcement that ended the last iteration is simply there when this one begins.
         arrival = jnp.maximum(remaining + state.delivery, 0)
         active, end, rule_state = rule.cut(key, graph, state.rule, arrival)
         kept = graph.links & active[:, None] & active[graph.neighbours]
@@ -86,7 +90,8 @@ def gossip(rule: WaitRule, weights: Weights | None = None, late: Late = "drop") 
 def matrix(slots: Float[Array, "N D"], graph: Graph, kept: Bool[Array, "N D"]) -> tuple[Array, Array | None]:
     """A plan's `mix` and `sources` from slot weights: padded neighbour lists, or dense where rows are long.
 
-    A slot that is not kept weighs nothing and points to the row's own node, so that nothing is read from afar for it and
+    A slot that is not kept weighs nothing and points to the row's own node, so that nothing is read from afar for it
+    and
     a neighbour that is not finite cannot leak through a zero.
     """
     if slots.shape[1] > DENSE_ABOVE:

@@ -1,7 +1,9 @@
 """The gossip family under a neighbour barrier: each worker goes on when *its* messages are in, so workers drift apart.
 
-A step is iteration k of every worker, at different times. With `T_j(k)` the start of worker j's iteration k, the clock's origin is
-`max_j T_j(k)`, the start times are `offset = T(k) - origin <= 0`, and a plan's `ready` is `T(k+1)`, counted from that origin.
+A step is iteration k of every worker, at different times. With `T_j(k)` the start of worker j's iteration k, the
+clock's origin is
+`max_j T_j(k)`, the start times are `offset = T(k) - origin <= 0`, and a plan's `ready` is `T(k+1)`, counted from that
+origin.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ def backup(b: int = 0, weights: Weights | None = None) -> Policy:
 
         T_j(k+1) = max(T_j + c_j, the (|N_j| - b)-th smallest over i in N_j of T_i + c_i + latency_ji)
 
-    Worker j mixes the iteration-k messages that are in by then. Each row is stochastic: the weights are those of the whole
+    Worker j mixes the iteration-k messages that are in by then. Each row is stochastic: the weights are those of the
+    whole
     graph, which a worker knows without asking who waited for whom, and the diagonal takes the rest.
 
     Args:
@@ -49,8 +52,9 @@ def backup(b: int = 0, weights: Weights | None = None) -> Policy:
         degrees = np.asarray(graph.links).sum(axis=1)
         if b and b >= degrees.min():
             worker, degree = int(degrees.argmin()), int(degrees.min())
+            most = max(degree - 1, 0)
             raise ValueError(
-                f"b={b} leaves worker {worker} none of its {degree} neighbours to wait for; use 0 to {max(degree - 1, 0)}"
+                f"b={b} leaves worker {worker} none of its {degree} neighbours to wait for; use 0 to {most}"
             )
         return _start(graph, scheme, b)
 
@@ -104,7 +108,8 @@ def dpsgd(weights: Weights | None = None) -> Policy:
 
 
 def dpsgd_global(weights: Weights | None = None) -> Policy:
-    """D-PSGD on the same footing as DTUR: iteration k ends for everybody when all have finished and all messages are in.
+    """D-PSGD on the same footing as DTUR: iteration k ends for everybody when all have finished and all messages are
+    in.
 
     The plan is that of `dpsgd`; the duration is `max(max_i c_i, max over links of latency)`.
 

@@ -1,7 +1,7 @@
 """The table of methods: name, builder, paper. The command line, the contract tests and the README read it.
 
-A builder's keyword-only parameters are the keys of its SPEC. Rules that have only one barrier by nature still take `barrier=`,
-to refuse the other with the reason.
+A builder's keyword-only parameters are the keys of its SPEC. Rules that have only one barrier by nature still take
+`barrier=`, to refuse the other with the reason.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ def _weights(name: str) -> Weights:
 
 def _only_global(barrier: Barrier) -> None:
     if barrier != "global":
-        raise ValueError("barrier=neighbours does not fit: this rule ends the iteration for everybody; leave barrier= out")
+        raise ValueError(
+            "barrier=neighbours does not fit: this rule ends the iteration for everybody; leave barrier= out"
+        )
 
 
 def _dybw(
@@ -88,7 +90,9 @@ POLICIES: dict[str, Method] = {
         Method("dybw", _dybw, "cb-DyBW: dynamic backup workers by the threshold rule DTUR", _CB),
         Method("full", _full, "cb-Full: everybody waits for all neighbours", _CB),
         Method("backup", _backup, "static backup workers: all but the b slowest neighbours", _CB, symmetric=False),
-        Method("fastest", _fastest, "the iteration ends when k workers have finished", "Chen et al. 2016, arXiv 1604.00981"),
+        Method(
+            "fastest", _fastest, "the iteration ends when k workers have finished", "Chen et al. 2016, arXiv 1604.00981"
+        ),
         Method("deadline", _deadline, "the iteration ends after a fixed time", "Chen et al. 2016, arXiv 1604.00981"),
         Method("dpsgd", _dpsgd, "D-PSGD: combine, then adapt", "Lian et al. 2017, arXiv 1705.09056"),
     )

@@ -26,7 +26,7 @@ from dbwjax.policies import build_policy
 from dbwjax.tasks.models import classifier
 from dbwjax.tasks.task import Task, from_arrays
 
-CASES = ((64, 32),)
+CASES = ((10, 1024), (64, 32), (256, 32))
 STEPS = 4
 LAYERS = (784, 256, 256, 10)
 RATE = 0.05

@@ -104,14 +104,14 @@ class WaitRule(NamedTuple):
 class Learner(NamedTuple):
     """What one worker does with one batch; the engine maps it over workers.
 
-    `init(params) -> local` builds the worker's own state (the optimiser's); `update(params, local, batch) ->
-    (update, local, loss, observed)` gives the update to add to the parameters (for SGD, `-lr * gradient`), the loss
-    () and
-    any further pytree that a policy may want to read as feedback (`None` when nothing).
+    `init(params) -> local` builds the worker's own state (the optimiser's). `gradient(params, batch) -> (gradient, loss,
+    observed)`: the loss () and any further pytree that a policy may want to read as feedback (`None` when nothing).
+    `update(gradient, local, params) -> (update, local)` gives what to add to the parameters (for SGD, `-lr * gradient`).
     """
 
     init: Callable[[PyTree], PyTree]
-    update: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree, Array, Any]]
+    gradient: Callable[[PyTree, PyTree], tuple[PyTree, Array, Any]]
+    update: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
 
 
 class ClockState(NamedTuple):

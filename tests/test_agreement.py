@@ -35,12 +35,16 @@ def sample(targets, key, worker, started):
     return {"target": targets[worker], "noise": noise}
 
 
-def update_fn(x, local, batch):
+def gradient_fn(x, batch):
     error = x - batch["target"] + batch["noise"]
-    return -RATE * error, local, 0.5 * (error**2).sum(), None
+    return error, 0.5 * (error**2).sum(), None
 
 
-LEARNER = Learner(lambda params: (), update_fn)
+def update_fn(gradient, local, x):
+    return -RATE * gradient, local
+
+
+LEARNER = Learner(lambda params: (), gradient_fn, update_fn)
 
 
 class Case:

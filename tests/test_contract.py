@@ -68,12 +68,16 @@ def sample(key, worker, started):
     return jax.random.normal(jax.random.fold_in(jax.random.fold_in(key, worker), started), (4,))
 
 
-def update_fn(params, local, batch):
+def gradient_fn(params, batch):
     error = params["x"] - batch
-    return {"x": -0.1 * error, "bias": -0.1 * params["bias"] + 0.01}, local + 1, (error**2).sum(), None
+    return {"x": error, "bias": params["bias"] - 0.1}, (error**2).sum(), None
 
 
-LEARNER = Learner(lambda params: jnp.zeros((), jnp.int32), update_fn)
+def update_fn(gradient, local, params):
+    return jax.tree.map(lambda leaf: -0.1 * leaf, gradient), local + 1
+
+
+LEARNER = Learner(lambda params: jnp.zeros((), jnp.int32), gradient_fn, update_fn)
 PARAMS = {"x": jnp.zeros(4), "bias": jnp.ones(())}
 
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from dbwjax.engine.clock import restarted
+from dbwjax.engine.memory import once_in_memory
 from dbwjax.engine.mixing import along, apply_plan, mix, write_rows
 from dbwjax.engine.randomness import Stream, stream
 from dbwjax.types import Batches, Key, Learner, ModelState, Plan, Policy, StepInfo
@@ -33,12 +34,11 @@ def from_optimizer(loss: Any, optimizer: Any) -> Learner:
       A `Learner` that observes nothing.
     """
 
-    def update_fn(params: PyTree, local: PyTree, batch: PyTree) -> tuple[PyTree, PyTree, Array, None]:
+    def gradient_fn(params: PyTree, batch: PyTree) -> tuple[PyTree, Array, None]:
         value, gradient = jax.value_and_grad(loss)(params, batch)
-        update, local = optimizer.update(gradient, local, params)
-        return update, local, value, None
+        return gradient, value, None
 
-    return Learner(optimizer.init, update_fn)
+    return Learner(optimizer.init, gradient_fn, optimizer.update)
 
 
 def init(learner: Learner, policy: Policy, params: PyTree, nodes: int) -> ModelState:
@@ -78,10 +78,15 @@ def step(learner: Learner, batches: Batches, plan: Plan, state: ModelState, key:
     Returns:
       The state after the step, and its `StepInfo`.
     """
-    updates, local, info = _compute(learner, batches, plan, state, key)
-    params = apply_plan(plan, state.params, updates)
+    gradients, at, info = _compute(learner, batches, plan, state, key)
+    old = _rows(plan.workers, state.local)
+    # Where nothing is pushed apart, updates are added to the parameters at once: `X + U` is what is mixed.
+    base = state.params if plan.push is None else None
+    moved, new = _adapt(learner, plan, base, (gradients, old), at)
+    params = apply_plan(plan, state.params, moved)
     mass = None if state.mass is None else write_rows(plan.rows, state.mass, mix(plan.mix, plan.sources, state.mass))
     origin = None if state.origin is None else _start(plan, state.origin, params, mass)
+    local = write_rows(plan.workers, state.local, new)
     return ModelState(params, local, restarted(plan, state.started), origin, mass), info
 
 
@@ -95,44 +100,42 @@ def readable(params: PyTree, mass: Array | None) -> PyTree:
 def _compute(
     learner: Learner, batches: Batches, plan: Plan, state: ModelState, key: Key
 ) -> tuple[PyTree, PyTree, StepInfo]:
-    """Updates `[M, ...]`, all workers' local states `[N, ...]`, and what was seen.
-
-    Under `push=None` the updates come added to the parameters (`X + U`), so that neither is read again; an update that
-    is not fresh is zero.
-    """
+    """Gradients `[M, ...]`, the parameters they were computed at, and what was seen."""
     workers = plan.workers
-    stream_key = stream(key, Stream.BATCHES)
+    if state.origin is None:
+        at = readable(_rows(workers, state.params), None if state.mass is None else _rows(workers, state.mass))
+    else:
+        at = _rows(workers, state.origin)
+    numbers = jnp.arange(state.started.shape[0]) if workers is None else workers
+    draw = jax.vmap(batches, in_axes=(None, 0, 0))
+    batch = draw(stream(key, Stream.BATCHES), numbers, _rows(workers, state.started))
+    gradients, loss, observed = jax.vmap(learner.gradient)(at, batch)
+    return gradients, at, StepInfo(jnp.where(plan.fresh, loss, 0), plan.fresh, observed)
 
-    def take(tree: PyTree) -> PyTree:
-        return tree if workers is None else jax.tree.map(lambda leaf: leaf[workers], tree)
 
-    def one(worker: tuple) -> tuple[PyTree, PyTree, Array, PyTree]:
-        number, started, fresh, params, mass, origin, local = worker
-        at = readable(params, mass) if origin is None else origin
-        update, new, loss, observed = learner.update(at, local, batches(stream_key, number, started))
+def _adapt(
+    learner: Learner, plan: Plan, base: PyTree | None, carry: tuple[PyTree, PyTree], at: PyTree
+) -> tuple[PyTree, PyTree]:
+    """Turns `(gradients, local states)` into `(updates, local states)`, the updates added to `base` if there is one."""
+
+    def adapt(carry: tuple[PyTree, PyTree], operands: tuple) -> tuple[PyTree, PyTree]:
+        (gradients, old), (base, at, fresh) = carry, operands
+        updates, new = jax.vmap(learner.update)(gradients, old, at)
         # Selected, not multiplied: an update that does not count must not count even when it is not finite.
-        update = _select(fresh, update, jax.tree.map(jnp.zeros_like, update))
-        if plan.push is None:
-            update = jax.tree.map(jnp.add, params, update)
-        return update, _select(fresh, new, local), jnp.where(fresh, loss, 0), observed
+        updates = _where(fresh, updates, jax.tree.map(jnp.zeros_like, updates))
+        moved = updates if base is None else jax.tree.map(jnp.add, base, updates)
+        return moved, _where(fresh, new, old)
 
-    everyone = jnp.arange(state.started.shape[0])
-    numbers, started, params, mass, origin, old = take(
-        (everyone, state.started, state.params, state.mass, state.origin, state.local)
-    )
-    inputs = (numbers, started, plan.fresh, params, mass, origin, old)
-    updates, new, loss, observed = jax.lax.map(one, inputs, batch_size=block_of(params, numbers.shape[0]))
-    return updates, write_rows(workers, state.local, new), StepInfo(loss, plan.fresh, observed)
+    if base is None:
+        return adapt(carry, (base, at, plan.fresh))
+    # One, though no compiler can know it: every duration is greater than that.
+    one = (plan.duration > -jnp.inf).astype(jnp.int32)
+    return once_in_memory(adapt, carry, (base, at, plan.fresh), one)
 
 
-def block_of(params: PyTree, workers: int) -> int:
-    """How many workers are computed at a time: as many as stay in a core's cache on a CPU, all of them elsewhere."""
-    import os
-
-    each = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params)) // workers
-    if jax.default_backend() != "cpu" or each * workers <= 16 * 2**20:
-        return workers
-    return int(os.environ.get("BLK", "0")) or workers
+def _rows(nodes: Array | None, tree: PyTree) -> PyTree:
+    """The rows of some nodes, or the tree as it is for everybody."""
+    return tree if nodes is None else jax.tree.map(lambda leaf: leaf[nodes], tree)
 
 
 def _start(plan: Plan, origin: PyTree, params: PyTree, mass: Array | None) -> PyTree:
@@ -146,10 +149,6 @@ def _start(plan: Plan, origin: PyTree, params: PyTree, mass: Array | None) -> Py
     rows = jax.tree.map(lambda leaf: leaf.at[who].get(mode="clip"), params)
     rows = readable(rows, None if mass is None else mass.at[who].get(mode="clip"))
     return write_rows(who, origin, rows)
-
-
-def _select(flag: Array, yes: PyTree, no: PyTree) -> PyTree:
-    return jax.tree.map(lambda a, b: jnp.where(flag, a, b), yes, no)
 
 
 def _where(mask: Array, yes: PyTree, no: PyTree) -> PyTree:

@@ -65,7 +65,7 @@ def init(policy: Policy, learner: Learner, world: World, params: PyTree) -> SimS
         return SimState(ticking, model, None)
     # Before the first step there is nothing to read: zeros of the right shapes, with nothing fresh.
     batch = jax.eval_shape(jax.vmap(world.batches, (None, 0, 0)), world.key, model.started, model.started)
-    *_, loss, observed = jax.eval_shape(jax.vmap(learner.update), model.params, model.local, batch)
+    _, loss, observed = jax.eval_shape(jax.vmap(learner.gradient), model.params, batch)
     empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (loss, observed))
     return SimState(ticking, model, StepInfo(empty[0], jnp.zeros(loss.shape, bool), empty[1]))
 

@@ -1,0 +1,103 @@
+"""The rooms of the house: who may import whom, what an import costs, and that modules stay readable."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dbwjax
+
+PACKAGE = Path(dbwjax.__file__).parent
+MODULES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+# What each room may import besides itself and the ground floor.
+GROUND = {"types", "specs"}
+ALLOWED = {
+    "types": set(),
+    "specs": set(),
+    "network": GROUND,
+    "policies": GROUND | {"network"},
+    "engine": GROUND | {"network"},
+    "tasks": GROUND,
+    "experiments": GROUND | {"network", "policies", "engine", "tasks"},
+    "command": {"experiments"},
+}
+HEAVY = ["orbax", "tensorflow_datasets", "tensorflow", "matplotlib", "networkx", "PIL", "flax", "optax", "tqdm"]
+HEAVY += ["tensorboardX", "scipy", "sklearn"]
+LONGEST_MODULE, LONGEST_FUNCTION = 350, 60
+
+
+def room_of(name):
+    """The room of a module, given by its path inside the package."""
+    parts = name.removesuffix(".py").split("/")
+    return parts[0] if len(parts) > 1 or parts[0] in ALLOWED else "command"
+
+
+def parsed(name):
+    return ast.parse(MODULES[name].read_text(encoding="utf-8"))
+
+
+def imported(name):
+    """Every module that a module imports, anywhere in its text, by absolute dotted name."""
+    here = ["dbwjax", *name.removesuffix(".py").split("/")]
+    found = set()
+    for node in ast.walk(parsed(name)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(here[: -node.level]) if node.level else ""
+            module = ".".join(filter(None, [base, node.module]))
+            found |= {f"{module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name != "__init__.py"])
+def test_imports_go_one_way(name):
+    room = room_of(name)
+    rooms = {parts[1] for parts in (target.split(".") for target in imported(name)) if parts[0] == "dbwjax"}
+    assert rooms <= ALLOWED[room] | {room}, f"{name} is in '{room}' and imports {sorted(rooms)}"
+
+
+def test_the_reader_of_imports_sees_every_form():
+    assert "dbwjax.policies.build_policy" in imported("experiments/run.py")
+    assert "dbwjax.experiments.plots.write_figures" in imported("experiments/run.py")  # inside a function
+    assert "dbwjax.specs" in imported("policies/table.py")  # from dbwjax import specs
+    assert {room_of(name) for name in MODULES if name != "__init__.py"} == set(ALLOWED)
+
+
+def test_an_import_loads_nothing_heavy():
+    """Neither the package nor any of its rooms; what is heavy is imported where it is used."""
+    names = ["dbwjax" if name == "__init__.py" else f"dbwjax.{name.removesuffix('.py')}" for name in MODULES]
+    modules = [name.replace("/", ".").removesuffix(".__init__") for name in names]
+    code = (
+        "import importlib, sys\n"
+        f"for name in {modules!r}: importlib.import_module(name)\n"
+        f"print(*sorted({HEAVY!r} & {{module.split('.')[0] for module in sys.modules}}))"
+    ).replace(repr(HEAVY), repr(set(HEAVY)))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_and_functions_stay_short(name):
+    lines = len(MODULES[name].read_text(encoding="utf-8").splitlines())
+    assert lines <= LONGEST_MODULE, f"{name} has {lines} lines; split it"
+    for node in ast.walk(parsed(name)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            length = node.end_lineno - body[0].lineno + 1 if body else 0
+            assert length <= LONGEST_FUNCTION, f"{name}: {node.name} has {length} lines of code; split it"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_everything_public_says_what_it_does(name):
+    tree = parsed(name)
+    assert ast.get_docstring(tree), f"{name} does not say its place in the house"
+    for node in tree.body:
+        public = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+        assert not public or ast.get_docstring(node), f"{name}: {node.name} has no docstring"

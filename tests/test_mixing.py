@@ -170,7 +170,7 @@ def test_a_few_workers_pushed_to_a_few_rows(x64):
     written = jax.tree.map(np.add, einsum(densely(slots, sources, NODES), x), einsum(push, u))
     for r, row in ((0, 4), (2, 1)):
         assert_close(jax.tree.map(lambda leaf: leaf[row], seen), jax.tree.map(lambda leaf: leaf[r], written))  # noqa: B023
-    others = [0, 2, 3, 5]
+    others = np.array([0, 2, 3, 5])
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[others], b[others]), seen, x)
 
 

@@ -30,12 +30,12 @@ class TrainConfig:
     delays: str = "shifted_exponential:shift=0.5,rate=1"
     partition: str = "iid"
     pca: int | None = None
-    steps: int = 1000
+    steps: int = 400
     batch_size: int = 32
     learning_rate: float = 0.1
     optimizer: str = "sgd"
     target_accuracy: float | None = 0.95
-    eval_every: int = 50
+    eval_every: int = 10
     seed: int = 0
     latency: float = 0.0  # seconds of every message
     bandwidth: float = math.inf  # bytes a second of every link

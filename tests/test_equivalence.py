@@ -214,7 +214,11 @@ def test_one_worker_is_a_plain_optax_loop(spec, optimizer):
 
 @pytest.mark.parametrize(
     ("spec", "optimizer"),
-    [("full:weights=uniform", "sgd"), ("full:weights=uniform", "momentum:beta=0.8"), ("full:weights=metropolis", "sgd")],
+    [
+        ("full:weights=uniform", "sgd"),
+        ("full:weights=uniform", "momentum:beta=0.8"),
+        ("full:weights=metropolis", "sgd"),
+    ],
 )
 def test_a_complete_graph_is_centralised_training(spec, optimizer):
     """All weights are 1 / N, so the workers stay together and take the mean gradient of N * B samples.

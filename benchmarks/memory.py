@@ -2,8 +2,10 @@
 
     python -m benchmarks.memory
 
-Two copies of the stack are needed in principle: what is mixed and what is written. `resident` is the growth of the process's
-peak resident memory over what it was before the parameters existed; `compiled` is what the compiler says it needs. Both are without
+Two copies of the stack are needed in principle: what is mixed and what is written. `resident` is the growth of the
+process's
+peak resident memory over what it was before the parameters existed; `compiled` is what the compiler says it needs.
+Both are without
 the data set.
 """
 

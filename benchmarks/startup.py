@@ -2,7 +2,8 @@
 
     python -m benchmarks.startup
 
-Each figure is the median of whole processes. `cold` compiles everything; `cached` finds the compiled programs in a folder that an
+Each figure is the median of whole processes. `cold` compiles everything; `cached` finds the compiled programs in a
+folder that an
 earlier start filled.
 """
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns 0 when every order is the recorded one, 1 when one is not, 2 for a folder without a run."""
+    """Runs the command: 0 when every order is the recorded one, 1 when one is not, 2 for a folder without a run."""
     parser = argparse.ArgumentParser(prog="python -m dbwjax.replay", description=__doc__)
     parser.add_argument("run", metavar="RUN", help="a folder that python -m dbwjax.train finished")
     folder = parser.parse_args(argv).run

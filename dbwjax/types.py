@@ -104,9 +104,10 @@ class WaitRule(NamedTuple):
 class Learner(NamedTuple):
     """What one worker does with one batch; the engine maps it over workers.
 
-    `init(params) -> local` builds the worker's own state (the optimiser's). `gradient(params, batch) -> (gradient, loss,
-    observed)`: the loss () and any further pytree that a policy may want to read as feedback (`None` when nothing).
-    `update(gradient, local, params) -> (update, local)` gives what to add to the parameters (for SGD, `-lr * gradient`).
+    `init(params) -> local` builds the worker's own state (the optimiser's). `gradient(params, batch) -> (gradient,
+    loss, observed)`: the loss () and any further pytree that a policy may want to read as feedback (`None`: nothing).
+    `update(gradient, local, params) -> (update, local)` gives what to add to the parameters (for SGD, `-lr *
+    gradient`).
     """
 
     init: Callable[[PyTree], PyTree]

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dbwjax import specs
 from dbwjax.engine.learner import from_optimizer
 from dbwjax.engine.simulate import World
 from dbwjax.experiments import records
@@ -61,7 +60,7 @@ def build(config: TrainConfig) -> Setting:
     """
     policies = {spec: build_policy(spec) for spec in config.policies}
     optimizer = build_optimizer(config.optimizer, config.learning_rate)
-    graph = specs.build(config.graph, graphs.GRAPHS, "graph", config.workers, seed=config.seed)
+    graph = graphs.build_graph(config.graph, config.workers, config.seed)
     delays = laws.delays(config.delays, config.workers, config.seed)
     for spec, policy in policies.items():
         try:

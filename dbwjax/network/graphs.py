@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from dbwjax import specs
 from dbwjax.types import Graph
 
 TRIES = 100
@@ -243,6 +244,15 @@ GRAPHS: dict[str, Callable[..., Graph]] = {
     "exponential": exponential,
     "from_file": from_file,
 }
+
+
+def build_graph(spec: str, workers: int, seed: int = 0) -> Graph:
+    """The graph that a SPEC names, as in `ring`, `torus:rows=2`, `erdos_renyi:p=0.4`.
+
+    Raises:
+      ValueError: an unknown name or key, a value that does not fit the workers, or a graph that is not connected.
+    """
+    return specs.build(spec, GRAPHS, "graph", workers, seed=seed)
 
 
 def _at_least(workers: int, least: int) -> None:

@@ -6,17 +6,16 @@ plain NumPy; random ones come from networkx, which is imported when it is needed
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from dbwjax import specs
+from dbwjax.network.graph_files import read_links
 from dbwjax.types import Graph
 
 TRIES = 100
@@ -216,7 +215,7 @@ def from_file(workers: int, *, path: str) -> Graph:
     file = Path(path)
     if not file.is_file():
         raise ValueError(f"{path} is not a file; give the path of an edge list")
-    links, seconds = _read_csv(file, workers) if file.suffix == ".csv" else _read_networkx(file, workers)
+    links, seconds = read_links(file, workers)
     graph = from_links(workers, links)
     pieces = _pieces(graph)
     if len(pieces) > 1:
@@ -311,62 +310,3 @@ def _connected(draw: Callable[[np.random.Generator], Graph], seed: int, what: st
         if len(_pieces(graph)) == 1:
             return graph
     raise ValueError(f"{what}: none of {TRIES} random graphs is connected; {remedy}")
-
-
-def _read_csv(file: Path, workers: int) -> tuple[list[tuple[int, int]], dict[tuple[int, int], float]]:
-    links, seconds = [], {}
-    with open(file, newline="", encoding="utf-8") as lines:
-        for number, row in enumerate(csv.reader(lines), start=1):
-            cells = [cell.strip() for cell in row]
-            if not any(cells) or (number == 1 and not cells[0].lstrip("-").isdigit()):
-                continue
-            where = f"{file}, line {number}: '{','.join(cells)}'"
-            try:
-                i, j = int(cells[0]), int(cells[1])
-                wait = float(cells[2]) if len(cells) > 2 else 0.0
-            except (ValueError, IndexError):
-                raise ValueError(f"{where} is not a link; write two node numbers (and seconds of latency)") from None
-            _check_link(where, i, j, workers)
-            if not 0 <= wait < math.inf:
-                raise ValueError(f"{where}: latency {wait:g} is not a time; use 0 or more seconds")
-            links.append((i, j))
-            seconds[i, j] = seconds[j, i] = wait
-    return links, seconds
-
-
-def _read_networkx(file: Path, workers: int) -> tuple[list[tuple[int, int]], dict[tuple[int, int], float]]:
-    import networkx
-
-    readers: dict[str, Callable[..., Any]] = {
-        ".graphml": networkx.read_graphml,
-        ".gexf": networkx.read_gexf,
-        ".gml": networkx.read_gml,
-        ".adjlist": networkx.read_adjlist,
-        ".edgelist": networkx.read_edgelist,
-        ".net": networkx.read_pajek,
-    }
-    if file.suffix not in readers:
-        raise ValueError(f"{file} ends in '{file.suffix}'; use .csv or one of {' '.join(readers)}")
-    try:
-        found = readers[file.suffix](file)
-    except Exception as error:  # readers raise whatever their parsers raise
-        raise ValueError(f"{file} cannot be read as {file.suffix}: {error}") from error
-    names = list(found.nodes)
-    if all(str(name).isdigit() for name in names):
-        number = {name: int(str(name)) for name in names}
-    else:
-        number = {name: n for n, name in enumerate(sorted(names, key=str))}
-    links = [(number[edge[0]], number[edge[1]]) for edge in found.edges]
-    for i, j in links:
-        _check_link(str(file), i, j, workers)
-    return links, {}
-
-
-def _check_link(where: str, i: int, j: int, workers: int) -> None:
-    for node in (i, j):
-        if not 0 <= node < workers:
-            raise ValueError(
-                f"{where}: node {node} is not one of {workers} workers; use 0 to {workers - 1}, or set workers"
-            )
-    if i == j:
-        raise ValueError(f"{where}: node {i} is linked to itself; leave such links out")

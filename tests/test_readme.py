@@ -1,0 +1,47 @@
+"""README says what is true: its Python runs, its table is the table, its figures are those of the committed results."""
+
+from __future__ import annotations
+
+import re
+
+from dbwjax.experiments.options import parse
+from dbwjax.policies import POLICIES
+from tests.readme import ROOT, blocks, text
+
+
+def test_the_python_runs_and_the_rule_of_ten_lines_is_fastest(capsys):
+    names: dict = {}
+    for block in blocks("python"):
+        exec(block, names)
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["dybw", "backup:b=1", "full"]
+    policy = names["build_policy"]("fastest:k=6")
+    arguments = [names[name] for name in ("task", "graph", "delays")]
+    built_in = names["train_policy"](policy, *arguments, names["optax"].sgd(0.1), steps=60, eval_every=20)
+    for mine, theirs in zip(names["mine"].rows, built_in.rows, strict=True):
+        assert {**mine, "wall_time": 0} == {**theirs, "wall_time": 0}
+
+
+def test_the_table_of_methods_is_the_table():
+    rows = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+?) \|$", text(), flags=re.MULTILINE)
+    assert rows == [(method.name, method.summary, method.paper) for method in POLICIES.values()]
+
+
+def test_commands_are_understood():
+    trained = [line for block in blocks("sh") for line in block.splitlines() if "dbwjax.train" in line]
+    assert len(trained) == 3
+    for line in trained:
+        parse(line.split("dbwjax.train")[-1].split())
+
+
+def test_its_picture_and_files_exist():
+    for path in re.findall(r"\]\((?!http)([^)]+)\)", text()):
+        assert (ROOT / path).exists(), path
+    for path in re.findall(r"`((?:dbwjax|tests|benchmarks)/[\w/.]+)`", text()):
+        assert (ROOT / path).exists(), path
+
+
+def test_it_opens_with_what_it_is_a_picture_and_two_commands():
+    opening = text().split("## ")[0]
+    assert opening.count("![") == 1
+    assert opening.count("```sh") == 2
+    assert "python -m pytest" in opening

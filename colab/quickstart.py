@@ -102,7 +102,9 @@ for name, result in results.items():
     accuracy = [row["test_accuracy"] for row in result.rows]
     time_axes.plot([row["virtual_time"] for row in result.rows], accuracy, label=name)
     step_axes.plot([row["step"] for row in result.rows], accuracy, label=name)
-time_axes.set(xlabel="virtual time [s]", ylabel="test accuracy", title="what a clock on the wall would show")
+until = results["dybw"].rows[-1]["virtual_time"]
+time_axes.set(xlabel="virtual time [s]", ylabel="test accuracy", xlim=(0, until), ylim=(0.7, 1.0))
+time_axes.set_title("what a clock on the wall would show")
 step_axes.set(xlabel="iterations", title="the same, by iteration")
 step_axes.legend(frameon=False)
 for axes in (time_axes, step_axes):

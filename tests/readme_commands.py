@@ -1,7 +1,7 @@
-"""Runs README's commands as they are written: `python -m tests.readme_commands`, in an environment that can be thrown away.
+"""Runs README's commands as they are written: `python -m tests.readme_commands`.
 
-Of a line that first makes an environment, only what comes after the installation is run: whoever calls this has just made and installed
-one by the same words (`.ci/run`).
+For environments that can be thrown away. Of a line that first makes an environment, only what comes after the
+installation is run: whoever calls this has just made and installed one by the same words (`.ci/run`).
 """
 
 from __future__ import annotations

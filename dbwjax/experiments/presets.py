@@ -27,7 +27,7 @@ def mnist_lrm() -> TrainConfig:
 
     EXPECTED: to be measured
     """
-    return _paper("mnist-lrm", "mnist", "lrm", steps=500, learning_rate=0.1, target_accuracy=0.9)
+    return _paper("mnist-lrm", "mnist", "lrm", steps=500, learning_rate=0.5, target_accuracy=0.9)
 
 
 def mnist_2nn() -> TrainConfig:
@@ -37,7 +37,7 @@ def mnist_2nn() -> TrainConfig:
 
     EXPECTED: to be measured
     """
-    return _paper("mnist-2nn", "mnist", "2nn", steps=1000, learning_rate=0.1, target_accuracy=0.97)
+    return _paper("mnist-2nn", "mnist", "2nn", steps=1000, learning_rate=0.4, target_accuracy=0.97)
 
 
 def cifar10_lrm() -> TrainConfig:
@@ -47,7 +47,7 @@ def cifar10_lrm() -> TrainConfig:
 
     EXPECTED: to be measured
     """
-    return _paper("cifar10-lrm", "cifar10", "lrm", steps=500, learning_rate=0.02, target_accuracy=0.38)
+    return _paper("cifar10-lrm", "cifar10", "lrm", steps=500, learning_rate=0.1, target_accuracy=0.38)
 
 
 def cifar10_2nn() -> TrainConfig:
@@ -57,7 +57,7 @@ def cifar10_2nn() -> TrainConfig:
 
     EXPECTED: to be measured
     """
-    return _paper("cifar10-2nn", "cifar10", "2nn", steps=1000, learning_rate=0.05, target_accuracy=0.5)
+    return _paper("cifar10-2nn", "cifar10", "2nn", steps=1000, learning_rate=0.1, target_accuracy=0.48)
 
 
 def _paper(preset: str, dataset: str, model: str, **settings: float) -> TrainConfig:

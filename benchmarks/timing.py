@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -53,11 +54,18 @@ def device() -> str:
     return kind.lower().replace(" ", "-")
 
 
+def commit() -> str:
+    """The commit that is measured; `+` where the tree has changed since."""
+    return subprocess.run(
+        ["git", "describe", "--always", "--dirty=+", "--exclude=*"], capture_output=True, text=True, cwd=RESULTS.parent
+    ).stdout.strip()
+
+
 def save(part: str, figures: dict) -> None:
     """Writes a part's figures to `results/<device>/<part>.json`, with versions, and prints them."""
     folder = RESULTS / device()
     folder.mkdir(parents=True, exist_ok=True)
-    versions = {"python": platform.python_version(), "jax": jax.__version__, "processor": platform.machine()}
-    text = json.dumps({"versions": versions, "figures": figures}, indent=1)
+    versions = {"python": platform.python_version(), "jax": jax.__version__, "processor": platform.machine(), "commit": commit()}
+    text = json.dumps({"device": device(), "versions": versions, "figures": figures}, indent=1)
     (folder / f"{part}.json").write_text(text + "\n")
     print(text)

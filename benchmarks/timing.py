@@ -65,7 +65,12 @@ def save(part: str, figures: dict) -> None:
     """Writes a part's figures to `results/<device>/<part>.json`, with versions, and prints them."""
     folder = RESULTS / device()
     folder.mkdir(parents=True, exist_ok=True)
-    versions = {"python": platform.python_version(), "jax": jax.__version__, "processor": platform.machine(), "commit": commit()}
+    versions = {
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "processor": platform.machine(),
+        "commit": commit(),
+    }
     text = json.dumps({"device": device(), "versions": versions, "figures": figures}, indent=1)
     (folder / f"{part}.json").write_text(text + "\n")
     print(text)

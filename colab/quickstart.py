@@ -44,7 +44,8 @@ print(f"dbwjax {dbwjax.__version__}, JAX {jax.__version__} on {jax.devices()[0].
 # %% [markdown]
 # ## The world: a task, a network, and how slow the workers are
 #
-# Real handwritten digits, ten workers on a random graph. A computation takes half a second and an exponential time of mean 1 s.
+# Real handwritten digits, ten workers on a random graph. A computation takes half a second and an exponential time of
+# mean 1 s.
 
 # %%
 import matplotlib.pyplot as plt
@@ -61,8 +62,10 @@ delays = build_delays("shifted_exponential:shift=0.5,rate=1", workers=10)
 # %% [markdown]
 # ## A waiting rule in ten lines
 #
-# `dybw` is cb-DyBW: the workers choose, iteration by iteration, how many neighbours nobody waits for. `full` waits for everybody.
-# Here is a third, ours: go on as soon as a majority has finished. A rule is two functions; `cut` looks at the arrival times of one
+# `dybw` is cb-DyBW: the workers choose, iteration by iteration, how many neighbours nobody waits for. `full` waits
+# for everybody.
+# Here is a third, ours: go on as soon as a majority has finished. A rule is two functions; `cut` looks at the arrival
+# times of one
 # iteration and says who is active and when it ends.
 
 # %%
@@ -112,6 +115,9 @@ for axes in (time_axes, step_axes):
 plt.show()
 
 # %% [markdown]
-# By iteration, waiting for everybody is best: each average has more gradients in it. By time it is not, because an iteration
-# that waits for the slowest of ten takes about three times as long. Try `deadline:seconds=1`, `backup:b=1`, another graph
-# (`ring`, `complete`) or other delays (`pareto:alpha=2,scale=1`, `slow_workers:fraction=0.1,factor=5`), and see which rule wins.
+# By iteration, waiting for everybody is best: each average has more gradients in it. By time it is not, because an
+# iteration
+# that waits for the slowest of ten takes about three times as long. Try `deadline:seconds=1`, `backup:b=1`, another
+# graph
+# (`ring`, `complete`) or other delays (`pareto:alpha=2,scale=1`, `slow_workers:fraction=0.1,factor=5`), and see which
+# rule wins.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 from dbwjax.experiments.options import parse
@@ -31,6 +32,23 @@ def test_commands_are_understood():
     assert len(trained) == 3
     for line in trained:
         parse(line.split("dbwjax.train")[-1].split())
+
+
+def test_its_speeds_are_the_committed_results():
+    folder = ROOT / "benchmarks" / "results" / "cpu-2-cores"
+    step, mixing, memory = (
+        json.loads((folder / f"{n}.json").read_text())["figures"] for n in ("step", "mixing", "memory")
+    )
+    large, small, many = (step[f"N={n}, batch={b}"] for n, b in ((10, 1024), (64, 32), (256, 32)))
+    of, over = "fraction of the matrix product", "speed-up over plain JAX"
+    for case in (large, small):
+        ours, alone = case[of]["dbwjax"]["median"], case[of]["gradient alone"]["median"]
+        assert f"| {ours:.2f} (gradient alone: {alone:.2f}) |" in text()
+    ratios = [case[over]["plain, gather"]["median"] for case in (small, many)]
+    assert f"| {ratios[0]:.2f}, {ratios[1]:.2f} times |" in text()
+    bandwidth = mixing["N=64, degree 4"]["bandwidth over a copy's"]["padded neighbours"]["median"]
+    assert f"| {bandwidth:.2f} | 0.7 |" in text()
+    assert f"| {memory['resident, in multiples of the parameters']:.2f} | 3.2 |" in text()
 
 
 def test_its_picture_and_files_exist():

@@ -13,7 +13,16 @@ from jax.tree_util import Partial
 from dbwjax.engine.learner import from_optimizer
 from dbwjax.experiments.config import build_optimizer
 from dbwjax.experiments.metrics import measure
-from dbwjax.experiments.training import LONGEST_CHUNK, Diverged, Training, chunk_of, initial_params, make_world, train
+from dbwjax.experiments.training import (
+    LONGEST_CHUNK,
+    Diverged,
+    Stalled,
+    Training,
+    chunk_of,
+    initial_params,
+    make_world,
+    train,
+)
 from dbwjax.network import delays as laws
 from dbwjax.network import graphs
 from dbwjax.policies import build_policy
@@ -244,3 +253,19 @@ def test_a_node_that_never_computes_in_a_training():
     assert row["gradients"] == 7
     assert not training.history.active[:, NODES].any()
     np.testing.assert_array_equal(training.history.active.sum(axis=1), 1)
+
+
+@pytest.mark.parametrize("seconds", [np.nan, np.inf])
+def test_an_iteration_that_never_ends_is_said(seconds):
+    """A user's own delay model may give anything: training stops, and no gradient is taken for parameters."""
+    graph = graphs.complete(3)
+    task = quadratic(dimension=3, workers=3)
+    world = make_world(task, graph, Partial(_sometimes, jnp.asarray(seconds)))
+    learner = from_optimizer(task.loss, optax.sgd(0.1))
+    training = Training(policy_of("full"), learner, world, initial_params(task, world), task.evaluate)
+    with pytest.raises(Stalled, match=f"the iteration at step 2 never ends \\(duration {seconds}\\)"):
+        training.advance(5)
+
+
+def _sometimes(seconds, key, worker, started):
+    return jnp.where((worker == 1) & (started == 2), seconds, 1.0)

@@ -128,8 +128,8 @@ def _adapt(
 
     if base is None:
         return adapt(carry, (base, at, plan.fresh))
-    # One, though no compiler can know it: every duration is greater than that.
-    one = (plan.duration > -jnp.inf).astype(jnp.int32)
+    # One, though no compiler can know it: no duration is that, and even NaN differs from it.
+    one = (plan.duration != -jnp.inf).astype(jnp.int32)
     return once_in_memory(adapt, carry, (base, at, plan.fresh), one)
 
 

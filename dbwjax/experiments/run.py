@@ -26,7 +26,7 @@ from dbwjax.experiments.checkpoint import Checkpoints
 from dbwjax.experiments.config import RunOptions, TrainConfig, build_optimizer, differences, from_json, to_json
 from dbwjax.experiments.tables import format_table
 from dbwjax.experiments.tensorboard import check_tensorboard, write_tensorboard
-from dbwjax.experiments.training import Diverged, History, Training, chunk_of, initial_params, make_world
+from dbwjax.experiments.training import Diverged, History, Stalled, Training, chunk_of, initial_params, make_world
 from dbwjax.network import delays as laws
 from dbwjax.network import facts, graphs
 from dbwjax.policies import build_policy
@@ -137,7 +137,7 @@ class _Run:
             training = None
             try:
                 self._policy(index, current)
-            except Diverged as error:
+            except (Diverged, Stalled) as error:
                 name = self.config.policies[index]
                 kept = f"the last good checkpoint is at step {self.saved - index * self.config.steps} and stays"
                 error.args = (f"policy '{name}': {error}; {kept if self.saved else 'no checkpoint was due yet'}",)

@@ -34,6 +34,17 @@ class Diverged(RuntimeError):
         super().__init__(f"{who} is not finite at step {step}; use a smaller learning rate")
 
 
+class Stalled(RuntimeError):
+    """An iteration that never ends: everybody waits for somebody who never arrives."""
+
+    exit_code = 3
+
+    def __init__(self, step: int, duration: float):
+        super().__init__(
+            f"the iteration at step {step} never ends (duration {duration}); check the delays and the policy"
+        )
+
+
 class History(NamedTuple):
     """One entry per step done."""
 
@@ -80,11 +91,15 @@ class Training:
 
         Raises:
           Diverged: a counted loss was not finite; the training cannot go on.
+          Stalled: a duration was not finite.
         """
         begin = time.perf_counter()
         self.state, records = simulate.run(self.policy, self.learner, self.world, self.state, steps)
         records = jax.device_get(records)
         self.wall_time += time.perf_counter() - begin
+        endless = np.flatnonzero(~np.isfinite(records.duration))
+        if endless.size:
+            raise Stalled(self.step + int(endless[0]), float(records.duration[endless[0]]))
         broken = np.flatnonzero(records.broken >= 0)
         if broken.size:
             raise Diverged(self.step + int(broken[0]), int(records.broken[broken[0]]))

@@ -9,8 +9,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.run_folder import assert_same
+
+pytestmark = pytest.mark.slow
 
 KILLS = 20
 WORDS = ["--workers", "4", "--graph", "complete", "--steps", "150", "--eval-every", "3", "--checkpoint-every", "1"]

@@ -9,6 +9,8 @@ from nbclient import NotebookClient
 
 from tests.readme import ROOT
 
+pytestmark = pytest.mark.slow
+
 COLAB = ROOT / "colab"
 
 

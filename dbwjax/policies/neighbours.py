@@ -78,7 +78,7 @@ def backup(b: int = 0, weights: Weights | None = None) -> Policy:
     return Policy(init_fn, decide_fn)
 
 
-def dpsgd(weights: Weights | None = None) -> Policy:
+def dpsgd(weights: Weights | None = None, everybody: bool = False) -> Policy:
     """D-PSGD: combine, then adapt (Lian et al. 2017, arXiv 1705.09056, Algorithm 1).
 
         mix = W      push = identity      X' = W @ X + U
@@ -88,6 +88,9 @@ def dpsgd(weights: Weights | None = None) -> Policy:
 
     Args:
       weights: of the whole graph; Metropolis by default.
+      everybody: a global barrier, on the same footing as DTUR: an iteration ends for everybody when all have finished
+      and
+        all messages are in, `max(max_i c_i, max over links of latency)`.
     """
     scheme = weights or metropolis()
 
@@ -102,34 +105,9 @@ def dpsgd(weights: Weights | None = None) -> Policy:
         arrival = jnp.where(graph.links, state.offset[graph.neighbours] + graph.latency, -jnp.inf)
         ready = jnp.maximum(remaining, arrival.max(axis=1))
         mix, sources = matrix(scheme.apply(state.weights, graph, graph.links), graph, graph.links)
+        if everybody:
+            ready = jnp.broadcast_to(ready.max(), ready.shape)
         return _plan(state, ready, mix=mix, sources=sources, push=jnp.ones_like(remaining))
-
-    return Policy(init_fn, decide_fn)
-
-
-def dpsgd_global(weights: Weights | None = None) -> Policy:
-    """D-PSGD on the same footing as DTUR: iteration k ends for everybody when all have finished and all messages are
-    in.
-
-    The plan is that of `dpsgd`; the duration is `max(max_i c_i, max over links of latency)`.
-
-    Args:
-      weights: of the whole graph; Metropolis by default.
-    """
-    scheme = weights or metropolis()
-
-    def init_fn(graph: Graph) -> NeighbourState:
-        require_workers(graph)
-        return _start(graph, scheme, 0)
-
-    def decide_fn(
-        key: Key, graph: Graph, state: NeighbourState, remaining: Array, feedback: Any
-    ) -> tuple[Plan, NeighbourState]:
-        del key, feedback
-        mix, sources = matrix(scheme.apply(state.weights, graph, graph.links), graph, graph.links)
-        end = jnp.maximum(remaining.max(), graph.latency.max())
-        fresh = jnp.ones(remaining.shape, bool)
-        return Plan(end, fresh, mix, sources, push=jnp.ones_like(remaining)), state
 
     return Policy(init_fn, decide_fn)
 

@@ -78,8 +78,7 @@ def _deadline(
 
 
 def _dpsgd(*, barrier: Barrier = "neighbours", weights: str = "metropolis") -> Policy:
-    build = neighbours.dpsgd if barrier == "neighbours" else neighbours.dpsgd_global
-    return build(_weights(weights))
+    return neighbours.dpsgd(_weights(weights), everybody=barrier == "global")
 
 
 _CB = "Xiong, Yan, Singh, Li 2021, arXiv 2102.06280"

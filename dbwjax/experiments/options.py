@@ -90,7 +90,8 @@ def listing() -> str:
 
 
 def _first_line(build: Any) -> str:
-    return (build.__doc__ or "").partition("\n")[0]
+    """The first paragraph of a docstring, as one line."""
+    return " ".join((build.__doc__ or "").partition("\n\n")[0].split())
 
 
 def _parser() -> _Parser:

@@ -110,6 +110,14 @@ def _projected(data: ImageData, components: int) -> ImageData:
     return data._replace(train_images=train, test_images=test, shape=np.array([components], np.int64))
 
 
+_ABOUT = {
+    "digits": "1,797 handwritten digits of 8 x 8 pixels that come with the package (UCI, Alpaydin and Kaynak 1998).",
+    "mnist": "60,000 + 10,000 handwritten digits of 28 x 28 pixels, through TFDS (LeCun, Cortes, Burges 2010).",
+    "fashion_mnist": "60,000 + 10,000 pictures of clothes of 28 x 28 pixels, through TFDS (Xiao et al. 2017).",
+    "cifar10": "50,000 + 10,000 colour pictures of 32 x 32 pixels, through TFDS (Krizhevsky 2009).",
+}
+
+
 def _image_task(name: str) -> Callable[..., Task]:
     """The builder of one image data set's row in `DATASETS`; its arguments are those of `build_task`."""
 
@@ -141,6 +149,7 @@ def _image_task(name: str) -> Callable[..., Task]:
             name=name,
         )
 
+    build.__doc__ = _ABOUT[name]
     return build
 
 

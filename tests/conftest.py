@@ -13,6 +13,21 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(tmp_path_factory):
+    """Programs compiled by one test are found by the others, and by the processes that tests start."""
+    folder = str(tmp_path_factory.mktemp("programs"))
+    before = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    yield
+    os.environ.pop("JAX_COMPILATION_CACHE_DIR")
+    if before is not None:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = before
+
+
 @pytest.fixture
 def x64():
     """Double precision for one test: for agreement with the references to 1e-12."""

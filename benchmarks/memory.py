@@ -3,10 +3,8 @@
     python -m benchmarks.memory
 
 Two copies of the stack are needed in principle: what is mixed and what is written. `resident` is the growth of the
-process's
-peak resident memory over what it was before the parameters existed; `compiled` is what the compiler says it needs.
-Both are without
-the data set.
+process's peak resident memory over what it was before the parameters existed; `compiled` is what the compiler says it
+needs. Both are without the data set.
 """
 
 from __future__ import annotations

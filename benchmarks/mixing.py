@@ -2,9 +2,8 @@
 
     python -m benchmarks.mixing
 
-Mixing reads a row and its 4 neighbours and writes a row: 6 rows of traffic for each node. The copy beside it reads
-and writes
-3 rows for each, the same bytes, out of place. Rivals: dense product, BCOO and segment sum.
+Mixing reads a row and its 4 neighbours and writes a row: 6 rows of traffic for each node. The copy beside it reads and
+writes 3 rows for each, the same bytes, out of place. Rivals: dense product, BCOO and segment sum.
 """
 
 from __future__ import annotations

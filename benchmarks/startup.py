@@ -3,8 +3,7 @@
     python -m benchmarks.startup
 
 Each figure is the median of whole processes. `cold` compiles everything; `cached` finds the compiled programs in a
-folder that an
-earlier start filled.
+folder that an earlier start filled.
 """
 
 from __future__ import annotations

@@ -3,8 +3,7 @@
     python -m benchmarks.step
 
 Beside it, in turns with it: twenty lines of plain JAX doing the same (`vmap(grad)`, a fixed batch in hand, mixing by
-dense
-matrix product or by unrolled gather), the gradient alone, and the matrix product itself.
+dense matrix product or by unrolled gather), the gradient alone, and the matrix product itself.
 """
 
 from __future__ import annotations

@@ -11,8 +11,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code.
 
     0: done. 2: something typed, or found in the run folder, is wrong (one line says what; nothing is lost). 3: a loss
-    was not
-    finite. 130 and 143: interrupted, with a checkpoint to go on from.
+    was not finite. 130 and 143: interrupted, with a checkpoint to go on from.
     """
     from dbwjax.experiments import config as configs
     from dbwjax.experiments import options as words

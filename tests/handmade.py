@@ -2,8 +2,7 @@
 need.
 
 `pairwise` and `asynchronous_server` and `bounded_staleness` compute at stale copies with M = 1, `server` writes other
-rows than
-it computes, `push_sum` moves mass, `loudest` reads training, `few` restarts by node number.
+rows than it computes, `push_sum` moves mass, `loudest` reads training, `pairwise` also restarts by node number.
 """
 
 from __future__ import annotations

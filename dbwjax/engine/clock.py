@@ -42,8 +42,7 @@ def tick(
     """One step of time: the policy decides, and those whom it restarts draw their next computation's delay.
 
     A node that is not restarted keeps its computation; if it had finished, its `remaining` falls to zero and below,
-    and the
-    policy is the one to remember that it waits.
+    and the policy is the one to remember that it waits.
 
     Args:
       policy, graph, delays, key: as for `init`.

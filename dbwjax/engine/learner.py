@@ -3,9 +3,8 @@
     step : (plan, model state, data key) -> (model state, info)
 
 One function serves every method. Shapes say what is done: `M` workers compute, `R` rows are written; `None` in a plan
-means
-everyone and costs no gather. A worker's update is computed at the parameters it started from, and only a policy that
-lets others change them meanwhile (`stale`) pays for keeping that copy.
+means everyone and costs no gather. A worker's update is computed at the parameters it started from, and only a policy
+that lets others change them meanwhile (`stale`) pays for keeping that copy.
 """
 
 from __future__ import annotations

@@ -14,10 +14,9 @@ def once_in_memory(function: Callable[[PyTree, PyTree], PyTree], carry: PyTree, 
     """`function(carry, operands)`, written over `carry` in memory before anybody reads it.
 
     Left alone, XLA fuses the optimiser's update into every slot of the mixing: mixing then reads parameters and
-    gradients D times
-    each and needs a third copy of the parameters. A loop of one round is the fence that XLA respects on a CPU, where an
-    optimisation barrier is dropped before fusion. Measured with N = 64, 2nn, sgd: 12 % of the step, and 2.0 copies of
-    the parameters instead of 2.5.
+    gradients D times each and needs a third copy of the parameters. A loop of one round is the fence that XLA respects
+    on a CPU, where an optimisation barrier is dropped before fusion. Measured with N = 64, 2nn, sgd: 12 % of the step,
+    and 2.0 copies of the parameters instead of 2.5.
 
     Args:
       function: gives back the structure, shapes and dtypes of `carry`.

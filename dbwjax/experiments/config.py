@@ -1,8 +1,7 @@
 """What a run is told: a frozen configuration that decides its numbers, and options that do not.
 
 Everything here is checked before anything is traced or written. What the words stand for (a graph, a data set) is
-built and checked by
-`run.build`.
+built and checked by `run.build`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """One call of the command: every policy trained in turn in one world, kept in a run folder that can be resumed.
 
 Everything a person may have got wrong is checked by `build` before the folder is touched. Between chunks the state,
-the history
-and the place in `metrics.jsonl` go into one checkpoint, so a run killed at any instant goes on from the last one and
-ends with bitwise the same numbers: delays and batches are functions of the seed, and all sums are taken in order.
+the history and the place in `metrics.jsonl` go into one checkpoint, so a run killed at any instant goes on from the
+last one and ends with bitwise the same numbers: delays and batches are functions of the seed, and all sums are taken
+in order.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Training one policy from beginning to end, without files: what the command line and a notebook have in common.
 
-`Training` advances a simulation in chunks on the device and keeps on the host what the device cannot: absolute
-virtual time in
-float64, and the history of durations and active sets. `train` is the whole thing in one call.
+`Training` advances a simulation in chunks on the device and keeps on the host what the device cannot: absolute virtual
+time in float64, and the history of durations and active sets. `train` is the whole thing in one call.
 """
 
 from __future__ import annotations
@@ -191,8 +190,7 @@ def train(
     """Trains one policy in memory.
 
     Two calls with the same task, graph, delays and seed see the same delays, batches and initial parameters, whatever
-    their
-    policies: their difference is the policies'.
+    their policies: their difference is the policies'.
 
     Args:
       policy: who waits for whom.

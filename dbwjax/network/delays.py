@@ -1,8 +1,7 @@
 """How slow the workers are: laws of compute times, and the table `DELAYS`.
 
 A delay model is a pure function `(key, worker, started) -> seconds`, so no policy, chunk or device layout changes a
-delay. The models
-here are `Partial`s of module-level functions: pytrees, whose parameters can be swept with `vmap`.
+delay. The models here are `Partial`s of module-level functions: pytrees, whose parameters can be swept with `vmap`.
 """
 
 from __future__ import annotations
@@ -75,8 +74,8 @@ def markov(workers: int, *, p_slow: float = 0.05, p_recover: float = 0.2, factor
     """1 second while fast, `factor` while slow; a chain of two states per worker, over its computations.
 
     A fast worker is slow in its next computation with `p_slow`, a slow one fast with `p_recover`; the first
-    computation is drawn from the
-    stationary law. The state of any computation is found without those before it being kept: see `_is_slow`.
+    computation is drawn from the stationary law. The state of any computation is found without those before it being
+    kept: see `_is_slow`.
     """
     _share("p_slow", p_slow)
     if _share("p_recover", p_recover) == 0 and p_slow == 0:
@@ -159,10 +158,9 @@ def _markov(p_slow: Array, p_recover: Array, factor: Array, key: Key, worker: Ar
 def _is_slow(p_slow: Array, p_recover: Array, key: Key, worker: Array, started: Array) -> Array:
     """The chain's state at computation `started`, as a pure function.
 
-    Computation n uses one uniform u_n for both states: fast becomes slow iff `u < p_slow`, slow stays slow iff
-    `u < 1 - p_recover`. Where both agree the past is forgotten, so walking back to the last such n (or to the
-    stationary
-    draw at 0) is enough. Between them a step either keeps the state or swaps it; the parity of swaps is carried along.
+    Computation n uses one uniform u_n for both states: fast becomes slow iff `u < p_slow`, slow stays slow iff `u < 1
+    - p_recover`. Where both agree the past is forgotten, so walking back to the last such n (or to the stationary draw
+    at 0) is enough. Between them a step either keeps the state or swaps it; the parity of swaps is carried along.
     """
     low, high = jnp.minimum(p_slow, 1 - p_recover), jnp.maximum(p_slow, 1 - p_recover)
     swaps = p_slow > 1 - p_recover

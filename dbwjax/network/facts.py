@@ -76,10 +76,9 @@ def summary(graph: Graph) -> dict[str, Any]:
 def spanning_links(graph: Graph, *, effort: int = 4_000_000) -> tuple[np.ndarray, bool]:
     """Links of a spanning path, or of a spanning tree where no path was found.
 
-    The search starts at a node of least degree, goes on to the unvisited neighbour with the fewest unvisited neighbours
-    (Warnsdorff), and turns the path around (Posa's rotation) when its end is stuck. It is deterministic and gives up
-    after
-    `effort` steps. The tree is breadth first from a centre.
+    The search starts at a node of least degree, goes on to the unvisited neighbour with the fewest unvisited
+    neighbours (Warnsdorff), and turns the path around (Posa's rotation) when its end is stuck. It is deterministic and
+    gives up after `effort` steps. The tree is breadth first from a centre.
 
     Returns:
       `[N - 1, 2]` node numbers, and whether they are a path.

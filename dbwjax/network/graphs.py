@@ -205,8 +205,7 @@ def from_file(workers: int, *, path: str) -> Graph:
     networkx reads.
 
     Nodes are numbered from 0; a file for networkx (.graphml .gexf .gml .adjlist .edgelist .net) may name them
-    otherwise, and
-    then they are numbered in sorted order.
+    otherwise, and then they are numbered in sorted order.
 
     Raises:
       ValueError: no such file, a row that cannot be read, a node outside 0..N-1, a self loop, or a graph in pieces.

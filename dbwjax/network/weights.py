@@ -1,9 +1,8 @@
 """Mixing weights: how much each worker takes from each neighbour, masked by the links that are active.
 
 A scheme is a pair of functions over padded neighbour lists. What is not kept weighs exactly nothing and the diagonal
-(slot 0) takes
-the rest, so every row sums to one. For a symmetric mask all schemes but `uniform` are symmetric, hence doubly
-stochastic.
+(slot 0) takes the rest, so every row sums to one. For a symmetric mask all schemes but `uniform` are symmetric, hence
+doubly stochastic.
 """
 
 from __future__ import annotations
@@ -59,8 +58,7 @@ def best_constant() -> Weights:
     """`2 / (l_1(L) + l_{n-1}(L))`, the fastest constant edge weight (Xiao and Boyd 2004, section 4.1).
 
     `L` is the Laplacian of the whole graph, `l_1` its largest and `l_{n-1}` its smallest non-zero eigenvalue. The
-    diagonal can be
-    negative; the matrix is doubly stochastic in its sums, and converges on the whole graph.
+    diagonal can be negative; the matrix is doubly stochastic in its sums, and converges on the whole graph.
     """
 
     def init_fn(graph: Graph) -> Array:

@@ -9,12 +9,10 @@ epochs. Iteration k ends at
     theta(k) = min over the links (i, j) of P not yet established in this epoch of max(t_i, t_j),
 
 so at least one new link of P is established in every iteration. Workers with t <= theta(k) are active and mix over
-*all*
-edges of the graph between active workers; every link of P between active workers becomes established, and when all
-are, the
-set is emptied and a new epoch begins. An epoch has at most d iterations (d links in P), and the union of its active
-graphs contains P, so it is connected: that is what the convergence proof needs. Worker j has
-`b_j(k) = |N_j| - p_j(k)` backup workers, p_j(k) being its active neighbours.
+*all* edges of the graph between active workers; every link of P between active workers becomes established, and when
+all are, the set is emptied and a new epoch begins. An epoch has at most d iterations (d links in P), and the union of
+its active graphs contains P, so it is connected: that is what the convergence proof needs. Worker j has `b_j(k) =
+|N_j| - p_j(k)` backup workers, p_j(k) being its active neighbours.
 """
 
 from __future__ import annotations
@@ -41,8 +39,7 @@ def dtur(flood_latency: float = 0.0) -> WaitRule:
     """The waiting rule of cb-DyBW.
 
     The announcement that ends an iteration floods the network from the later end of the link that set theta, so it
-    costs
-    `flood_latency` times that worker's eccentricity; who arrives during the flood is late.
+    costs `flood_latency` times that worker's eccentricity; who arrives during the flood is late.
 
     Args:
       flood_latency: seconds per hop of the announcement.

@@ -2,9 +2,8 @@
 
     mix = W of the active subgraph      push = mix      X' = mix @ (X + U)
 
-An iteration ends at one time for everybody. Who is active then is the waiting rule's business (`rules.py`,
-`dtur.py`); a
-new rule is two functions of about ten lines, and `gossip` turns it into a policy.
+An iteration ends at one time for everybody. Who is active then is the waiting rule's business (`rules.py`, `dtur.py`);
+a new rule is two functions of about ten lines, and `gossip` turns it into a policy.
 """
 
 from __future__ import annotations
@@ -23,13 +22,10 @@ from dbwjax.types import Graph, Key, Plan, Policy, WaitRule
 Late = Literal["drop", "carry", "apply"]
 """What becomes of a worker that is not active when the iteration ends.
 
-`drop`: its unfinished gradient is thrown away, its parameters stay, it starts the next iteration with the others
-(Chen et
-al. 2016, arXiv 1604.00981). `carry`: it goes on computing and takes part in the iteration in which it finishes.
-`apply`:
-its gradient enters its own parameters all the same, as in the recursion of the convergence analysis of arXiv
-2102.06280;
-that counts a gradient before it is ready, so it is an idealisation.
+`drop`: its unfinished gradient is thrown away, its parameters stay, it starts the next iteration with the others (Chen
+et al. 2016, arXiv 1604.00981). `carry`: it goes on computing and takes part in the iteration in which it finishes.
+`apply`: its gradient enters its own parameters all the same, as in the recursion of the convergence analysis of arXiv
+2102.06280; that counts a gradient before it is ready, so it is an idealisation.
 """
 
 DENSE_ABOVE = 32
@@ -91,8 +87,7 @@ def matrix(slots: Float[Array, "N D"], graph: Graph, kept: Bool[Array, "N D"]) -
     """A plan's `mix` and `sources` from slot weights: padded neighbour lists, or dense where rows are long.
 
     A slot that is not kept weighs nothing and points to the row's own node, so that nothing is read from afar for it
-    and
-    a neighbour that is not finite cannot leak through a zero.
+    and a neighbour that is not finite cannot leak through a zero.
     """
     if slots.shape[1] > DENSE_ABOVE:
         return dense(slots, graph), None

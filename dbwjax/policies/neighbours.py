@@ -1,9 +1,8 @@
 """The gossip family under a neighbour barrier: each worker goes on when *its* messages are in, so workers drift apart.
 
 A step is iteration k of every worker, at different times. With `T_j(k)` the start of worker j's iteration k, the
-clock's origin is
-`max_j T_j(k)`, the start times are `offset = T(k) - origin <= 0`, and a plan's `ready` is `T(k+1)`, counted from that
-origin.
+clock's origin is `max_j T_j(k)`, the start times are `offset = T(k) - origin <= 0`, and a plan's `ready` is `T(k+1)`,
+counted from that origin.
 """
 
 from __future__ import annotations
@@ -33,8 +32,7 @@ def backup(b: int = 0, weights: Weights | None = None) -> Policy:
         T_j(k+1) = max(T_j + c_j, the (|N_j| - b)-th smallest over i in N_j of T_i + c_i + latency_ji)
 
     Worker j mixes the iteration-k messages that are in by then. Each row is stochastic: the weights are those of the
-    whole
-    graph, which a worker knows without asking who waited for whom, and the diagonal takes the rest.
+    whole graph, which a worker knows without asking who waited for whom, and the diagonal takes the rest.
 
     Args:
       b: slowest neighbours that nobody waits for.

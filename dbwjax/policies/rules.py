@@ -1,8 +1,7 @@
 """Waiting rules with one end for everybody: `full`, `fastest`, `deadline`. (DTUR has a file of its own, `dtur.py`.)
 
 A rule looks at one iteration's arrival times and says who is active and when the iteration ends. Settings that change
-no
-shape are arrays in its state, so that a sweep over them is a `vmap`.
+no shape are arrays in its state, so that a sweep over them is a `vmap`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Ready-made configurations, each with its command, its expected result with spread, and how long it takes.
 
-The times are of two slow CPU cores; the spreads are over seeds 0, 1 and 2.
+Measured on two slow CPU cores that were not idle. A speed-up is `dybw` over `full`, of the mean iteration and to the
+target.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ def quickstart() -> TrainConfig:
 
     Command: `python -m dbwjax.train`
 
-    EXPECTED: to be measured
+    Seeds 0, 1, 2: accuracy of `dybw` 0.986, 0.989, 0.981 and of `full` 0.986, 0.989, 0.986; speed-up 2.86, 2.85, 2.55
+    of
+    the iteration and 1.71, 1.64, 1.07 to 0.95. About 30 s.
     """
     return TrainConfig()
 
@@ -25,7 +28,8 @@ def mnist_lrm() -> TrainConfig:
 
     Command: `python -m dbwjax.train mnist-lrm --data-dir DIR`
 
-    EXPECTED: to be measured
+    Seeds 0, 1: accuracy of `dybw` 0.918, 0.919 and of `full` 0.920, 0.922; speed-up 2.10, 2.16 of the iteration and
+    1.31, 1.39 to 0.9. About 20 s once the images are cached.
     """
     return _paper("mnist-lrm", "mnist", "lrm", steps=500, learning_rate=0.5, target_accuracy=0.9)
 
@@ -35,7 +39,8 @@ def mnist_2nn() -> TrainConfig:
 
     Command: `python -m dbwjax.train mnist-2nn --data-dir DIR`
 
-    EXPECTED: to be measured
+    Seeds 0, 1: accuracy of `dybw` 0.976, 0.975 and of `full` 0.977, 0.977; speed-up 2.12, 2.08 of the iteration and
+    1.24, 1.22 to 0.97. About 2 minutes.
     """
     return _paper("mnist-2nn", "mnist", "2nn", steps=1000, learning_rate=0.4, target_accuracy=0.97)
 
@@ -45,7 +50,8 @@ def cifar10_lrm() -> TrainConfig:
 
     Command: `python -m dbwjax.train cifar10-lrm --data-dir DIR`
 
-    EXPECTED: to be measured
+    Seeds 0, 1: accuracy of `dybw` 0.393, 0.395 and of `full` 0.401, 0.400; speed-up 2.10, 2.16 of the iteration and
+    1.23, 1.25 to 0.38. About 1 minute, of which PCA takes 15 s the first time.
     """
     return _paper("cifar10-lrm", "cifar10", "lrm", steps=500, learning_rate=0.1, target_accuracy=0.38)
 
@@ -55,7 +61,7 @@ def cifar10_2nn() -> TrainConfig:
 
     Command: `python -m dbwjax.train cifar10-2nn --data-dir DIR`
 
-    EXPECTED: to be measured
+    Seed 0 only: accuracy of `dybw` 0.491 and of `full` 0.511; speed-up 2.12 of the iteration. About 2 minutes.
     """
     return _paper("cifar10-2nn", "cifar10", "2nn", steps=1000, learning_rate=0.1, target_accuracy=0.48)
 

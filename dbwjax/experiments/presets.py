@@ -17,8 +17,7 @@ def quickstart() -> TrainConfig:
     Command: `python -m dbwjax.train`
 
     Seeds 0, 1, 2: accuracy of `dybw` 0.986, 0.989, 0.981 and of `full` 0.986, 0.989, 0.986; speed-up 2.86, 2.85, 2.55
-    of
-    the iteration and 1.71, 1.64, 1.07 to 0.95. About 30 s.
+    of the iteration and 1.71, 1.64, 1.07 to 0.95. About 30 s.
     """
     return TrainConfig()
 

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code.
 
-    0: done. 2: something typed, or found in the run folder, is wrong (one line says what; nothing is lost). 3: a loss
-    was not finite. 130 and 143: interrupted, with a checkpoint to go on from.
+    0: done. 2: something typed, or found in the run folder, is wrong, or too large for the memory (one
+    line says what; nothing is lost). 3: a loss was not finite. 130 and 143: interrupted, with a checkpoint to go on
+    from.
     """
     from dbwjax.experiments import config as configs
     from dbwjax.experiments import options as words
@@ -31,15 +32,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         return _say(error, 2)
     except RuntimeError as error:
+        if "RESOURCE_EXHAUSTED" in str(error):  # how a device says MemoryError
+            return _no_memory(error)
         if not hasattr(error, "exit_code"):
             raise
         return _say(error, error.exit_code)
+    except MemoryError as error:
+        return _no_memory(error)
     except KeyboardInterrupt:
         return _say("stopped before the first step; nothing is lost", 130)
 
 
+def _no_memory(error: Exception) -> int:
+    reason = str(error).partition("\n")[0]
+    return _say(f"not enough memory ({reason}); use fewer --workers or a smaller --batch-size", 2)
+
+
 def _say(error: object, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
+    print("error:", " ".join(str(error).split()), file=sys.stderr)  # what was typed may hold line breaks
     return code
 
 

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dbwjax import specs
+
+# Times and learning rates become float32 on the device: beyond these they would turn into infinity or zero.
+_LEAST, _MOST = 1.2e-38, 3.4e38
 
 
 @dataclass(frozen=True)
@@ -65,19 +69,31 @@ def validate(config: TrainConfig, options: RunOptions) -> None:
     for name in ("workers", "steps", "batch_size", "eval_every"):
         _require(getattr(config, name) >= 1, name, getattr(config, name), "1 or more")
     _require(config.pca is None or config.pca >= 1, "pca", config.pca, "1 or more components")
-    _require(0 < config.learning_rate < math.inf, "learning_rate", config.learning_rate, "a finite number above 0")
+    rates = f"a finite number above 0 ({_LEAST} to {_MOST})"
+    _require(_LEAST <= config.learning_rate <= _MOST, "learning_rate", config.learning_rate, rates)
     target = config.target_accuracy
     _require(target is None or 0 < target <= 1, "target_accuracy", target, "more than 0 and at most 1")
     _require(0 <= config.seed < 2**32, "seed", config.seed, "0 to 4294967295")
-    _require(0 <= config.latency < math.inf, "latency", config.latency, "0 or more seconds")
+    _require(0 <= config.latency <= _MOST, "latency", config.latency, f"0 to {_MOST} seconds")
     _require(config.bandwidth > 0, "bandwidth", config.bandwidth, "more than 0 bytes a second")
     _require(options.checkpoint_every >= 1, "checkpoint_every", options.checkpoint_every, "1 or more chunks")
     _require(config.eval_every <= config.steps, "eval_every", config.eval_every, f"at most steps={config.steps}")
     if not config.policies:
         raise ValueError("--policies names nobody; name at least one, as in --policies dybw full")
-    for spec in config.policies:
-        if config.policies.count(spec) > 1:
+    meanings = [_meaning(spec) for spec in config.policies]
+    for spec, meaning in zip(config.policies, meanings, strict=True):
+        if meanings.count(meaning) > 1:
             raise ValueError(f"policy '{spec}' is named twice; name it once")
+    places = {"data_dir": config.data_dir, "out": options.out, "compile_cache": options.compile_cache}
+    for name, place in places.items():
+        if place == "":
+            raise ValueError(f"--{name.replace('_', '-')} names no folder; name one, or leave it out")
+
+
+def _meaning(spec: str) -> tuple[str, frozenset[tuple[str, str]]]:
+    """What a SPEC says, however it is spaced and ordered."""
+    name, settings = specs.parse(spec)
+    return name, frozenset(settings.items())
 
 
 def build_optimizer(spec: str, learning_rate: float) -> Any:
@@ -132,14 +148,20 @@ def from_json(content: Any) -> TrainConfig:
     """The inverse of `to_json`.
 
     Raises:
-      ValueError: not an object, or with fields missing or unknown.
+      ValueError: not an object, or with fields missing, unknown or of another type.
     """
     names = {field.name for field in dataclasses.fields(TrainConfig)}
     if not isinstance(content, dict) or set(content) != names:
         odd = sorted(names ^ set(content)) if isinstance(content, dict) else []
         raise ValueError(f"not a configuration of this version (fields that differ: {', '.join(odd) or 'all'})")
+    policies = tuple(content["policies"]) if isinstance(content["policies"], list) else content["policies"]
     bandwidth = math.inf if content["bandwidth"] is None else content["bandwidth"]
-    return TrainConfig(**content | {"policies": tuple(content["policies"]), "bandwidth": bandwidth})
+    values = content | {"policies": policies, "bandwidth": bandwidth}
+    hints = typing.get_type_hints(TrainConfig)
+    odd = sorted(name for name, value in values.items() if not _fits(value, hints[name]))
+    if odd:
+        raise ValueError(f"not a configuration of this version (fields of another type: {', '.join(odd)})")
+    return TrainConfig(**values)
 
 
 def differences(old: TrainConfig, new: TrainConfig) -> list[str]:
@@ -150,6 +172,14 @@ def differences(old: TrainConfig, new: TrainConfig) -> list[str]:
         for name in before
         if before[name] != now[name] and name != "data_dir"
     ]
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value read from JSON is of a field's type; a whole number is a float too."""
+    if typing.get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(isinstance(word, str) for word in value)
+    kinds = typing.get_args(hint) or (hint,)
+    return not isinstance(value, bool) and (isinstance(value, kinds) or (float in kinds and isinstance(value, int)))
 
 
 def _require(holds: bool, name: str, value: Any, remedy: str) -> None:

@@ -46,8 +46,8 @@ def parse(argv: Sequence[str] | None = None) -> tuple[TrainConfig, RunOptions, s
       ValueError: an unknown word or a value of the wrong type.
     """
     typed = vars(_parser().parse_args(argv))
-    action = "list" if typed.pop("list") else "print-config" if typed.pop("print_config") else "train"
-    typed.pop("print_config", None)
+    listed, printed = typed.pop("list"), typed.pop("print_config")
+    action = "list" if listed else "print-config" if printed else "train"
     preset = typed.pop("preset")
     if preset not in PRESETS:
         raise ValueError(f"unknown preset '{preset}'; {specs.nearest(preset, PRESETS)}")
@@ -104,26 +104,26 @@ def _parser() -> _Parser:
     )
     parser.add_argument("preset", nargs="?", default="quickstart", metavar="PRESET", help=", ".join(PRESETS))
     add = parser.add_argument_group("what is compared").add_argument
-    add("--policies", nargs="+", metavar="SPEC", help="waiting rules; speed-ups are over the last one")
+    add("--policies", nargs="+", action="extend", metavar="SPEC", help="waiting rules; speed-ups are over the last one")
     add("--steps", type=_whole, metavar="T", help="iterations of each policy")
     add("--target-accuracy", type=_number, metavar="A", help="time to target counts to this test accuracy")
     add("--eval-every", type=_whole, metavar="E", help="iterations between evaluations")
     add("--seed", type=_whole, metavar="S", help="of delays, batches, parameters, partition and random graphs")
     add = parser.add_argument_group("the network").add_argument
-    add("--workers", type=_whole, metavar="N")
+    add("--workers", type=_whole, metavar="N", help="how many compute")
     add("--graph", metavar="SPEC", help="who hears whom")
     add("--delays", metavar="SPEC", help="seconds per computation; factors are joined by *")
     add("--latency", type=_number, metavar="SECONDS", help="of every message")
     add("--bandwidth", type=_number, metavar="BYTES_PER_SECOND", help="of every link")
     add = parser.add_argument_group("what is learned").add_argument
-    add("--dataset", metavar="NAME")
+    add("--dataset", metavar="NAME", help="pictures, or a synthetic problem as a SPEC")
     add("--data-dir", metavar="DIR", help="a TFDS folder (default: TFDS_DATA_DIR, or ~/tensorflow_datasets)")
-    add("--model", metavar="NAME")
+    add("--model", metavar="NAME", help="of pictures (default: the data set's own)")
     add("--partition", metavar="SPEC", help="which samples each worker holds")
     add("--pca", type=_whole, metavar="K", help="learn from K principal components")
     add("--batch-size", type=_whole, metavar="B", help="samples of one worker's computation")
-    add("--learning-rate", type=_number, metavar="X")
-    add("--optimizer", metavar="SPEC")
+    add("--learning-rate", type=_number, metavar="X", help="the same all the time, for every worker")
+    add("--optimizer", metavar="SPEC", help="what each worker does with its gradients")
     add = parser.add_argument_group("the run folder").add_argument
     add("--out", metavar="DIR", help="default: runs/PRESET; the same command resumes what it finds there")
     add("--overwrite", action="store_true", default=None, help="start anew in an existing run folder")
@@ -134,7 +134,7 @@ def _parser() -> _Parser:
         help="chunks (of at most 100 iterations) between checkpoints",
     )
     add("--tensorboard", action="store_true", default=None, help="write event files (extra: tensorboard)")
-    add("--no-progress", dest="progress", action="store_false", default=None)
+    add("--no-progress", dest="progress", action="store_false", default=None, help="show no progress bar")
     add("--compile-cache", metavar="DIR", help="keep compiled programs there for later starts")
     add = parser.add_argument_group("instead of training").add_argument
     add("--list", action="store_true", help="all names with their settings")

@@ -8,6 +8,7 @@ in order.
 
 from __future__ import annotations
 
+import os
 import platform
 import signal
 import sys
@@ -297,6 +298,11 @@ def _leave(path: Path, config: TrainConfig, options: RunOptions, setting: Settin
 
 
 def _cache_programs(folder: str) -> None:
+    place = Path(folder).absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise ValueError(f"{place} cannot hold compiled programs; use another --compile-cache, or leave it out")
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -17,7 +17,8 @@ from jaxtyping import Array, PyTree
 
 from dbwjax.engine.clock import restarted
 from dbwjax.engine.memory import once_in_memory
-from dbwjax.engine.mixing import along, apply_plan, mix, write_rows
+from dbwjax.engine.mixing import along, mix, write_rows
+from dbwjax.engine.placement import WHOLE, Placement
 from dbwjax.engine.randomness import Stream, stream
 from dbwjax.types import Batches, Key, Learner, ModelState, Plan, Policy, StepInfo
 
@@ -64,7 +65,9 @@ def init(learner: Learner, policy: Policy, params: PyTree, nodes: int) -> ModelS
     )
 
 
-def step(learner: Learner, batches: Batches, plan: Plan, state: ModelState, key: Key) -> tuple[ModelState, StepInfo]:
+def step(
+    learner: Learner, batches: Batches, plan: Plan, state: ModelState, key: Key, place: Placement = WHOLE
+) -> tuple[ModelState, StepInfo]:
     """Applies one plan: the workers' updates, the mixing, the restarts.
 
     Args:
@@ -73,19 +76,21 @@ def step(learner: Learner, batches: Batches, plan: Plan, state: ModelState, key:
       plan: who computes, whose updates count, what is mixed.
       state: before the step.
       key: the simulation's key.
+      place: which rows of the stack this device holds; all of them by default.
 
     Returns:
       The state after the step, and its `StepInfo`.
     """
-    gradients, at, info = _compute(learner, batches, plan, state, key)
-    old = _rows(plan.workers, state.local)
+    gradients, at, info = _compute(learner, batches, plan, state, key, place)
+    old = place.take(state.local, plan.workers)
     # Where nothing is pushed apart, updates are added to the parameters at once: `X + U` is what is mixed.
     base = state.params if plan.push is None else None
-    moved, new = _adapt(learner, plan, base, (gradients, old), at)
-    params = apply_plan(plan, state.params, moved)
+    fresh = place.mine(plan.fresh) if plan.workers is None else plan.fresh
+    moved, new = _adapt(learner, plan, fresh, base, (gradients, old), at)
+    params = place.apply(plan, state.params, moved)
     mass = None if state.mass is None else write_rows(plan.rows, state.mass, mix(plan.mix, plan.sources, state.mass))
-    origin = None if state.origin is None else _start(plan, state.origin, params, mass)
-    local = write_rows(plan.workers, state.local, new)
+    origin = None if state.origin is None else _start(plan, state.origin, params, mass, place)
+    local = place.put(state.local, plan.workers, new)
     return ModelState(params, local, restarted(plan, state.started), origin, mass), info
 
 
@@ -97,23 +102,26 @@ def readable(params: PyTree, mass: Array | None) -> PyTree:
 
 
 def _compute(
-    learner: Learner, batches: Batches, plan: Plan, state: ModelState, key: Key
+    learner: Learner, batches: Batches, plan: Plan, state: ModelState, key: Key, place: Placement
 ) -> tuple[PyTree, PyTree, StepInfo]:
-    """Gradients `[M, ...]`, the parameters they were computed at, and what was seen."""
+    """Gradients `[M, ...]`, the parameters they were computed at, and what was seen. `M = N` is cut among the devices;
+    fewer workers are computed on every device."""
     workers = plan.workers
-    if state.origin is None:
-        at = readable(_rows(workers, state.params), None if state.mass is None else _rows(workers, state.mass))
+    if state.origin is not None:
+        at = place.take(state.origin, workers)
     else:
-        at = _rows(workers, state.origin)
-    numbers = jnp.arange(state.started.shape[0]) if workers is None else workers
+        at = readable(place.take(state.params, workers), place.of_nodes(state.mass, workers))
+    numbers = place.numbers(state.started.shape[0]) if workers is None else workers
     draw = jax.vmap(batches, in_axes=(None, 0, 0))
-    batch = draw(stream(key, Stream.BATCHES), numbers, _rows(workers, state.started))
+    batch = draw(stream(key, Stream.BATCHES), numbers, place.of_nodes(state.started, workers))
     gradients, loss, observed = jax.vmap(learner.gradient)(at, batch)
+    if workers is None:
+        loss, observed = place.everyone((loss, observed))
     return gradients, at, StepInfo(jnp.where(plan.fresh, loss, 0), plan.fresh, observed)
 
 
 def _adapt(
-    learner: Learner, plan: Plan, base: PyTree | None, carry: tuple[PyTree, PyTree], at: PyTree
+    learner: Learner, plan: Plan, fresh: Array, base: PyTree | None, carry: tuple[PyTree, PyTree], at: PyTree
 ) -> tuple[PyTree, PyTree]:
     """Turns `(gradients, local states)` into `(updates, local states)`, the updates added to `base` if there is one."""
 
@@ -126,28 +134,23 @@ def _adapt(
         return moved, _where(fresh, new, old)
 
     if base is None:
-        return adapt(carry, (base, at, plan.fresh))
+        return adapt(carry, (base, at, fresh))
     # One, though no compiler can know it: no duration is that, and even NaN differs from it.
     one = (plan.duration != -jnp.inf).astype(jnp.int32)
-    return once_in_memory(adapt, carry, (base, at, plan.fresh), one)
+    return once_in_memory(adapt, carry, (base, at, fresh), one)
 
 
-def _rows(nodes: Array | None, tree: PyTree) -> PyTree:
-    """The rows of some nodes, or the tree as it is for everybody."""
-    return tree if nodes is None else jax.tree.map(lambda leaf: leaf[nodes], tree)
-
-
-def _start(plan: Plan, origin: PyTree, params: PyTree, mass: Array | None) -> PyTree:
+def _start(plan: Plan, origin: PyTree, params: PyTree, mass: Array | None, place: Placement) -> PyTree:
     """What each node's running computation started from, after the plan's restarts."""
     if plan.restart is None:
-        return readable(params, mass)
+        return readable(params, place.of_nodes(mass, None))
     if plan.restart.dtype == bool:
-        return _where(plan.restart, readable(params, mass), origin)
+        return _where(place.mine(plan.restart), readable(params, place.of_nodes(mass, None)), origin)
     # Only those rows move: an event of two nodes must not cost a pass over all of them.
     who = plan.restart
-    rows = jax.tree.map(lambda leaf: leaf.at[who].get(mode="clip"), params)
+    rows = jax.tree.map(lambda leaf: leaf.at[place.local(who)].get(mode="clip"), params)
     rows = readable(rows, None if mass is None else mass.at[who].get(mode="clip"))
-    return write_rows(who, origin, rows)
+    return place.put(origin, who, rows)
 
 
 def _where(mask: Array, yes: PyTree, no: PyTree) -> PyTree:

@@ -8,9 +8,11 @@ Slots are added in their order, so the result does not depend on who arrived fir
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from dbwjax.types import Plan
 
@@ -79,11 +81,17 @@ def _dense(weights: Array, leaf: Array) -> Array:
 
 
 def _slots(weights: Array, sources: Array, leaf: Array) -> Array:
-    def term(slot: int | Array) -> Array:
-        rows = leaf.at[sources[:, slot]].get(mode="promise_in_bounds")
-        return along(weights[:, slot], rows) * rows
+    return add_slots(weights, lambda slot: leaf.at[sources[:, slot]].get(mode="promise_in_bounds"))
 
-    slots = sources.shape[1]
+
+def add_slots(weights: Float[Array, "R D"], rows: Callable[[int | Array], Array]) -> Array:
+    """`sum_s weights[:, s] * rows(s)` in the order of the slots, `rows(s)` being the `[R, ...]` read for slot `s`."""
+
+    def term(slot: int | Array) -> Array:
+        read = rows(slot)
+        return along(weights[:, slot], read) * read
+
+    slots = weights.shape[1]
     if slots > UNROLLED_SLOTS:
         return jax.lax.fori_loop(1, slots, lambda slot, total: total + term(slot), term(0))
     total = term(0)

@@ -15,6 +15,7 @@ from jaxtyping import Array, PyTree
 
 from dbwjax.engine import clock
 from dbwjax.engine import learner as learning
+from dbwjax.engine.placement import WHOLE, Placement
 from dbwjax.types import (
     Batches,
     ClockState,
@@ -59,15 +60,26 @@ def init(policy: Policy, learner: Learner, world: World, params: PyTree) -> SimS
     Raises:
       ValueError: settings of the policy that the graph does not allow.
     """
-    ticking = clock.init(policy, world.graph, world.delays, world.key)
+    ticking = start_clock(policy, world)
     model = learning.init(learner, policy, params, world.graph.neighbours.shape[0])
+    return SimState(ticking, model, no_feedback(policy, learner, world, model))
+
+
+def start_clock(policy: Policy, world: World) -> ClockState:
+    """The clock half of `init`."""
+    return clock.init(policy, world.graph, world.delays, world.key)
+
+
+def no_feedback(policy: Policy, learner: Learner, world: World, model: ModelState) -> StepInfo | None:
+    """What a policy that reads training finds before the first step: zeros of the right shapes, with nothing fresh."""
     if not policy.reads_training:
-        return SimState(ticking, model, None)
-    # Before the first step there is nothing to read: zeros of the right shapes, with nothing fresh.
+        return None
+    nodes = model.started.shape[0]
+    stack = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((nodes, *leaf.shape[1:]), leaf.dtype), model.params)
     batch = jax.eval_shape(jax.vmap(world.batches, (None, 0, 0)), world.key, model.started, model.started)
-    _, loss, observed = jax.eval_shape(jax.vmap(learner.gradient), model.params, batch)
+    _, loss, observed = jax.eval_shape(jax.vmap(learner.gradient), stack, batch)
     empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (loss, observed))
-    return SimState(ticking, model, StepInfo(empty[0], jnp.zeros(loss.shape, bool), empty[1]))
+    return StepInfo(empty[0], jnp.zeros(loss.shape, bool), empty[1])
 
 
 @partial(jax.jit, static_argnames=("policy", "learner", "steps"), donate_argnames=("state",))
@@ -77,12 +89,19 @@ def run(policy: Policy, learner: Learner, world: World, state: SimState, steps: 
     Returns:
       The state after them, and their records, stacked `[T, ...]`.
     """
+    return scan(policy, learner, world, state, steps)
+
+
+def scan(
+    policy: Policy, learner: Learner, world: World, state: SimState, steps: int, place: Placement = WHOLE
+) -> tuple[SimState, StepRecord]:
+    """What `run` compiles, for programs that put more around it (several devices, batches)."""
 
     def one(state: SimState, _: None) -> tuple[SimState, StepRecord]:
         plan, ticking = clock.tick(policy, world.graph, world.delays, world.key, state.clock, state.feedback)
-        model, info = learning.step(learner, world.batches, plan, state.model, world.key)
+        model, info = learning.step(learner, world.batches, plan, state.model, world.key, place)
         after = SimState(ticking, model, by_node(plan, info, model) if policy.reads_training else None)
-        return after, record(world.graph, plan, info)
+        return after, place.checked(plan, record(world.graph, plan, info))
 
     return jax.lax.scan(one, state, None, length=steps)
 

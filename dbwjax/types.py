@@ -151,4 +151,4 @@ class StepRecord(NamedTuple):
     backup_workers: Float[Array, ""]  # mean over the rows written of the neighbours not heard
     gradients: Int[Array, ""]  # updates that counted
     loss: Float[Array, ""]  # mean over the updates that counted
-    broken: Int[Array, ""]  # first worker whose counted loss was not finite; -1: none, -2: a row that was not moved here
+    broken: Int[Array, ""]  # first worker whose counted loss was not finite; -1: none; -2: see Placement

@@ -1,16 +1,17 @@
 """Which device holds which worker, and which rows must cross from one device to another. Host side, NumPy.
 
-The stack of parameters has one row a worker, cut into equal pieces, one a device. Workers are put in an order in which few
-links cross from piece to piece: as they are, or by reverse Cuthill-McKee (Cuthill and McKee 1969; George 1971),
-whichever moves fewer rows. A row that is needed elsewhere is sent there once, however many workers hear it.
+The stack of parameters has one row a worker, cut into equal pieces, one a device. Workers are put in an order in
+which few links cross from piece to piece: as they are, or by reverse Cuthill-McKee (Cuthill and McKee 1969; George
+1971), whichever moves fewer rows. A row that is needed elsewhere is sent there once, however many workers hear it.
 
-What is sent is decided by the graph alone, so it is a schedule fixed before anything is compiled: rounds in which a device
-sends to at most one other and hears from at most one (`ppermute`), or one all-gather, whichever is fewer bytes.
+What is sent is decided by the graph alone, so it is a schedule fixed before anything is compiled: rounds in which a
+device sends to at most one other and hears from at most one (`ppermute`), or one all-gather, whichever is fewer
+bytes.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,13 +47,13 @@ class Exchange(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """The schedule's arrays. `L` rows in all, `L = devices * height >= N`."""
+    """The schedule's arrays (or how they are cut). `L` rows in all, `L = devices * height >= N`."""
 
-    order: np.ndarray  # [L] int32: worker in each row; padding repeats the last worker
-    real: np.ndarray  # [L] bool: False for padding
-    position: np.ndarray  # [N] int32: row of each worker
-    lookup: np.ndarray  # [devices, N] int32: where a device finds a worker: own rows, then received ones; -1: nowhere
-    send: tuple[np.ndarray, ...]  # [devices, rows] int32 each: which own rows to send in a round
+    order: Any  # [L] int32: worker in each row; padding repeats the last worker
+    real: Any  # [L] bool: False for padding
+    position: Any  # [N] int32: row of each worker
+    lookup: Any  # [devices, N] int32: where a device finds a worker: own rows, then received ones; -1: nowhere
+    send: tuple[Any, ...]  # [devices, rows] int32 each: which own rows to send in a round
 
 
 def lay_out(graph: Graph, devices: int) -> tuple[Exchange, Layout]:
@@ -102,7 +103,7 @@ def lay_out(graph: Graph, devices: int) -> tuple[Exchange, Layout]:
 
 
 def crossing(graph: Graph, position: np.ndarray, height: int) -> dict[tuple[int, int], np.ndarray]:
-    """Rows that a device needs of another: `(from, to) -> rows`, ascending; each row once for each device that hears it.
+    """Rows that a device needs of another: `(from, to) -> rows`, ascending; a row counts once for each device.
 
     Args:
       graph: who hears whom.
@@ -145,9 +146,7 @@ def _order(graph: Graph, height: int) -> np.ndarray:
     return min(natural, banded, key=moved)
 
 
-def _schedule(
-    needed: dict[tuple[int, int], np.ndarray], devices: int, height: int
-) -> tuple[tuple[Round, ...], bool]:
+def _schedule(needed: dict[tuple[int, int], np.ndarray], devices: int, height: int) -> tuple[tuple[Round, ...], bool]:
     """Largest transfers first; each joins the first round in which both ends are free and its size fits."""
     rounds: list[tuple[list[tuple[int, int]], int]] = []
     for pair in sorted(needed, key=lambda pair: (-len(needed[pair]), (pair[1] - pair[0]) % devices, pair)):

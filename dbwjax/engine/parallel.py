@@ -1,10 +1,11 @@
 """Many devices: the stack cut along its workers, and the same simulation on every piece.
 
-The mesh has one axis, `workers`. Each device holds `height` rows of parameters, optimiser states and starting points, and
-runs the whole clock: plans are small, and computing them everywhere is cheaper than sending them. Inside `shard_map` the
-gradients are local; mixing moves the rows that links carry across (`layout.py`), and nothing else but each step's losses
-and a flag. Delays, batches, plans and padded mixing are bitwise those of one device, because the same slots are
-added in the same order. Plans that name their workers (an event of one worker, a server's) are computed on every device.
+The mesh has one axis, `workers`. Each device holds `height` rows of parameters, optimiser states and starting points,
+and runs the whole clock: plans are small, and computing them everywhere is cheaper than sending them. Inside
+`shard_map` the gradients are local; mixing moves the rows that links carry across (`layout.py`), and nothing else but
+each step's losses and a flag. Delays, batches, plans and padded mixing are bitwise those of one device, because the
+same slots are added in the same order. Plans that name their workers (an event of one worker, a server's) are
+computed on every device.
 
 Processes (`jax.distributed`) make no difference here: a mesh over the devices of all of them runs this same code.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +49,7 @@ class Part:
     def mine(self, vector: Array) -> Array:  # noqa: D102
         return vector[self.order]
 
-    def of_nodes(self, vector: Array | None, nodes: Array | None) -> Array | None:  # noqa: D102
+    def of_nodes(self, vector: Array | None, nodes: Array | None) -> Any:  # noqa: D102
         return None if vector is None else vector[self.order if nodes is None else nodes]
 
     def local(self, nodes: Array) -> Array:  # noqa: D102
@@ -81,7 +82,7 @@ class Part:
     def apply(self, plan: Plan, params: PyTree, updates: PyTree) -> PyTree:  # noqa: D102
         written = self._mixed(plan, updates if plan.push is None else params)
         if plan.push is not None:
-            written = jax.tree.map(jnp.add, written, self._pushed(plan, updates))
+            written = jax.tree.map(jnp.add, written, self._pushed(plan, plan.push, updates))
         return self.put(params, plan.rows, written)
 
     def checked(self, plan: Plan, record: StepRecord) -> StepRecord:  # noqa: D102
@@ -102,8 +103,8 @@ class Part:
         read = self.take(tree, plan.sources.reshape(-1))
         return mixing.mix(plan.mix, jnp.arange(plan.sources.size).reshape(plan.sources.shape), read)
 
-    def _pushed(self, plan: Plan, updates: PyTree) -> PyTree:
-        push = plan.push if plan.rows is not None else self.mine(plan.push)
+    def _pushed(self, plan: Plan, push: Array, updates: PyTree) -> PyTree:
+        push = push if plan.rows is not None else self.mine(push)
         if push.ndim == 1:  # each row takes its own update
             own = self.take(updates, plan.rows)
             return jax.tree.map(lambda leaf: mixing.along(push.astype(leaf.dtype), leaf) * leaf, own)
@@ -225,19 +226,15 @@ class Devices:
         mass = None if state.mass is None else state.mass[self.order]
         return state._replace(mass=mass, started=state.started[self.order])
 
-    def adopt(self, model: ModelState, order: np.ndarray) -> ModelState:
-        """A model whose rows were laid out for other devices, laid out for these.
+    def to_read(self, rows: int) -> NamedSharding:
+        """How to read stacks of so many rows that were laid out for other devices: in pieces if they divide."""
+        return NamedSharding(self.mesh, P() if rows % self.exchange.devices else P(AXIS))
 
-        Args:
-          model: stacks with rows in the order `order`.
-          order: `[L']`, as `order` of the `Devices` that the model comes from.
-        """
-        first = np.full(self.exchange.nodes, -1)
-        first[order[::-1]] = np.arange(len(order))[::-1]  # padding repeats a worker; its first row is the real one
-        rows = jnp.asarray(first[self.order])
+    def adopt(self, model: ModelState, first: np.ndarray) -> ModelState:
+        """A model laid out otherwise, laid out for these devices; `first [N]` is its row of each worker."""
         cut = jax.tree.map(lambda spec: NamedSharding(self.mesh, spec), _model_specs(model))
-        pick = jax.jit(lambda model, rows: _stacks_of(model, lambda leaf: leaf[rows]), out_shardings=cut)
-        return pick(model, self.replicate(rows))
+        pick = jax.jit(lambda model, rows: stacks_of(model, lambda leaf: leaf[rows]), out_shardings=cut)
+        return pick(model, self.replicate(first[self.order]))
 
     def _stacks(self, policy: Policy, learner: Learner, params: PyTree) -> ModelState:
         from dbwjax.engine import learner as learning
@@ -258,9 +255,7 @@ class Devices:
         return jax.make_array_from_callback(host.shape, NamedSharding(self.mesh, spec), lambda index: host[index])
 
 
-@partial(
-    jax.jit, static_argnames=("mesh", "exchange", "policy", "learner", "steps"), donate_argnames=("state",)
-)
+@partial(jax.jit, static_argnames=("mesh", "exchange", "policy", "learner", "steps"), donate_argnames=("state",))
 def _run(
     mesh: Mesh,
     exchange: Exchange,
@@ -279,9 +274,9 @@ def _run(
         jax.tree.map(lambda _: P(), state.clock), _model_specs(state.model), jax.tree.map(lambda _: P(), state.feedback)
     )
     # The replication check is off because a loop's carry that starts from a constant fails it.
-    return jax.shard_map(
-        piece, mesh=mesh, in_specs=(lines, P(), states), out_specs=(states, P()), check_vma=False
-    )(layout, world, state)
+    return jax.shard_map(piece, mesh=mesh, in_specs=(lines, P(), states), out_specs=(states, P()), check_vma=False)(
+        layout, world, state
+    )
 
 
 def _model_specs(model: ModelState) -> ModelState:
@@ -291,7 +286,14 @@ def _model_specs(model: ModelState) -> ModelState:
     return whole._replace(params=cut.params, local=cut.local, origin=cut.origin)
 
 
-def _stacks_of(model: ModelState, change: Any) -> ModelState:
+def stacks_of(model: ModelState, change: Any) -> ModelState:
     """A model with `change` applied to every leaf of its stacks."""
     changed = {name: jax.tree.map(change, getattr(model, name)) for name in ("params", "local", "origin")}
     return model._replace(**changed)
+
+
+def first_rows(order: np.ndarray, nodes: int) -> np.ndarray:
+    """`[N]` the row of each worker from `order [L]`; of a worker that padding repeats, the first."""
+    rows = np.empty(nodes, np.int64)
+    rows[order[::-1]] = np.arange(len(order))[::-1]
+    return rows

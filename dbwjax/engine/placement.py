@@ -1,13 +1,13 @@
 """Where the rows of the stack are: the few operations of a step that depend on it.
 
 The learner is written once. What it asks of a `Placement` is trivial where one device holds all rows (`Whole`) and
-communication where each holds a part (`parallel.Part`). Vectors over nodes (`started`, `mass`, a plan's fields) are whole
-on every device; only the stacks of parameters, optimiser states and starting points are cut.
+communication where each holds a part (`parallel.Part`). Vectors over nodes (`started`, `mass`, a plan's fields) are
+whole on every device; only the stacks of parameters, optimiser states and starting points are cut.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ class Placement(Protocol):
     def mine(self, vector: Array) -> Array:
         """`[N, ...]` by node to `[n, ...]` by row here."""
 
-    def of_nodes(self, vector: Array | None, nodes: Array | None) -> Array | None:
+    def of_nodes(self, vector: Array | None, nodes: Array | None) -> Any:
         """Entries of `vector [N]` for some nodes (`None`: for the rows here)."""
 
     def local(self, nodes: Array) -> Array:
@@ -57,7 +57,7 @@ class Whole:
     def mine(self, vector: Array) -> Array:  # noqa: D102
         return vector
 
-    def of_nodes(self, vector: Array | None, nodes: Array | None) -> Array | None:  # noqa: D102
+    def of_nodes(self, vector: Array | None, nodes: Array | None) -> Any:  # noqa: D102
         return vector if vector is None or nodes is None else vector[nodes]
 
     def local(self, nodes: Array) -> Array:  # noqa: D102

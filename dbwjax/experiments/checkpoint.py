@@ -7,6 +7,9 @@ A step is built under another name and renamed when it is whole and on disk, so 
 whole steps and leftovers, which the next save removes. The checksums are compared before Orbax reads: alone it notices
 a missing or truncated file late and at length, and a flipped bit in an array not at all. Orbax refuses arrays without
 elements; they are facts here. It is imported when the first checkpoint is written or read.
+
+Several processes (`jax.distributed`) write one checkpoint into a folder that all of them see: each its own pieces of
+the arrays, the first one everything else. They call `save`, `latest` and `load` together.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from jaxtyping import PyTree
 
 _FACTS = "facts.json"
 _STATE = "state"
+_READ_REMEDY = "delete that folder to go on from the checkpoint before it, or use --overwrite to start anew"
 _WRITE_REMEDY = "free some space or use another --out"
 
 
@@ -64,7 +68,26 @@ class Checkpoints:
           ValueError: the folder cannot be read, or the last save failed.
         """
         self._wait()
-        return max(self._steps(), default=None)
+        newest = max(self._steps(), default=None)
+        if jax.process_count() == 1:
+            return newest
+        # What the first process sees counts: a shared file system may show the others an older folder.
+        from jax.experimental import multihost_utils
+
+        told = int(multihost_utils.broadcast_one_to_all(np.int32(-1 if newest is None else newest)))
+        return None if told < 0 else told
+
+    def meta(self) -> dict | None:
+        """The `meta` of the newest step, `None` where there is none; for deciding how to `load` it.
+
+        Raises:
+          ValueError: it is damaged, or the last save failed.
+        """
+        step = self.latest()
+        if step is None:
+            return None
+        with _one_line(f"checkpoint {self.directory / str(step)} is damaged", _READ_REMEDY):
+            return _read_facts(self.directory / str(step))["meta"]
 
     def save(self, step: int, state: PyTree, meta: dict) -> None:
         """Starts to write a step; it replaces one of the same number, and the oldest beyond `keep` go once it is whole.
@@ -85,13 +108,26 @@ class Checkpoints:
         filled = {name: leaf for name, leaf in leaves.items() if np.size(leaf)}
         draft = self.directory / f"{step}.draft"
         with _one_line(f"checkpoint {step} cannot be written to {self.directory}", _WRITE_REMEDY):
-            if self._writer is None:
-                self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-                self._clean()
-            shutil.rmtree(draft, ignore_errors=True)
-            draft.mkdir(parents=True)
+            if jax.process_index() == 0:
+                self._prepare(draft)
+            _together(f"draft {step}")
             written = _orbax().save_async(draft / _STATE, filled)
-        self._pending = self._writer.submit(self._finish, step, draft, facts, written)
+            if self._writer is not None and jax.process_count() == 1:
+                self._pending = self._writer.submit(self._finish, step, draft, facts, written)
+                return
+            # A background thread must not talk to other processes while the training does.
+            written.result()
+            _together(f"written {step}")
+            if jax.process_index() == 0:
+                self._finish(step, draft, facts, written)
+            _together(f"whole {step}")
+
+    def _prepare(self, draft: Path) -> None:
+        if self._writer is None:
+            self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+            self._clean()
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
 
     def load(self, like: PyTree) -> tuple[PyTree, dict]:
         """Reads the newest step.
@@ -110,13 +146,12 @@ class Checkpoints:
         if step is None:
             raise ValueError(f"{self.directory} holds no checkpoint; use --overwrite to start anew")
         folder = self.directory / str(step)
-        remedy = "delete that folder to go on from the checkpoint before it, or use --overwrite to start anew"
-        with _one_line(f"checkpoint {folder} is damaged", remedy):
+        with _one_line(f"checkpoint {folder} is damaged", _READ_REMEDY):
             facts = _verified_facts(folder)
         leaves, saved = _named(like), facts["leaves"]
         _check_same(folder, {name: _kind(leaf) for name, leaf in leaves.items()}, saved, leaves)
         filled = {name: _abstract(leaf, *saved[name]) for name, leaf in leaves.items() if 0 not in saved[name][1]}
-        with _one_line(f"checkpoint {folder} cannot be read", remedy):
+        with _one_line(f"checkpoint {folder} cannot be read", _READ_REMEDY):
             read = _orbax().load(folder / _STATE, filled)
         empty = {name: _empty(leaf, *saved[name]) for name, leaf in leaves.items() if name not in filled}
         state = jax.tree.unflatten(jax.tree.structure(like), [{**read, **empty}[name] for name in leaves])
@@ -257,16 +292,28 @@ def _checksums(folder: Path) -> dict[str, int]:
     return found
 
 
-def _verified_facts(folder: Path) -> dict:
+def _read_facts(folder: Path) -> dict:
     stated, _, body = (folder / _FACTS).read_bytes().partition(b"\n")
     if stated != str(zlib.crc32(body)).encode():
         raise ValueError(f"{_FACTS} has changed")
-    facts = json.loads(body)
+    return json.loads(body)
+
+
+def _verified_facts(folder: Path) -> dict:
+    facts = _read_facts(folder)
     found = _checksums(folder / _STATE)
     for name, checksum in facts["files"].items():
         if found.get(name) != checksum:
             raise ValueError(f"{_STATE}/{name} {'has changed' if name in found else 'is missing'}")
     return facts
+
+
+def _together(name: str) -> None:
+    """Returns when all processes are here."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(f"checkpoint {name}")
 
 
 def _sync(*paths: Path) -> None:

@@ -1,7 +1,7 @@
 """What a run is told: a frozen configuration that decides its numbers, and options that do not.
 
 Everything here is checked before anything is traced or written. What the words stand for (a graph, a data set) is
-built and checked by `run.build`.
+built and checked by `setting.build`.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class RunOptions:
     checkpoint_every: int = 5  # chunks of at most 100 steps
     progress: bool = True
     compile_cache: str | None = None
+    devices: int | None = None  # None: all that are here
 
     def folder(self, preset: str) -> Path:
         """Where the run is kept."""
@@ -77,6 +78,7 @@ def validate(config: TrainConfig, options: RunOptions) -> None:
     _require(0 <= config.latency <= _MOST, "latency", config.latency, f"0 to {_MOST} seconds")
     _require(config.bandwidth > 0, "bandwidth", config.bandwidth, "more than 0 bytes a second")
     _require(options.checkpoint_every >= 1, "checkpoint_every", options.checkpoint_every, "1 or more chunks")
+    _require(options.devices is None or options.devices >= 1, "devices", options.devices, "1 or more")
     _require(config.eval_every <= config.steps, "eval_every", config.eval_every, f"at most steps={config.steps}")
     if not config.policies:
         raise ValueError("--policies names nobody; name at least one, as in --policies dybw full")

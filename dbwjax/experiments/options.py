@@ -136,6 +136,8 @@ def _parser() -> _Parser:
     add("--tensorboard", action="store_true", default=None, help="write event files (extra: tensorboard)")
     add("--no-progress", dest="progress", action="store_false", default=None, help="show no progress bar")
     add("--compile-cache", metavar="DIR", help="keep compiled programs there for later starts")
+    add = parser.add_argument_group("devices and hosts").add_argument
+    add("--devices", type=_whole, metavar="K", help="cut the workers among K devices (default: all that are here)")
     add = parser.add_argument_group("instead of training").add_argument
     add("--list", action="store_true", help="all names with their settings")
     add("--print-config", action="store_true", help="the configuration as JSON")

@@ -16,7 +16,7 @@ from dbwjax.engine.timeline import replay, timeline
 from dbwjax.experiments.config import from_json
 from dbwjax.experiments.metrics import measure
 from dbwjax.experiments.records import load_timeline, refused
-from dbwjax.experiments.run import Setting, build
+from dbwjax.experiments.setting import Setting, build
 from dbwjax.types import Policy
 
 

@@ -12,27 +12,22 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
-from dbwjax.engine.learner import from_optimizer
-from dbwjax.engine.simulate import World
-from dbwjax.experiments import records
+from dbwjax.experiments import hosts, records
 from dbwjax.experiments.checkpoint import Checkpoints
-from dbwjax.experiments.config import RunOptions, TrainConfig, build_optimizer, differences, from_json, to_json
+from dbwjax.experiments.config import RunOptions, TrainConfig, differences, from_json, to_json
+from dbwjax.experiments.setting import Setting, build, place
 from dbwjax.experiments.tables import format_table
 from dbwjax.experiments.tensorboard import check_tensorboard, write_tensorboard
-from dbwjax.experiments.training import Diverged, History, Stalled, Training, chunk_of, initial_params, make_world
-from dbwjax.network import delays as laws
+from dbwjax.experiments.training import Diverged, History, Stalled, Training, chunk_of
 from dbwjax.network import facts, graphs
-from dbwjax.policies import build_policy
-from dbwjax.tasks import Task, build_task
-from dbwjax.types import Learner, Policy
 
 
 class Interrupted(RuntimeError):
@@ -41,48 +36,6 @@ class Interrupted(RuntimeError):
     def __init__(self, signum: int, where: str):
         super().__init__(f"stopped by {signal.Signals(signum).name} at {where}; the same command goes on from there")
         self.exit_code = 128 + signum
-
-
-class Setting(NamedTuple):
-    """A configuration made real: what all policies share, and the policies by the SPEC that was typed."""
-
-    world: World
-    learner: Learner
-    policies: dict[str, Policy]
-    params: Any  # one worker's initial parameters
-    task: Task
-
-
-def build(config: TrainConfig) -> Setting:
-    """Makes a configuration real and checks all of it; writes nothing.
-
-    Raises:
-      ValueError: one line about the first thing that is wrong.
-    """
-    policies = {spec: build_policy(spec) for spec in config.policies}
-    optimizer = build_optimizer(config.optimizer, config.learning_rate)
-    graph = graphs.build_graph(config.graph, config.workers, config.seed)
-    delays = laws.delays(config.delays, config.workers, config.seed)
-    for spec, policy in policies.items():
-        try:
-            policy.init(graph)
-        except ValueError as error:
-            raise ValueError(f"policy '{spec}': {error}") from error
-    task = build_task(
-        config.dataset,
-        model=config.model,
-        workers=config.workers,
-        partition=config.partition,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        pca=config.pca,
-        data_dir=config.data_dir,
-    )
-    shapes = jax.tree.leaves(jax.eval_shape(task.init, jax.random.key(0)))
-    message = float(sum(leaf.size * leaf.dtype.itemsize for leaf in shapes))
-    graph = graphs.with_links(graph, latency=config.latency, bandwidth=config.bandwidth, message_bytes=message)
-    world = make_world(task, graph, delays, config.seed)
-    return Setting(world, from_optimizer(task.loss, optimizer), policies, initial_params(task, world), task)
 
 
 def run_experiment(config: TrainConfig, options: RunOptions) -> int:
@@ -100,16 +53,43 @@ def run_experiment(config: TrainConfig, options: RunOptions) -> int:
         _cache_programs(options.compile_cache)
     if options.tensorboard:
         check_tensorboard()
-    setting = build(config)
-    with records.RunFolder.open(options.folder(config.preset), options.overwrite) as folder:
-        _claim(folder, config)
+    told = {"devices": options.devices, "checkpoint_every": options.checkpoint_every, "out": options.out}
+    hosts.agree({**_versions(), **to_json(config), **told})
+    setting = place(build(config), options.devices)
+    path = options.folder(config.preset).absolute()
+    with records.RunFolder.open(path, options.overwrite) if hosts.is_first() else nullcontext() as folder:
+        if folder is not None:
+            _claim(folder, config, 1 if setting.devices is None else setting.devices.exchange.devices)
+        hosts.barrier("run folder")
         with (
-            Checkpoints(folder.path / "checkpoint") as checkpoints,
-            records.MetricsLog(folder.path / "metrics.jsonl") as log,
+            Checkpoints(path / "checkpoint") as checkpoints,
+            records.MetricsLog(path / "metrics.jsonl") if hosts.is_first() else _NoLog() as log,
             _signals() as pending,
         ):
             histories = _Run(config, options, setting, checkpoints, log, pending).all_policies()
-        return _leave(folder.path, config, options, setting, histories)
+        if hosts.is_first():
+            _leave(path, config, options, setting, histories)
+        hosts.barrier("end")
+        return 0
+
+
+class _NoLog:
+    """A `MetricsLog` that keeps nothing: that of every process but the first."""
+
+    def __enter__(self) -> _NoLog:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def truncate(self, lines: int) -> None:
+        """Nothing to cut."""
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Nothing to keep."""
+
+    def sync(self) -> None:
+        """Nothing to wait for."""
 
 
 class _Run:
@@ -121,7 +101,7 @@ class _Run:
         options: RunOptions,
         setting: Setting,
         checkpoints: Checkpoints,
-        log: records.MetricsLog,
+        log: records.MetricsLog | _NoLog,
         pending: list[int],
     ):
         self.config, self.options, self.setting = config, options, setting
@@ -149,7 +129,7 @@ class _Run:
     def _training(self, index: int) -> Training:
         setting = self.setting
         policy = setting.policies[self.config.policies[index]]
-        return Training(policy, setting.learner, setting.world, setting.params, setting.task.evaluate)
+        return Training(policy, setting.learner, setting.world, setting.params, setting.task.evaluate, setting.devices)
 
     def _policy(self, index: int, training: Training) -> None:
         config = self.config
@@ -164,12 +144,13 @@ class _Run:
                     self._row(index, training)
                 chunks += 1
                 self._show(bar, training)
-                if self.pending or training.step == config.steps or chunks % self.options.checkpoint_every == 0:
+                stopping = hosts.any_process(bool(self.pending))
+                if stopping or training.step == config.steps or chunks % self.options.checkpoint_every == 0:
                     self._save(index, training)
-                if self.pending and not (training.step == config.steps and index == len(config.policies) - 1):
+                if stopping and not (training.step == config.steps and index == len(config.policies) - 1):
                     self.checkpoints.close()
                     where = f"step {training.step} of policy '{config.policies[index]}'"
-                    raise Interrupted(self.pending[0], where)
+                    raise Interrupted(self.pending[0] if self.pending else signal.SIGTERM, where)
 
     def _row(self, index: int, training: Training) -> None:
         self.log.append({"policy": self.config.policies[index], **training.measure()})
@@ -184,24 +165,25 @@ class _Run:
         }
         self.saved = index * self.config.steps + training.step
         state = {"simulation": training.state, "histories": [*self.histories, training.history]}
-        self.checkpoints.save(self.saved, state, {**facts_of, "lines": self.lines})
+        self.checkpoints.save(self.saved, state, {**facts_of, "lines": self.lines, "order": training.order})
 
     def _resume(self) -> Training | None:
         """The training that the newest checkpoint was of, with the log cut back to it; None to begin at the
         beginning."""
-        latest = self.checkpoints.latest()
-        if latest is None:
+        latest, meta = self.checkpoints.latest(), self.checkpoints.meta()
+        if latest is None or meta is None:
             self.log.truncate(0)
             return None
         index = (latest - 1) // self.config.steps
         training = self._training(index)
         nodes = self.setting.world.graph.neighbours.shape[0]
-        like = {"simulation": training.state, "histories": [History.empty(nodes)] * (index + 1)}
+        like = {"simulation": training.like(meta["order"]), "histories": [History.empty(nodes)] * (index + 1)}
         state, meta = self.checkpoints.load(like)
         self.lines, self.saved = meta["lines"], latest
         self.log.truncate(self.lines)
         *self.histories, history = state["histories"]
-        training.restore(state["simulation"], history, meta["virtual_time"], meta["wall_time"], meta["evaluated"])
+        simulation = training.laid_out(state["simulation"], meta["order"])
+        training.restore(simulation, history, meta["virtual_time"], meta["wall_time"], meta["evaluated"])
         return training
 
     def _bar(self, index: int, training: Training) -> Any:
@@ -233,7 +215,7 @@ def _signals() -> Iterator[list[int]]:
             signal.signal(signum, handler)
 
 
-def _claim(folder: records.RunFolder, config: TrainConfig) -> None:
+def _claim(folder: records.RunFolder, config: TrainConfig, devices: int) -> None:
     """Writes `config.json`, or makes sure that the one there is of the same run.
 
     Raises:
@@ -241,7 +223,7 @@ def _claim(folder: records.RunFolder, config: TrainConfig) -> None:
     """
     kept = folder.read_config()
     if kept is None:
-        folder.write_config({"config": to_json(config), "environment": _environment()})
+        folder.write_config({"config": to_json(config), "environment": _environment(devices)})
         return
     try:
         changed = differences(from_json(kept.get("config")), config)
@@ -251,13 +233,17 @@ def _claim(folder: records.RunFolder, config: TrainConfig) -> None:
         raise ValueError(
             f"{folder.path} holds another run ({'; '.join(changed)}); use --overwrite to start anew, or another --out"
         )
-    old, new = kept.get("environment"), _environment()
+    old, new = kept.get("environment"), _environment(devices)
     if old != new:
         print(f"note: begun with {old}, now {new}: numbers agree to rounding only", file=sys.stderr)
 
 
-def _environment() -> dict[str, str]:
+def _environment(devices: int) -> dict[str, str]:
     """What bitwise repetition depends on beside the configuration."""
+    return {**_versions(), "device": jax.devices()[0].device_kind, "devices": str(devices)}
+
+
+def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
     return {
@@ -267,11 +253,10 @@ def _environment() -> dict[str, str]:
         "optax": version("optax"),
         "numpy": np.__version__,
         "python": platform.python_version(),
-        "device": jax.devices()[0].device_kind,
     }
 
 
-def _leave(path: Path, config: TrainConfig, options: RunOptions, setting: Setting, histories: list[History]) -> int:
+def _leave(path: Path, config: TrainConfig, options: RunOptions, setting: Setting, histories: list[History]) -> None:
     """Writes the summary, the timeline and the figures, and prints the table."""
     from dbwjax.experiments.graph_picture import GraphPicture
     from dbwjax.experiments.plots import write_figures
@@ -294,7 +279,6 @@ def _leave(path: Path, config: TrainConfig, options: RunOptions, setting: Settin
         write_tensorboard(path / "tensorboard", rows)
     print(format_table(summary))
     print(f"figures: {figures[0]} and {len(figures) - 1} more in {path}")
-    return 0
 
 
 def _cache_programs(folder: str) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from dbwjax.engine import simulate
 from dbwjax.engine.learner import from_optimizer
+from dbwjax.engine.parallel import Devices, first_rows, stacks_of
 from dbwjax.engine.randomness import Stream, stream
 from dbwjax.engine.simulate import SimState, World
 from dbwjax.experiments.metrics import measure
@@ -44,6 +45,18 @@ class Stalled(RuntimeError):
         )
 
 
+class Astray(RuntimeError):
+    """A plan reads a row that is not moved between these devices."""
+
+    exit_code = 3
+
+    def __init__(self, step: int):
+        super().__init__(
+            f"the policy reads a node that is no neighbour in the graph, at step {step}; several devices move "
+            "neighbours' rows only: use --devices 1, or link the two nodes"
+        )
+
+
 class History(NamedTuple):
     """One entry per step done."""
 
@@ -63,6 +76,11 @@ class History(NamedTuple):
 class Training:
     """A policy being trained.
 
+    Args:
+      policy, learner, world, params: as for `simulate.init`.
+      evaluate: a task's `evaluate`.
+      devices: cuts the workers among several devices; `world` and `evaluate` must then be theirs (`Devices.replicate`).
+
     Attributes:
       state: the simulation on the device.
       history: what each step did, on the host.
@@ -72,9 +90,19 @@ class Training:
       evaluated: the step of the last row.
     """
 
-    def __init__(self, policy: Policy, learner: Learner, world: World, params: Any, evaluate: Any):
+    def __init__(
+        self,
+        policy: Policy,
+        learner: Learner,
+        world: World,
+        params: Any,
+        evaluate: Any,
+        devices: Devices | None = None,
+    ):
         self.policy, self.learner, self.world, self.evaluate = policy, learner, world, evaluate
-        self.state: SimState = simulate.init(policy, learner, world, params)
+        self.devices = devices
+        self.counts = None if devices is None else devices.counts(world.graph)
+        self.state: SimState = (devices or simulate).init(policy, learner, world, params)
         self.history = History.empty(world.graph.neighbours.shape[0])
         self.virtual_time = 0.0
         self.wall_time = 0.0
@@ -91,14 +119,18 @@ class Training:
         Raises:
           Diverged: a counted loss was not finite; the training cannot go on.
           Stalled: a duration was not finite.
+          Astray: the plan does not fit several devices.
         """
         begin = time.perf_counter()
-        self.state, records = simulate.run(self.policy, self.learner, self.world, self.state, steps)
+        self.state, records = (self.devices or simulate).run(self.policy, self.learner, self.world, self.state, steps)
         records = jax.device_get(records)
         self.wall_time += time.perf_counter() - begin
         endless = np.flatnonzero(~np.isfinite(records.duration))
         if endless.size:
             raise Stalled(self.step + int(endless[0]), float(records.duration[endless[0]]))
+        astray = np.flatnonzero(records.broken == -2)
+        if astray.size:
+            raise Astray(self.step + int(astray[0]))
         broken = np.flatnonzero(records.broken >= 0)
         if broken.size:
             raise Diverged(self.step + int(broken[0]), int(records.broken[broken[0]]))
@@ -116,9 +148,9 @@ class Training:
         Raises:
           Diverged: the mean model's test loss is not finite.
         """
-        figures = {
-            name: float(value) for name, value in measure(self.world.graph, self.evaluate, self.state.model).items()
-        }
+        model = self.state.model if self.devices is None else self.devices.by_row(self.state.model)
+        measured = measure(self.world.graph, self.evaluate, model, self.counts)
+        figures = {name: float(value) for name, value in measured.items()}
         if not np.isfinite(figures["test_loss"]):
             raise Diverged(self.step, None)
         since = slice(self.evaluated, self.step)
@@ -141,6 +173,33 @@ class Training:
             "gradients": int(self.history.gradients.sum()),
             **figures,
         }
+
+    @property
+    def order(self) -> list[int] | None:
+        """The worker in each row of the stacks, where they are cut among devices; `None`: worker i in row i."""
+        return None if self.devices is None else self.devices.order.tolist()
+
+    def like(self, order: list[int] | None) -> SimState:
+        """What a checkpoint holds whose stacks have their rows in `order`, and where to read it to."""
+        if order == self.order:
+            return self.state
+        rows = self.world.graph.neighbours.shape[0] if order is None else len(order)
+
+        def stack(leaf: jax.Array) -> jax.ShapeDtypeStruct:
+            sharding = leaf.sharding if self.devices is None else self.devices.to_read(rows)
+            return jax.ShapeDtypeStruct((rows, *leaf.shape[1:]), leaf.dtype, sharding=sharding)
+
+        return self.state._replace(model=stacks_of(self.state.model, stack))
+
+    def laid_out(self, state: SimState, order: list[int] | None) -> SimState:
+        """A state read as `like(order)`, with its rows where this training has them."""
+        if order == self.order:
+            return state
+        nodes = self.world.graph.neighbours.shape[0]
+        first = first_rows(np.arange(nodes) if order is None else np.asarray(order), nodes)
+        if self.devices is not None:
+            return state._replace(model=self.devices.adopt(state.model, first))
+        return state._replace(model=stacks_of(state.model, lambda leaf: leaf[first]))
 
     def restore(self, state: SimState, history: History, virtual_time: float, wall_time: float, evaluated: int) -> None:
         """Puts the training where a checkpoint left it; `evaluated` is the step of its last row."""

@@ -10,6 +10,9 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# They need a process of their own, see test_eight_devices.py.
+collect_ignore = [] if os.environ.get("JAX_NUM_CPU_DEVICES") == "8" else ["eight_devices"]
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -1,0 +1,169 @@
+"""Many devices are one: the same delays, batches, plans and mixing to the last bit, the same parameters to rounding."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from dbwjax.engine import simulate
+from dbwjax.engine.learner import from_optimizer
+from dbwjax.engine.parallel import Devices, first_rows
+from dbwjax.experiments.training import Astray, Training, initial_params, make_world
+from dbwjax.network import delays, graphs
+from dbwjax.policies import build_policy
+from dbwjax.tasks import build_task
+from dbwjax.types import Learner, Policy
+from tests import handmade
+
+STEPS = 100
+
+
+def partners(graph):
+    rng, links = np.random.default_rng(0), np.asarray(graph.links)
+    near = [np.asarray(graph.neighbours)[i][links[i]] for i in range(len(links))]
+    return np.stack([[rng.choice(row) for row in near] for _ in range(STEPS)])
+
+
+def columns(graph):
+    matrix = np.random.default_rng(0).random((graph.links.shape[0],) * 2)
+    return matrix / matrix.sum(axis=0)
+
+
+POLICIES = {
+    "dybw": lambda graph: build_policy("dybw"),
+    "dybw, carried": lambda graph: build_policy("dybw:late=carry"),
+    "neighbours": lambda graph: build_policy("backup:b=1"),
+    "dpsgd": lambda graph: build_policy("dpsgd"),
+    "event-driven": lambda graph: handmade.pairwise(partners(graph)),
+    "event-driven, numbered": lambda graph: handmade.pairwise(partners(graph), numbered=True),
+    "directed": lambda graph: handmade.push_sum(columns(graph)),
+    "reads training": lambda graph: handmade.loudest(),
+}
+
+
+def setting(spec, workers, policy):
+    graph = graphs.build_graph(spec, workers)
+    task = build_task("logistic", workers=workers, batch_size=4)
+    world = make_world(task, graph, delays.delays("shifted_exponential", workers), seed=3)
+    learner = from_optimizer(task.loss, optax.inject_hyperparams(optax.sgd)(learning_rate=0.1))
+    return POLICIES[policy](graph), learner, world, initial_params(task, world), task
+
+
+def servers(workers):
+    """A star whose last node is a server that never computes."""
+    star = graphs.star(workers + 1)
+    flipped = np.asarray(graphs.adjacency(star))[::-1, ::-1]
+    return graphs.from_adjacency(flipped, computes=np.arange(workers + 1) < workers)
+
+
+@pytest.mark.parametrize(("spec", "workers", "count"), [("ring", 16, 8), ("erdos_renyi:p=0.4", 10, 4)])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_many_devices_are_one(x64, spec, workers, count, policy):
+    rule, learner, world, params, _ = setting(spec, workers, policy)
+    compare(rule, learner, world, params, count)
+
+
+def compare(rule, learner, world, params, count):
+    one, records = simulate.run(rule, learner, world, simulate.init(rule, learner, world, params), STEPS)
+    devices = Devices(world.graph, jax.devices()[:count])
+    everywhere = devices.replicate(world)
+    many, found = devices.run(rule, learner, everywhere, devices.init(rule, learner, everywhere, params), STEPS)
+    for name in ("duration", "active", "backup_workers", "gradients", "broken"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(records, name), err_msg=name)
+    for ours, theirs in zip(jax.tree.leaves(one.clock), jax.tree.leaves(many.clock), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_allclose(found.loss, records.loss, atol=1e-6)
+    rows = first_rows(devices.order, world.graph.links.shape[0])
+    np.testing.assert_array_equal(many.model.started, one.model.started)
+    for name in ("params", "local", "origin"):
+        stacks = jax.tree.leaves(getattr(one.model, name)), jax.tree.leaves(getattr(many.model, name))
+        for ours, theirs in zip(*stacks, strict=True):
+            np.testing.assert_allclose(np.asarray(theirs)[rows], ours, atol=1e-6)
+    if one.model.mass is not None:
+        np.testing.assert_allclose(many.model.mass, one.model.mass, atol=1e-12)
+
+
+@pytest.mark.parametrize("rule", [handmade.server(2), handmade.asynchronous_server(), handmade.bounded_staleness(1)])
+def test_servers_on_many_devices(x64, rule):
+    task = build_task("logistic", workers=7, batch_size=4)
+    world = make_world(task, servers(7), delays.delays("shifted_exponential", 7), seed=3)
+    learner = from_optimizer(task.loss, optax.sgd(0.1))
+    compare(rule, learner, world, initial_params(task, world), 4)
+
+
+@pytest.mark.parametrize(("spec", "workers"), [("ring", 16), ("random_regular:degree=4", 30), ("complete", 16)])
+@pytest.mark.parametrize("policy", ["dybw", "event-driven"])
+def test_batches_and_mixing_are_the_same_to_the_last_bit(spec, workers, policy):
+    """A learner whose update is the sum of its batch: what is compared is all that a step does but the gradient."""
+    rule, _, world, _, task = setting(spec, workers, policy)
+
+    def gradient(params, batch):
+        seen = sum(leaf.astype(jnp.float32).ravel()[0] for leaf in jax.tree.leaves(batch))
+        return jax.tree.map(lambda leaf: jnp.full_like(leaf, seen), params), jnp.zeros(()), None
+
+    learner = Learner(lambda params: (), gradient, lambda gradient, local, params: (gradient, local))
+    params = {"w": jnp.linspace(-1, 1, 37), "b": jnp.linspace(0, 1, 5)}
+    one, _ = simulate.run(rule, learner, world, simulate.init(rule, learner, world, params), STEPS)
+    devices = Devices(world.graph, jax.devices())
+    everywhere = devices.replicate(world)
+    many, _ = devices.run(rule, learner, everywhere, devices.init(rule, learner, everywhere, params), STEPS)
+    rows = first_rows(devices.order, workers)
+    assert float(jnp.ptp(one.model.params["w"], axis=0).max()) > 0
+    for name in params:
+        np.testing.assert_array_equal(np.asarray(many.model.params[name])[rows], one.model.params[name])
+
+
+def test_a_program_is_traced_once():
+    rule, learner, world, params, _ = setting("ring", 16, "dybw")
+    traced = []
+
+    def decide(*arguments):
+        traced.append(1)
+        return rule.decide(*arguments)
+
+    counted = Policy(rule.init, decide)
+    devices = Devices(world.graph, jax.devices())
+    everywhere = devices.replicate(world)
+    state = devices.init(counted, learner, everywhere, params)
+    for _ in range(3):
+        state, _ = devices.run(counted, learner, everywhere, state, 5)
+    another = Devices(world.graph, jax.devices())
+    devices.run(counted, learner, everywhere, another.init(counted, learner, everywhere, params), 5)
+    assert len(traced) == 1
+
+
+def test_a_row_that_no_link_carries_is_an_error():
+    """Worker 0 of a ring listens to the worker opposite."""
+    rule, learner, world, params, task = setting("ring", 16, "dybw")
+
+    def decide(key, graph, state, remaining, feedback):
+        plan, state = rule.decide(key, graph, state, remaining, feedback)
+        return plan._replace(sources=plan.sources.at[0, 1].set(8), mix=plan.mix.at[0, 1].set(0.1)), state
+
+    devices = Devices(world.graph, jax.devices())
+    astray = Training(
+        Policy(rule.init, decide),
+        learner,
+        devices.replicate(world),
+        params,
+        devices.replicate(task.evaluate),
+        devices,
+    )
+    with pytest.raises(Astray, match="reads a node that is no neighbour in the graph, at step 0"):
+        astray.advance(3)
+
+
+def test_measures_are_those_of_one_device():
+    rule, learner, world, params, task = setting("erdos_renyi:p=0.4", 10, "directed")
+    alone = Training(rule, learner, world, params, task.evaluate)
+    devices = Devices(world.graph, jax.devices()[:4])
+    cut = Training(rule, learner, devices.replicate(world), params, devices.replicate(task.evaluate), devices)
+    for training in (alone, cut):
+        training.advance(20)
+    ours, theirs = alone.measure(), cut.measure()
+    assert ours.keys() == theirs.keys()
+    for name in ours.keys() - {"wall_time"}:
+        assert theirs[name] == pytest.approx(ours[name], rel=1e-5), name

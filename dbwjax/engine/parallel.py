@@ -222,9 +222,8 @@ class Devices:
         return _run.lower(self.mesh, self.exchange, self._layout, policy, learner, world, state, steps)
 
     def by_row(self, state: ModelState) -> ModelState:
-        """A model whose vectors over nodes are by row, as its stacks are."""
-        mass = None if state.mass is None else state.mass[self.order]
-        return state._replace(mass=mass, started=state.started[self.order])
+        """A model whose mass is by row, as its stacks are."""
+        return state if state.mass is None else state._replace(mass=state.mass[self.order])
 
     def to_read(self, rows: int) -> NamedSharding:
         """How to read stacks of so many rows that were laid out for other devices: in pieces if they divide."""

@@ -98,7 +98,7 @@ def test_servers_on_many_devices(x64, rule):
 @pytest.mark.parametrize("policy", ["dybw", "event-driven"])
 def test_batches_and_mixing_are_the_same_to_the_last_bit(spec, workers, policy):
     """A learner whose update is the sum of its batch: what is compared is all that a step does but the gradient."""
-    rule, _, world, _, task = setting(spec, workers, policy)
+    rule, _, world, _, _ = setting(spec, workers, policy)
 
     def gradient(params, batch):
         seen = sum(leaf.astype(jnp.float32).ravel()[0] for leaf in jax.tree.leaves(batch))

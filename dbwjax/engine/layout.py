@@ -17,9 +17,8 @@ import numpy as np
 
 from dbwjax.types import Graph
 
-SLACK = 0.95
-"""Two transfers share a round only if the smaller one is at least this share of the larger: all in a round have the
-size of the largest, and what is not needed is moved for nothing."""
+MOST_IN_VAIN = 1.05
+"""Transfers that share a round all have the size of the largest; so much more than is needed may be moved for that."""
 
 
 class Round(NamedTuple):
@@ -147,19 +146,34 @@ def _order(graph: Graph, height: int) -> np.ndarray:
 
 
 def _schedule(needed: dict[tuple[int, int], np.ndarray], devices: int, height: int) -> tuple[tuple[Round, ...], bool]:
-    """Largest transfers first; each joins the first round in which both ends are free and its size fits."""
+    """The fewest rounds that move hardly more than is needed, or an all-gather if even that is fewer rows."""
+    least = sum(map(len, needed.values()))
+    for share in (0.0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0):
+        rounds = _rounds(needed, devices, share)
+        moved = sum(len(one.pairs) * one.rows for one in rounds)
+        if moved <= MOST_IN_VAIN * least:
+            break
+    if moved >= devices * (devices - 1) * height:
+        return (), bool(needed)
+    return rounds, False
+
+
+def _rounds(needed: dict[tuple[int, int], np.ndarray], devices: int, share: float) -> tuple[Round, ...]:
+    """Largest transfers first; each joins the first round in which both ends are free and that is not too large for it.
+
+    Args:
+      needed: rows by (from, to).
+      devices: how many there are.
+      share: a transfer joins a round only if it is at least this share of the round's size.
+    """
     rounds: list[tuple[list[tuple[int, int]], int]] = []
     for pair in sorted(needed, key=lambda pair: (-len(needed[pair]), (pair[1] - pair[0]) % devices, pair)):
         size = len(needed[pair])
         for pairs, rows in rounds:
             free = all(pair[0] != source and pair[1] != target for source, target in pairs)
-            if free and size >= SLACK * rows:
+            if free and size >= share * rows:
                 pairs.append(pair)
                 break
         else:
             rounds.append(([pair], size))
-    fixed = tuple(Round(tuple(sorted(pairs)), rows) for pairs, rows in rounds)
-    moved = sum(len(one.pairs) * one.rows for one in fixed)
-    if moved >= devices * (devices - 1) * height:
-        return (), True
-    return fixed, False
+    return tuple(Round(tuple(sorted(pairs)), rows) for pairs, rows in rounds)

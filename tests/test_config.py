@@ -28,6 +28,7 @@ WORDS_OF_THE_ISSUE = [
     *("--out", "--overwrite", "--list", "--print-config"),
 ]
 OUR_WORDS = [
+    "--devices",
     "--latency",
     "--bandwidth",
     "--tensorboard",
@@ -175,7 +176,7 @@ def test_every_field_has_its_word_and_every_word_its_field():
         },
         **{"partition": "shards", "optimizer": "adam", "out": "o", "compile_cache": "c"},
         **{"workers": 3, "pca": 4, "steps": 50, "batch_size": 6, "eval_every": 7, "seed": 8, "checkpoint_every": 9},
-        **{"learning_rate": 0.25, "target_accuracy": 0.5, "latency": 0.75, "bandwidth": 1.5},
+        **{"learning_rate": 0.25, "target_accuracy": 0.5, "latency": 0.75, "bandwidth": 1.5, "devices": 2},
     }
     line = [text for name, value in typed.items() for text in (f"--{name.replace('_', '-')}", str(value))]
     config, options, _ = words.parse([*line, "--overwrite", "--tensorboard", "--no-progress"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from collections.abc import Sequence
 
 
@@ -11,10 +12,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code.
 
     0: done. 2: something typed, or found in the run folder, is wrong, or too large for the memory (one
-    line says what; nothing is lost). 3: a loss was not finite. 130 and 143: interrupted, with a checkpoint to go on
-    from.
+    line says what; nothing is lost). 3: a loss was not finite. 4: another process was lost. 130 and 143: interrupted,
+    with a checkpoint to go on from.
     """
+    from dbwjax.experiments import hosts
+
+    try:
+        code = _main(argv)
+        return hosts.leave(code) if code == 2 else code  # what ends all processes alike can be waited for
+    except BaseException as error:
+        if hosts.is_lost(error):
+            return hosts.leave(_say(hosts.lost_line(), hosts.LOST_EXIT))
+        if hosts.count() > 1:  # the others must not wait for one that fails
+            traceback.print_exc()
+            _say(f"{type(error).__name__}: {error}", 1)
+            return hosts.leave(1)
+        raise
+
+
+def _main(argv: Sequence[str] | None) -> int:
     from dbwjax.experiments import config as configs
+    from dbwjax.experiments import hosts
     from dbwjax.experiments import options as words
 
     try:
@@ -23,13 +41,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(words.listing())
             return 0
         configs.validate(config, options)
+        hosts.check(options)
         if action == "print-config":
             print(json.dumps(configs.to_json(config), indent=2))
             return 0
+        hosts.connect(options)
         from dbwjax.experiments import run
 
         return run.run_experiment(config, options)
     except ValueError as error:
+        if hosts.is_lost(error):
+            raise
         return _say(error, 2)
     except RuntimeError as error:
         if "RESOURCE_EXHAUSTED" in str(error):  # how a device says MemoryError

@@ -55,6 +55,11 @@ class RunOptions:
     progress: bool = True
     compile_cache: str | None = None
     devices: int | None = None  # None: all that are here
+    distributed: bool = False
+    coordinator: str | None = None  # HOST:PORT
+    processes: int | None = None
+    process_id: int | None = None
+    patience: int = 30  # seconds for a process that does not answer
 
     def folder(self, preset: str) -> Path:
         """Where the run is kept."""

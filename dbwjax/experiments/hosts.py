@@ -1,27 +1,163 @@
-"""Being one of several processes: who is first, waiting for one another, agreeing.
+"""Being one of several processes: joining them, agreeing with them, and what happens when one is lost.
 
-With one process everything here is trivial and nothing is sent. With several (`jax.distributed`) all of them call these
-functions in the same order.
+JAX's own runtime (`jax.distributed`) does all the talking; with its flags, or with its own detection of Slurm, Open
+MPI and Cloud TPU. With one process everything here is trivial and nothing is sent. With several, all of them call
+these functions in the same order.
+
+It is lockstep by design, so the end of one process is the end of all: of one that dies or raises the others hear at
+once (its connections close), of one that freezes after `patience` seconds, of one that never comes after `patience`
+and about 5 more. Each says one line, and the checkpoint stays.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
+import os
+import socket
+import sys
+import time
 from typing import Any
 
-import jax
 import numpy as np
 
+from dbwjax.experiments import quiet
+from dbwjax.experiments.config import RunOptions
+
 _ROOM = 1 << 16  # bytes for one process's facts
+_joined = False  # whether this is one of several; JAX is not imported to find out that it is not
+
+
+LOST_EXIT = 4
+"""Exit code where another process was lost; the abort of a native thread gives 134 (or -6) instead."""
+
+
+def check(options: RunOptions) -> None:
+    """Checks the words about hosts.
+
+    Raises:
+      ValueError: one line about the first that is wrong.
+    """
+    given = {
+        "--coordinator": options.coordinator,
+        "--processes": options.processes,
+        "--process-id": options.process_id,
+    }
+    named = [word for word, value in given.items() if value is not None]
+    if named and not options.distributed:
+        raise ValueError(f"{named[0]} says nothing without --distributed; add it, or leave {named[0]} out")
+    missing = [word for word, value in given.items() if value is None]
+    if named and missing:
+        raise ValueError(f"{named[0]} needs {' and '.join(missing)} too; or leave all three to the cluster's own words")
+    if options.patience < 1:
+        raise ValueError(f"--patience {options.patience} is out of range; use 1 or more seconds")
+    if not named:
+        return
+    processes, own = int(options.processes or 0), int(options.process_id or 0)
+    if processes < 1:
+        raise ValueError(f"--processes {processes} is out of range; use 1 or more")
+    if not 0 <= own < processes:
+        raise ValueError(f"--process-id {own} is out of range; use 0 to {processes - 1}")
+    host, _, port = str(options.coordinator).rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise ValueError(f"--coordinator {options.coordinator} is no address; write HOST:PORT, as in 10.0.0.1:8476")
+
+
+def connect(options: RunOptions) -> None:
+    """Joins the other processes; nothing without `--distributed`. Call it before anything touches a device.
+
+    Raises:
+      ValueError: what `check` refuses, a port in use, or no cluster that JAX knows.
+    """
+    check(options)
+    if not options.distributed:
+        return
+    import jax
+
+    global _joined
+    quiet.stand_between()
+    if options.process_id == 0:
+        _require_free(str(options.coordinator))
+    patience: dict[str, Any] = {
+        "initialization_timeout": options.patience,
+        "heartbeat_timeout_seconds": options.patience,
+        "shutdown_timeout_seconds": options.patience,
+    }
+    known = inspect.signature(jax.distributed.initialize).parameters
+    waits = {name: seconds for name, seconds in patience.items() if name in known}
+    address: dict[str, Any] = {
+        "coordinator_address": options.coordinator,
+        "num_processes": options.processes,
+        "process_id": options.process_id,
+    }
+    try:
+        jax.distributed.initialize(**(address if options.coordinator else {}), **waits)
+    except (ValueError, RuntimeError) as error:
+        if options.coordinator:
+            raise ValueError(f"cannot join {options.coordinator} ({_first_line(error)}); check the address") from error
+        raise ValueError(
+            "--distributed finds no Slurm, Open MPI or Cloud TPU around it; add --coordinator HOST:PORT, --processes "
+            "and --process-id"
+        ) from error
+    _joined = True
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether an error says that another process is gone."""
+    words = ("Gloo", "onnection closed", "onnection reset", "UNAVAILABLE", "DEADLINE_EXCEEDED", "NCCL")
+    return _joined and any(word in str(error) for word in words)
+
+
+def lost_line() -> str:
+    """What is said then."""
+    return quiet.LOST.decode().strip().removeprefix("error: ")
+
+
+def leave(code: int) -> int:
+    """Ends a process of several at once, without waiting for the others; returns the code where there is only one.
+
+    The usual way out waits for all processes; one that has failed must not, or the others would wait for it.
+    """
+    if _joined and code:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if is_first():
+            time.sleep(1)  # its end ends the others, who may have a line of their own to say
+        os._exit(code)
+    return code
+
+
+def _require_free(address: str) -> None:
+    # JAX's server shares a port that another one listens on, and then neither works; a plain socket does not.
+    port = address.rpartition(":")[2]
+    try:
+        with socket.socket() as probe:
+            probe.bind(("", int(port)))
+    except OSError as error:
+        raise ValueError(
+            f"--coordinator {address}: port {port} of this machine is in use ({error.strerror}); choose another port"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0]
 
 
 def count() -> int:
     """How many processes there are."""
+    if not _joined:
+        return 1
+    import jax
+
     return jax.process_count()
 
 
 def is_first() -> bool:
     """Whether this is the process that writes the records."""
+    if not _joined:
+        return True
+    import jax
+
     return jax.process_index() == 0
 
 

@@ -138,6 +138,11 @@ def _parser() -> _Parser:
     add("--compile-cache", metavar="DIR", help="keep compiled programs there for later starts")
     add = parser.add_argument_group("devices and hosts").add_argument
     add("--devices", type=_whole, metavar="K", help="cut the workers among K devices (default: all that are here)")
+    add("--distributed", action="store_true", default=None, help="be one of several processes (jax.distributed)")
+    add("--coordinator", metavar="HOST:PORT", help="of process 0; left out, JAX asks Slurm, Open MPI or the TPU")
+    add("--processes", type=_whole, metavar="P", help="how many there are")
+    add("--process-id", type=_whole, metavar="I", help="which one this is, from 0")
+    add("--patience", type=_whole, metavar="SECONDS", help="to wait for a process that does not answer (default: 30)")
     add = parser.add_argument_group("instead of training").add_argument
     add("--list", action="store_true", help="all names with their settings")
     add("--print-config", action="store_true", help="the configuration as JSON")

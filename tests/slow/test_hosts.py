@@ -1,0 +1,202 @@
+"""Real processes on this machine: several are one, and the end of one is the end of all, with one line and a way on."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dbwjax.experiments.records import load_timeline, read_metrics
+from tests import processes
+
+pytestmark = pytest.mark.slow
+
+PATIENCE = 10
+WORDS = [
+    *("--dataset", "logistic", "--workers", "10", "--batch-size", "4", "--policies", "dybw", "--no-progress"),
+    *("--checkpoint-every", "1", "--eval-every", "10", "--patience", str(PATIENCE)),
+]
+SHORT, LONG = ["--steps", "60"], ["--steps", "1000000"]
+
+
+def run(folder, count, where, words=SHORT, **environment):
+    with processes.started(processes.trained(folder, count, [*WORDS, *words]), where, **environment) as running:
+        codes = processes.ended(running, 150)
+    assert codes == [0] * count, [processes.said(where, process) for process in range(count)]
+
+
+def same(folder, alone):
+    ours, theirs = (read_metrics(one / "metrics.jsonl") for one in (folder, alone))
+    assert len(ours) == len(theirs)
+    for a, b in zip(ours, theirs, strict=True):
+        for name in ("policy", "step", "virtual_time", "backup_workers", "active_fraction", "gradients"):
+            assert a[name] == b[name], name
+        for name in ("test_loss", "test_accuracy", "consensus_distance"):
+            assert a[name] == pytest.approx(b[name], rel=1e-5, abs=1e-6), name
+    timelines = [load_timeline(one / "timeline.npz")["dybw"] for one in (folder, alone)]
+    for name in ("duration", "active", "backup_workers"):
+        np.testing.assert_array_equal(timelines[0][name], timelines[1][name])
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    run(folder / "run", 1, folder)
+    return folder / "run"
+
+
+@pytest.mark.parametrize(("count", "devices"), [(2, 1), (4, 1), (2, 2)])
+def test_several_processes_are_one(alone, tmp_path, count, devices):
+    run(tmp_path / "run", count, tmp_path, JAX_NUM_CPU_DEVICES=str(devices))
+    same(tmp_path / "run", alone)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["environment"]["devices"] == str(count * devices)
+    for process in range(1, count):
+        assert "figures:" not in (tmp_path / f"{process}.out").read_text()
+
+
+def until_checkpoint(folder, running, seconds=60):
+    """Waits until a checkpoint is whole; returns when it was seen."""
+    deadline = time.monotonic() + seconds
+    while not list(Path(folder, "checkpoint").glob("[0-9]*/facts.json")):
+        assert time.monotonic() < deadline, "no checkpoint"
+        assert all(process.poll() is None for process in running), "a process ended by itself"
+        time.sleep(0.02)
+
+
+def one_error_line(where, process):
+    errors = [line for line in processes.said(where, process) if not line.startswith("note:")]
+    assert len(errors) == 1, errors
+    assert errors[0].startswith("error: ")
+    return errors[0]
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize(("blow", "within"), [(signal.SIGKILL, 8), (signal.SIGSTOP, PATIENCE + 15)])
+def test_one_that_is_killed_or_frozen_ends_the_other(tmp_path, victim, blow, within):
+    commands = processes.trained(tmp_path / "run", 2, [*WORDS, *LONG])
+    with processes.started(commands, tmp_path) as running:
+        until_checkpoint(tmp_path / "run", running)
+        running[victim].send_signal(blow)
+        code = processes.ended([running[1 - victim]], within)[0]
+    assert code in (4, -signal.SIGABRT)
+    assert "the last checkpoint" in one_error_line(tmp_path, 1 - victim)
+    assert list((tmp_path / "run" / "checkpoint").glob("[0-9]*/facts.json"))
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_one_that_raises_ends_the_other(tmp_path, victim):
+    """The exception is one of the program, raised in the middle of the training by one process only."""
+    commands = processes.trained(tmp_path / "run", 2, [*WORDS, *LONG])
+    broken = (
+        "import sys\n"
+        "from dbwjax import train\n"
+        "from dbwjax.experiments.training import Training\n"
+        "advance = Training.advance\n"
+        "def breaks(self, steps):\n"
+        "    if self.step >= 30: raise KeyError('a bug')\n"
+        "    advance(self, steps)\n"
+        "Training.advance = breaks\n"
+        "sys.exit(train.main(sys.argv[1:]))"
+    )
+    commands[victim][1:3] = ["-c", broken]
+    with processes.started(commands, tmp_path) as running:
+        codes = processes.ended(running, 60)
+    assert codes[victim] == 1
+    assert codes[1 - victim] in (4, -signal.SIGABRT)
+    assert "the last checkpoint" in one_error_line(tmp_path, 1 - victim)
+    assert any("KeyError: 'a bug'" in line for line in processes.said(tmp_path, victim))
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_one_that_never_comes_is_not_waited_for_ever(tmp_path, missing):
+    commands = processes.trained(tmp_path / "run", 2, [*WORDS, *SHORT])
+    with processes.started([commands[1 - missing]], tmp_path) as running:
+        code = processes.ended(running, PATIENCE + 25)[0]
+    assert code != 0
+    one_error_line(tmp_path, 0)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("full", [0, 1])
+def test_a_full_disk_ends_all(tmp_path, full):
+    """Files of one process may not grow beyond a few bytes, which is how a full disk looks to a writer."""
+    commands = processes.trained(tmp_path / "run", 2, [*WORDS, *LONG])
+    script = "import resource, sys, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    script += "resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))\n"
+    script += "from dbwjax import train; sys.exit(train.main(sys.argv[1:]))"
+    commands[full][1:3] = ["-c", script]
+    with processes.started(commands, tmp_path) as running:
+        codes = processes.ended(running, 60)
+    assert codes[full] == 2
+    assert codes[1 - full] in (4, -signal.SIGABRT)
+    assert "cannot be written" in one_error_line(tmp_path, full)
+    one_error_line(tmp_path, 1 - full)
+
+
+def test_two_coordinators_on_one_port(tmp_path):
+    port = processes.free_port()
+    first = processes.trained(tmp_path / "a", 2, [*WORDS, *SHORT], port)[0]
+    second = processes.trained(tmp_path / "b", 2, [*WORDS, *SHORT], port)[0]
+    with processes.started([first], tmp_path / "1") as waiting:
+        time.sleep(4)
+        with processes.started([second], tmp_path / "2") as running:
+            assert processes.ended(running, 30) == [2]
+        assert waiting[0].poll() is None
+    assert f"port {port} of this machine is in use" in one_error_line(tmp_path / "2", 0)
+
+
+def test_versions_and_commands_that_differ(tmp_path):
+    for number, (change, said) in enumerate(
+        [
+            ("import jax; jax.__version__ = '0.1'", "process 1 has jax=0.1 and process 0 has"),
+            ("sys.argv += ['--workers', '12']", "process 1 has workers=12 and process 0 has 10"),
+        ]
+    ):
+        commands = processes.trained(tmp_path / "run", 2, [*WORDS, *SHORT])
+        script = f"import sys; {change}\nfrom dbwjax import train; sys.exit(train.main(sys.argv[1:]))"
+        commands[1][1:3] = ["-c", script]
+        where = tmp_path / str(number)
+        with processes.started(commands, where) as running:
+            assert processes.ended(running, 60) == [2, 2]
+        assert said in one_error_line(where, 0)
+        assert said in one_error_line(where, 1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_saved_by_four_processes_resumed_by_one_two_or_eight_devices(alone, tmp_path):
+    commands = processes.trained(tmp_path / "run", 4, [*WORDS, *SHORT])
+    with processes.started(commands, tmp_path) as running:
+        until_checkpoint(tmp_path / "run", running)
+        running[2].kill()
+        processes.ended(running, 30)
+    for number, (count, devices) in enumerate([(1, 1), (2, 1), (1, 8)]):
+        copy = tmp_path / str(number) / "run"
+        copy.parent.mkdir()
+        subprocess.run(["cp", "-r", tmp_path / "run", copy], check=True)
+        run(copy, count, copy.parent, JAX_NUM_CPU_DEVICES=str(devices))
+        same(copy, alone)
+
+
+def test_killed_twenty_times_at_random_instants(alone, tmp_path):
+    """Each time one of two processes dies somewhere between its start and its end; the last start completes the run."""
+    chance = random.Random(0)
+    begun = time.monotonic()
+    with processes.started(processes.trained(tmp_path / "first", 2, [*WORDS, *SHORT]), tmp_path / "first") as running:
+        assert processes.ended(running, 60) == [0, 0]
+    whole = time.monotonic() - begun
+    for number in range(20):
+        where = tmp_path / str(number)
+        with processes.started(processes.trained(tmp_path / "run", 2, [*WORDS, *SHORT]), where) as running:
+            time.sleep(chance.uniform(0.2, 1) * whole)
+            running[number % 2].send_signal(signal.SIGKILL)
+            codes = processes.ended(running, PATIENCE + 25)
+        assert codes[number % 2] in (-signal.SIGKILL, 0)
+        assert codes[1 - number % 2] in (4, -signal.SIGABRT, 0)
+    run(tmp_path / "run", 2, tmp_path)
+    same(tmp_path / "run", alone)

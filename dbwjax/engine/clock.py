@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from dbwjax.engine.randomness import Stream, stream
 from dbwjax.types import ClockState, DelayModel, Graph, Key, Plan, Policy
@@ -30,10 +30,15 @@ def init(policy: Policy, graph: Graph, delays: DelayModel, key: Key) -> ClockSta
     Raises:
       ValueError: settings of the policy that this graph does not allow.
     """
+    return start(policy.init(graph), graph, delays, key)
+
+
+def start(policy_state: PyTree, graph: Graph, delays: DelayModel, key: Key) -> ClockState:
+    """The traceable half of `init`: everybody draws the delay of computation 0."""
     nodes = graph.neighbours.shape[0]
     started = jnp.zeros(nodes, jnp.int32)
     remaining = jnp.where(graph.computes, _draw(delays, key, jnp.arange(nodes), started), jnp.inf)
-    return ClockState(remaining, started, jnp.zeros((), jnp.int32), policy.init(graph))
+    return ClockState(remaining, started, jnp.zeros((), jnp.int32), policy_state)
 
 
 def tick(

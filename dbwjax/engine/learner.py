@@ -15,19 +15,24 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from dbwjax.engine.blocks import map_workers
 from dbwjax.engine.clock import restarted
 from dbwjax.engine.memory import once_in_memory
-from dbwjax.engine.mixing import along, apply_plan, mix, write_rows
+from dbwjax.engine.mixing import along, apply_plan, mix, wide, write_rows
 from dbwjax.engine.randomness import Stream, stream
 from dbwjax.types import Batches, Key, Learner, ModelState, Plan, Policy, StepInfo
 
 
-def from_optimizer(loss: Any, optimizer: Any) -> Learner:
+def from_optimizer(loss: Any, optimizer: Any, block: int | None = None) -> Learner:
     """The usual learner: one optax optimiser per worker on a loss function.
+
+    Of parameters narrower than 32 bits (bfloat16) the optimiser sees float32: its state and updates are float32, and
+    the sum of parameters and update is rounded once. Gradients are of the parameters' type.
 
     Args:
       loss: `(params, batch) -> ()`, one worker's mean loss over a batch.
       optimizer: any optax `GradientTransformation`; each worker has a state of its own.
+      block: workers whose gradients are computed at a time; `None`: all.
 
     Returns:
       A `Learner` that observes nothing.
@@ -37,7 +42,13 @@ def from_optimizer(loss: Any, optimizer: Any) -> Learner:
         value, gradient = jax.value_and_grad(loss)(params, batch)
         return gradient, value, None
 
-    return Learner(optimizer.init, gradient_fn, optimizer.update)
+    def init_fn(params: PyTree) -> PyTree:
+        return optimizer.init(jax.tree.map(wide, params))
+
+    def update_fn(gradient: PyTree, local: PyTree, params: PyTree) -> tuple[PyTree, PyTree]:
+        return optimizer.update(jax.tree.map(wide, gradient), local, jax.tree.map(wide, params))
+
+    return Learner(init_fn, gradient_fn, update_fn, block)
 
 
 def init(learner: Learner, policy: Policy, params: PyTree, nodes: int) -> ModelState:
@@ -106,9 +117,12 @@ def _compute(
     else:
         at = _rows(workers, state.origin)
     numbers = jnp.arange(state.started.shape[0]) if workers is None else workers
-    draw = jax.vmap(batches, in_axes=(None, 0, 0))
-    batch = draw(stream(key, Stream.BATCHES), numbers, _rows(workers, state.started))
-    gradients, loss, observed = jax.vmap(learner.gradient)(at, batch)
+    draws = stream(key, Stream.BATCHES)
+
+    def of_worker(at: PyTree, number: Array, started: Array) -> tuple[PyTree, Array, Any]:
+        return learner.gradient(at, batches(draws, number, started))
+
+    gradients, loss, observed = map_workers(of_worker, learner.block, at, numbers, _rows(workers, state.started))
     return gradients, at, StepInfo(jnp.where(plan.fresh, loss, 0), plan.fresh, observed)
 
 
@@ -122,7 +136,7 @@ def _adapt(
         updates, new = jax.vmap(learner.update)(gradients, old, at)
         # Selected, not multiplied: an update that does not count must not count even when it is not finite.
         updates = _where(fresh, updates, jax.tree.map(jnp.zeros_like, updates))
-        moved = updates if base is None else jax.tree.map(jnp.add, base, updates)
+        moved = updates if base is None else jax.tree.map(lambda x, u: (wide(x) + wide(u)).astype(x.dtype), base, updates)
         return moved, _where(fresh, new, old)
 
     if base is None:

@@ -89,9 +89,15 @@ def block_of(workers: int, bytes_per_worker: float, budget: int) -> int | None:
 
 
 def working_bytes(gradient: Callable[[PyTree, PyTree], Any], params: PyTree, batch: PyTree) -> int:
-    """What one worker's gradient makes on the way: the batch, and every intermediate result of the traced function,
-    which bounds what is alive at once."""
-    traced = jax.make_jaxpr(gradient)(params, batch)
-    made = [variable.aval for equation in traced.jaxpr.eqns for variable in equation.outvars]
-    made += [variable.aval for variable in traced.jaxpr.invars[len(jax.tree.leaves(params)) :]]
-    return sum(aval.size * aval.dtype.itemsize for aval in made if hasattr(aval, "size"))
+    """What one worker's gradient makes on the way, in bytes: the batch and every intermediate result of the traced
+    function, a bound of what is alive at once. The results themselves are not counted.
+
+    Args:
+      gradient: a learner's.
+      params: one worker's, or their shapes.
+      batch: one worker's, or its shapes.
+    """
+    traced = jax.make_jaxpr(gradient)(params, batch).jaxpr
+    made = [variable for equation in traced.eqns for variable in equation.outvars if variable not in traced.outvars]
+    made += traced.invars[len(jax.tree.leaves(params)) :]
+    return sum(variable.aval.size * variable.aval.dtype.itemsize for variable in made if hasattr(variable.aval, "size"))

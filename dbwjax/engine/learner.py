@@ -136,7 +136,9 @@ def _adapt(
         updates, new = jax.vmap(learner.update)(gradients, old, at)
         # Selected, not multiplied: an update that does not count must not count even when it is not finite.
         updates = _where(fresh, updates, jax.tree.map(jnp.zeros_like, updates))
-        moved = updates if base is None else jax.tree.map(lambda x, u: (wide(x) + wide(u)).astype(x.dtype), base, updates)
+        moved = (
+            updates if base is None else jax.tree.map(lambda x, u: (wide(x) + wide(u)).astype(x.dtype), base, updates)
+        )
         return moved, _where(fresh, new, old)
 
     if base is None:
@@ -144,6 +146,11 @@ def _adapt(
     # One, though no compiler can know it: no duration is that, and even NaN differs from it.
     one = (plan.duration != -jnp.inf).astype(jnp.int32)
     return once_in_memory(adapt, carry, (base, at, plan.fresh), one)
+
+
+def _added(params: Array, update: Array) -> Array:
+    """Their sum, rounded once to the type of the parameters."""
+    return (wide(params) + wide(update)).astype(params.dtype)
 
 
 def _rows(nodes: Array | None, tree: PyTree) -> PyTree:

@@ -8,6 +8,7 @@ in order.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import platform
 import signal
@@ -25,6 +26,7 @@ from dbwjax.engine.simulate import World
 from dbwjax.experiments import records
 from dbwjax.experiments.checkpoint import Checkpoints
 from dbwjax.experiments.config import RunOptions, TrainConfig, build_optimizer, differences, from_json, to_json
+from dbwjax.experiments.memory_check import gradient_block, in_dtype, require_workers
 from dbwjax.experiments.tables import format_table
 from dbwjax.experiments.tensorboard import check_tensorboard, write_tensorboard
 from dbwjax.experiments.training import Diverged, History, Stalled, Training, chunk_of, initial_params, make_world
@@ -61,6 +63,8 @@ def build(config: TrainConfig) -> Setting:
     """
     policies = {spec: build_policy(spec) for spec in config.policies}
     optimizer = build_optimizer(config.optimizer, config.learning_rate)
+    if config.workers > _SURELY_FIT:
+        _check_memory(config, optimizer)
     graph = graphs.build_graph(config.graph, config.workers, config.seed)
     delays = laws.delays(config.delays, config.workers, config.seed)
     for spec, policy in policies.items():
@@ -68,21 +72,49 @@ def build(config: TrainConfig) -> Setting:
             policy.init(graph)
         except ValueError as error:
             raise ValueError(f"policy '{spec}': {error}") from error
-    task = build_task(
+    task = _task(config, config.workers)
+    one = _shapes(task, config)
+    message = float(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(one)))
+    graph = graphs.with_links(graph, latency=config.latency, bandwidth=config.bandwidth, message_bytes=message)
+    world = make_world(task, graph, delays, config.seed)
+    learner = from_optimizer(task.loss, optimizer)
+    batch = jax.eval_shape(task.batches, jax.random.key(0), 0, 0)
+    learner = learner._replace(block=gradient_block(config.workers, learner.gradient, one, batch))
+    return Setting(world, learner, policies, in_dtype(initial_params(task, world), config.dtype), task)
+
+
+_SURELY_FIT = 256
+"""Workers; of more the memory is estimated before anything is built for them."""
+
+
+def _task(config: TrainConfig, workers: int) -> Task:
+    return build_task(
         config.dataset,
         model=config.model,
-        workers=config.workers,
+        workers=workers,
         partition=config.partition,
         batch_size=config.batch_size,
         seed=config.seed,
         pca=config.pca,
         data_dir=config.data_dir,
     )
-    shapes = jax.tree.leaves(jax.eval_shape(task.init, jax.random.key(0)))
-    message = float(sum(leaf.size * leaf.dtype.itemsize for leaf in shapes))
-    graph = graphs.with_links(graph, latency=config.latency, bandwidth=config.bandwidth, message_bytes=message)
-    world = make_world(task, graph, delays, config.seed)
-    return Setting(world, from_optimizer(task.loss, optimizer), policies, initial_params(task, world), task)
+
+
+def _shapes(task: Task, config: TrainConfig) -> Any:
+    """One worker's parameters as shapes."""
+    return jax.eval_shape(lambda key: in_dtype(task.init(key), config.dtype), jax.random.key(0))
+
+
+def _check_memory(config: TrainConfig, optimizer: Any) -> None:
+    """Estimates a run's memory from the task of one worker.
+
+    Raises:
+      ValueError: more workers than fit.
+    """
+    task = _task(dataclasses.replace(config, partition="iid"), 1)
+    data = float(sum(leaf.nbytes for leaf in jax.tree.leaves((task.batches, task.evaluate))))
+    learner = from_optimizer(task.loss, optimizer)
+    require_workers(config.workers, _shapes(task, config), learner, config.graph, config.steps, data)
 
 
 def run_experiment(config: TrainConfig, options: RunOptions) -> int:
@@ -288,7 +320,7 @@ def _leave(path: Path, config: TrainConfig, options: RunOptions, setting: Settin
     records.write_json(path / "summary.json", summary)
     graph = setting.world.graph
     links, _ = facts.spanning_links(graph)
-    picture = GraphPicture(graphs.adjacency(graph), [(int(i), int(j)) for i, j in links])
+    picture = GraphPicture(np.asarray(graph.neighbours), [(int(i), int(j)) for i, j in links])
     figures = write_figures(path, rows, timelines, picture, config.target_accuracy if has_accuracy else None)
     if options.tensorboard:
         write_tensorboard(path / "tensorboard", rows)

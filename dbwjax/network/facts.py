@@ -93,7 +93,7 @@ def spectral_gap(mixing: Any) -> float:
     difference = abs(listed - listed.T)
     if difference.nnz and difference.max() > 1e-6:
         return float(1 - np.sort(np.abs(np.linalg.eigvals(listed.toarray())))[-2])
-    return float(1 - np.sort(_largest(listed))[-2])
+    return float(1 - _largest(listed)[-2])
 
 
 def _largest(matrix: Any) -> np.ndarray:
@@ -102,7 +102,9 @@ def _largest(matrix: Any) -> np.ndarray:
 
     start = np.random.default_rng(0).normal(size=matrix.shape[0])
     try:
-        return np.abs(eigsh(matrix, k=2, which="LM", v0=start, ncv=40, maxiter=200, tol=1e-9, return_eigenvectors=False))
+        return np.abs(
+            eigsh(matrix, k=2, which="LM", v0=start, ncv=40, maxiter=200, tol=1e-9, return_eigenvectors=False)
+        )
     except ArpackNoConvergence:
         return np.sort(np.abs(np.linalg.eigvalsh(matrix.toarray())))[-2:]
 

@@ -129,6 +129,13 @@ def gradient_block(
     return block_of(workers, working_bytes(gradient, params, batch), budget)
 
 
+def gradient_slices(size: int, gradient: Callable[[PyTree, PyTree], Any], params: PyTree, batch: PyTree) -> int:
+    """Into how many slices one worker's batch of `size` samples is cut (`in_slices`), so that what it makes on the way
+    takes an eighth of the free memory at most; 1 for all but very large models."""
+    wanted = working_bytes(gradient, params, batch) / max(available_bytes() // 8, 1)
+    return min((slices for slices in range(1, size + 1) if size % slices == 0 and slices >= wanted), default=size)
+
+
 def in_dtype(params: PyTree, dtype: str) -> PyTree:
     """Parameters with their floats in `dtype`."""
     return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, params)

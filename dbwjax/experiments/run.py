@@ -21,12 +21,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from dbwjax.engine.blocks import in_slices
 from dbwjax.engine.learner import from_optimizer
 from dbwjax.engine.simulate import World
 from dbwjax.experiments import records
 from dbwjax.experiments.checkpoint import Checkpoints
 from dbwjax.experiments.config import RunOptions, TrainConfig, build_optimizer, differences, from_json, to_json
-from dbwjax.experiments.memory_check import gradient_block, in_dtype, require_workers
+from dbwjax.experiments.memory_check import gradient_block, gradient_slices, in_dtype, require_workers
 from dbwjax.experiments.tables import format_table
 from dbwjax.experiments.tensorboard import check_tensorboard, write_tensorboard
 from dbwjax.experiments.training import Diverged, History, Stalled, Training, chunk_of, initial_params, make_world
@@ -79,6 +80,9 @@ def build(config: TrainConfig) -> Setting:
     world = make_world(task, graph, delays, config.seed)
     learner = from_optimizer(task.loss, optimizer)
     batch = jax.eval_shape(task.batches, jax.random.key(0), 0, 0)
+    slices = gradient_slices(config.batch_size, learner.gradient, one, batch)
+    if slices > 1:
+        learner = from_optimizer(in_slices(task.loss, slices), optimizer)
     learner = learner._replace(block=gradient_block(config.workers, learner.gradient, one, batch))
     return Setting(world, learner, policies, in_dtype(initial_params(task, world), config.dtype), task)
 

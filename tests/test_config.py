@@ -170,6 +170,7 @@ def test_every_field_has_its_word_and_every_word_its_field():
             "dataset": "mnist",
             "data_dir": "d",
             "model": "cnn",
+            "dtype": "bfloat16",
             "graph": "ring",
             "delays": "pareto",
         },

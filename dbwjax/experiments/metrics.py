@@ -73,5 +73,7 @@ def measure(
     share = workers / workers.sum()
     # Under push-sum the weights are divided, not the parameters: that would be another stack.
     mean = mean_model(share if state.mass is None else jnp.where(workers, share / state.mass, 0), state.params)
-    distance = consensus_distance(share, readable(state.params, state.mass), mean)
+    # Apart, or a stack of bfloat16 is widened once for both and written down.
+    params, mean = jax.lax.optimization_barrier((state.params, mean))
+    distance = consensus_distance(share, readable(params, state.mass), mean)
     return {**evaluate(mean), "consensus_distance": distance}

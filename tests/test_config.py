@@ -28,6 +28,7 @@ WORDS_OF_THE_ISSUE = [
     *("--out", "--overwrite", "--list", "--print-config"),
 ]
 OUR_WORDS = [
+    "--dtype",
     "--latency",
     "--bandwidth",
     "--tensorboard",

@@ -107,12 +107,14 @@ class Learner(NamedTuple):
     `init(params) -> local` builds the worker's own state (the optimiser's). `gradient(params, batch) -> (gradient,
     loss, observed)`: the loss () and any further pytree that a policy may want to read as feedback (`None`: nothing).
     `update(gradient, local, params) -> (update, local)` gives what to add to the parameters (for SGD, `-lr *
-    gradient`).
+    gradient`). `block` is how many workers' batches are drawn and gradients computed at a time (`None`: all); results
+    do not depend on it, beyond rounding.
     """
 
     init: Callable[[PyTree], PyTree]
     gradient: Callable[[PyTree, PyTree], tuple[PyTree, Array, Any]]
     update: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
+    block: int | None = None
 
 
 class ClockState(NamedTuple):

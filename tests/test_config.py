@@ -29,6 +29,12 @@ WORDS_OF_THE_ISSUE = [
 ]
 OUR_WORDS = [
     "--devices",
+    "--distributed",
+    "--coordinator",
+    "--processes",
+    "--process-id",
+    "--patience",
+    "--dtype",
     "--latency",
     "--bandwidth",
     "--tensorboard",
@@ -171,16 +177,25 @@ def test_every_field_has_its_word_and_every_word_its_field():
             "dataset": "mnist",
             "data_dir": "d",
             "model": "cnn",
+            "dtype": "bfloat16",
             "graph": "ring",
             "delays": "pareto",
         },
         **{"partition": "shards", "optimizer": "adam", "out": "o", "compile_cache": "c"},
         **{"workers": 3, "pca": 4, "steps": 50, "batch_size": 6, "eval_every": 7, "seed": 8, "checkpoint_every": 9},
         **{"learning_rate": 0.25, "target_accuracy": 0.5, "latency": 0.75, "bandwidth": 1.5, "devices": 2},
+        **{"coordinator": "h:1", "processes": 2, "process_id": 1, "patience": 5},
     }
     line = [text for name, value in typed.items() for text in (f"--{name.replace('_', '-')}", str(value))]
-    config, options, _ = words.parse([*line, "--overwrite", "--tensorboard", "--no-progress"])
-    typed |= {"preset": "quickstart", "policies": ("full",), "overwrite": True, "tensorboard": True, "progress": False}
+    config, options, _ = words.parse([*line, "--overwrite", "--tensorboard", "--no-progress", "--distributed"])
+    typed |= {
+        "distributed": True,
+        "preset": "quickstart",
+        "policies": ("full",),
+        "overwrite": True,
+        "tensorboard": True,
+        "progress": False,
+    }
     assert dataclasses.asdict(config) | dataclasses.asdict(options) == typed
 
 

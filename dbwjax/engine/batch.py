@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from dbwjax.engine import clock, simulate
 from dbwjax.engine import learner as learning
@@ -43,7 +43,7 @@ def stack(trees: Sequence[PyTree]) -> Batch:
     Raises:
       ValueError: trees of different structures or shapes.
     """
-    kinds = [jax.tree.structure(tree) for tree in trees]
+    kinds: list[Any] = [jax.tree.structure(tree) for tree in trees]
     shapes = [[np.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in trees]
     if any(kind != kinds[0] for kind in kinds) or any(shape != shapes[0] for shape in shapes):
         raise ValueError("simulations of different shapes cannot be one batch; run them one after another")

@@ -15,20 +15,25 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from dbwjax.engine.blocks import map_workers
 from dbwjax.engine.clock import restarted
 from dbwjax.engine.memory import once_in_memory
-from dbwjax.engine.mixing import along, mix, write_rows
+from dbwjax.engine.mixing import along, mix, wide, write_rows
 from dbwjax.engine.placement import WHOLE, Placement
 from dbwjax.engine.randomness import Stream, stream
 from dbwjax.types import Batches, Key, Learner, ModelState, Plan, Policy, StepInfo
 
 
-def from_optimizer(loss: Any, optimizer: Any) -> Learner:
+def from_optimizer(loss: Any, optimizer: Any, block: int | None = None) -> Learner:
     """The usual learner: one optax optimiser per worker on a loss function.
+
+    Of parameters narrower than 32 bits (bfloat16) the optimiser sees float32: its state and updates are float32, and
+    the sum of parameters and update is rounded once. Gradients are of the parameters' type.
 
     Args:
       loss: `(params, batch) -> ()`, one worker's mean loss over a batch.
       optimizer: any optax `GradientTransformation`; each worker has a state of its own.
+      block: workers whose gradients are computed at a time; `None`: all.
 
     Returns:
       A `Learner` that observes nothing.
@@ -38,7 +43,13 @@ def from_optimizer(loss: Any, optimizer: Any) -> Learner:
         value, gradient = jax.value_and_grad(loss)(params, batch)
         return gradient, value, None
 
-    return Learner(optimizer.init, gradient_fn, optimizer.update)
+    def init_fn(params: PyTree) -> PyTree:
+        return optimizer.init(jax.tree.map(wide, params))
+
+    def update_fn(gradient: PyTree, local: PyTree, params: PyTree) -> tuple[PyTree, PyTree]:
+        return optimizer.update(jax.tree.map(wide, gradient), local, jax.tree.map(wide, params))
+
+    return Learner(init_fn, gradient_fn, update_fn, block)
 
 
 def init(learner: Learner, policy: Policy, params: PyTree, nodes: int) -> ModelState:
@@ -112,9 +123,13 @@ def _compute(
     else:
         at = readable(place.take(state.params, workers), place.of_nodes(state.mass, workers))
     numbers = place.numbers(state.started.shape[0]) if workers is None else workers
-    draw = jax.vmap(batches, in_axes=(None, 0, 0))
-    batch = draw(stream(key, Stream.BATCHES), numbers, place.of_nodes(state.started, workers))
-    gradients, loss, observed = jax.vmap(learner.gradient)(at, batch)
+    draws = stream(key, Stream.BATCHES)
+
+    def of_worker(at: PyTree, number: Array, started: Array) -> tuple[PyTree, Array, Any]:
+        return learner.gradient(at, batches(draws, number, started))
+
+    started = place.of_nodes(state.started, workers)
+    gradients, loss, observed = map_workers(of_worker, learner.block, at, numbers, started)
     if workers is None:
         loss, observed = place.everyone((loss, observed))
     return gradients, at, StepInfo(jnp.where(plan.fresh, loss, 0), plan.fresh, observed)
@@ -130,7 +145,9 @@ def _adapt(
         updates, new = jax.vmap(learner.update)(gradients, old, at)
         # Selected, not multiplied: an update that does not count must not count even when it is not finite.
         updates = _where(fresh, updates, jax.tree.map(jnp.zeros_like, updates))
-        moved = updates if base is None else jax.tree.map(jnp.add, base, updates)
+        moved = (
+            updates if base is None else jax.tree.map(lambda x, u: (wide(x) + wide(u)).astype(x.dtype), base, updates)
+        )
         return moved, _where(fresh, new, old)
 
     if base is None:
@@ -138,6 +155,11 @@ def _adapt(
     # One, though no compiler can know it: no duration is that, and even NaN differs from it.
     one = (plan.duration != -jnp.inf).astype(jnp.int32)
     return once_in_memory(adapt, carry, (base, at, fresh), one)
+
+
+def _added(params: Array, update: Array) -> Array:
+    """Their sum, rounded once to the type of the parameters."""
+    return (wide(params) + wide(update)).astype(params.dtype)
 
 
 def _start(plan: Plan, origin: PyTree, params: PyTree, mass: Array | None, place: Placement) -> PyTree:

@@ -29,11 +29,9 @@ def mix(weights: Array, sources: Array | None, tree: PyTree) -> PyTree:
       tree: leaves `[N, ...]`.
 
     Returns:
-      Leaves `[R, ...]`.
+      Leaves `[R, ...]`. Of leaves narrower than 32 bits the sums are float32 and rounded once.
     """
-    if sources is None:
-        return jax.tree.map(lambda leaf: _dense(weights.astype(leaf.dtype), leaf), tree)
-    return jax.tree.map(lambda leaf: _slots(weights.astype(leaf.dtype), sources, leaf), tree)
+    return jax.tree.map(lambda leaf: _mixed(weights, sources, leaf).astype(leaf.dtype), tree)
 
 
 def apply_plan(plan: Plan, params: PyTree, updates: PyTree) -> PyTree:
@@ -51,8 +49,10 @@ def apply_plan(plan: Plan, params: PyTree, updates: PyTree) -> PyTree:
     if plan.push is None:
         written = mix(plan.mix, plan.sources, updates)
     else:
-        pushed = _push(plan.push, updates)
-        written = jax.tree.map(jnp.add, mix(plan.mix, plan.sources, params), pushed)
+        push = plan.push
+        written = jax.tree.map(
+            lambda x, u: (_mixed(plan.mix, plan.sources, x) + _pushed(push, u)).astype(x.dtype), params, updates
+        )
     return write_rows(plan.rows, params, written)
 
 
@@ -68,15 +68,32 @@ def along(vector: Array, leaf: Array) -> Array:
     return vector.reshape(vector.shape + (1,) * (leaf.ndim - 1))
 
 
-def _push(push: Array, updates: PyTree) -> PyTree:
-    if push.ndim == 1:
-        return jax.tree.map(lambda leaf: along(push.astype(leaf.dtype), leaf) * leaf, updates)
-    return jax.tree.map(lambda leaf: _dense(push.astype(leaf.dtype), leaf), updates)
+def wide(leaf: Array) -> Array:
+    """A float narrower than 32 bits (bfloat16, float16) as float32; everything else as it is."""
+    if jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.dtype.itemsize < 4:
+        return leaf.astype(jnp.float32)
+    return leaf
+
+
+def sums(leaf: Array) -> jnp.dtype:
+    """The type in which rows of a leaf are weighed and added."""
+    return jax.eval_shape(wide, leaf).dtype
+
+
+def _mixed(weights: Array, sources: Array | None, leaf: Array) -> Array:
+    """`mix` of one leaf, not rounded to its type."""
+    weights = weights.astype(sums(leaf))
+    return _dense(weights, leaf) if sources is None else _slots(weights, sources, leaf)
+
+
+def _pushed(push: Array, leaf: Array) -> Array:
+    push = push.astype(sums(leaf))
+    return along(push, leaf) * wide(leaf) if push.ndim == 1 else _dense(push, leaf)
 
 
 def _dense(weights: Array, leaf: Array) -> Array:
     # Accelerators round the inputs of a float32 product by default, which would round every parameter at every step.
-    flat = jnp.matmul(weights, leaf.reshape(leaf.shape[0], -1), precision=jax.lax.Precision.HIGHEST)
+    flat = jnp.matmul(weights, wide(leaf).reshape(leaf.shape[0], -1), precision=jax.lax.Precision.HIGHEST)
     return flat.reshape(weights.shape[:1] + leaf.shape[1:])
 
 
@@ -89,7 +106,7 @@ def add_slots(weights: Float[Array, "R D"], rows: Callable[[int | Array], Array]
 
     def term(slot: int | Array) -> Array:
         read = rows(slot)
-        return along(weights[:, slot], read) * read
+        return along(weights[:, slot], read) * wide(read)
 
     slots = weights.shape[1]
     if slots > UNROLLED_SLOTS:

@@ -138,7 +138,7 @@ class Part:
             far = there.at[jnp.maximum(place - height, 0)].get(mode="promise_in_bounds")
             return jnp.where(mixing.along(place < height, near), near, far)
 
-        return mixing.add_slots(weights.astype(here.dtype), rows)
+        return mixing.add_slots(weights.astype(mixing.sums(here)), rows).astype(here.dtype)
 
     def _received(self, leaves: Sequence[Array]) -> list[Array | None]:
         """For each leaf the rows that other devices send, round after round; leaves of one type travel together."""

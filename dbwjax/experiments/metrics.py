@@ -9,31 +9,46 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
 from dbwjax.engine.learner import readable
+from dbwjax.engine.mixing import along, wide
 from dbwjax.types import Graph, ModelState
 
 
-def mean_model(share: Array, params: PyTree) -> PyTree:
-    """The average of parameters weighed by `share [L]`, which adds up to 1: leaves `[L, ...]` to `[...]`."""
+def mean_model(share: Float[Array, " N"], params: PyTree) -> PyTree:
+    """The weighted sum of the nodes' parameters: leaves `[N, ...]` to `[...]`, at least float32.
+
+    Args:
+      share: each row's weight; 1 / workers for the workers, 0 for rows that do not count (a server, padding).
+      params: the stack, in any order of rows.
+    """
 
     def average(leaf: Array) -> Array:
+        if leaf.dtype.itemsize < 4:
+            # A matrix product would first write the whole stack down as float32.
+            return (along(share.astype(jnp.float32), leaf) * wide(leaf)).sum(axis=0)
         flat = leaf.reshape(leaf.shape[0], -1)
         return jnp.matmul(share.astype(leaf.dtype), flat, precision="highest").reshape(leaf.shape[1:])
 
     return jax.tree.map(average, params)
 
 
-def consensus_distance(share: Array, params: PyTree, mean: PyTree) -> Float[Array, ""]:
-    """Root mean square, weighed by `share [L]`, of the distance to the mean model, `sqrt(1/N sum_i |x_i - x|^2)`.
+def consensus_distance(share: Float[Array, " N"], params: PyTree, mean: PyTree) -> Float[Array, ""]:
+    """Root mean square over workers of the Euclidean distance to the mean model, `sqrt(1/N sum_i |x_i - x|^2)`.
 
     Source: Kong et al. 2021, "Consensus Control for Decentralized Deep Learning", arXiv 2102.04828, equation (3).
+
+    Args:
+      share: as for `mean_model`; only which rows have any is read.
+      params: the stack.
+      mean: the mean model.
     """
 
     def squared(leaf: Array, centre: Array) -> Array:
-        gap = (leaf - centre[None]) ** 2
+        gap = (wide(leaf) - centre[None]) ** 2
         return gap.reshape(gap.shape[0], -1).sum(axis=1)
 
     distances = sum(jax.tree.leaves(jax.tree.map(squared, params, mean)))
-    return jnp.sqrt((jnp.where(share > 0, distances, 0) * share).sum())
+    workers = share > 0
+    return jnp.sqrt(jnp.where(workers, distances, 0).sum() / workers.sum())
 
 
 @jax.jit
@@ -41,21 +56,24 @@ def measure(
     graph: Graph,
     evaluate: Callable[[PyTree], dict[str, Array]],
     state: ModelState,
-    counts: Bool[Array, " L"] | None = None,
+    counts: Bool[Array, " rows"] | None = None,
 ) -> dict[str, Array]:
-    """The mean model's test figures, and the consensus distance of the workers.
+    """The mean model's test figures, and the consensus distance of the workers, without a second copy of the stack.
 
     Args:
       graph: says who computes.
       evaluate: a task's `evaluate`, a callable pytree.
       state: the stacked models.
-      counts: which rows of the stack are workers that compute; by default the rows are the graph's nodes.
+      counts: which rows of the stack are workers, where its rows are not the graph's nodes in their order.
 
     Returns:
       What `evaluate` returns, and `consensus_distance`; scalars.
     """
-    params = readable(state.params, state.mass)
     workers = graph.computes if counts is None else counts
     share = workers / workers.sum()
-    mean = mean_model(share, params)
-    return {**evaluate(mean), "consensus_distance": consensus_distance(share, params, mean)}
+    # Under push-sum the weights are divided, not the parameters: that would be another stack.
+    mean = mean_model(share if state.mass is None else jnp.where(workers, share / state.mass, 0), state.params)
+    # Apart, or a stack of bfloat16 is widened once for both and written down.
+    params, mean = jax.lax.optimization_barrier((state.params, mean))
+    distance = consensus_distance(share, readable(params, state.mass), mean)
+    return {**evaluate(mean), "consensus_distance": distance}

@@ -124,6 +124,7 @@ def _parser() -> _Parser:
     add("--batch-size", type=_whole, metavar="B", help="samples of one worker's computation")
     add("--learning-rate", type=_number, metavar="X", help="the same all the time, for every worker")
     add("--optimizer", metavar="SPEC", help="what each worker does with its gradients")
+    add("--dtype", metavar="TYPE", help="in which parameters are kept: float32, or bfloat16 (sums are float32)")
     add = parser.add_argument_group("the run folder").add_argument
     add("--out", metavar="DIR", help="default: runs/PRESET; the same command resumes what it finds there")
     add("--overwrite", action="store_true", default=None, help="start anew in an existing run folder")

@@ -27,7 +27,7 @@ from dbwjax.experiments.setting import Setting, build, place
 from dbwjax.experiments.tables import format_table
 from dbwjax.experiments.tensorboard import check_tensorboard, write_tensorboard
 from dbwjax.experiments.training import Diverged, History, Stalled, Training, chunk_of
-from dbwjax.network import facts, graphs
+from dbwjax.network import facts
 
 
 class Interrupted(RuntimeError):
@@ -273,7 +273,7 @@ def _leave(path: Path, config: TrainConfig, options: RunOptions, setting: Settin
     records.write_json(path / "summary.json", summary)
     graph = setting.world.graph
     links, _ = facts.spanning_links(graph)
-    picture = GraphPicture(graphs.adjacency(graph), [(int(i), int(j)) for i, j in links])
+    picture = GraphPicture(np.asarray(graph.neighbours), [(int(i), int(j)) for i, j in links])
     figures = write_figures(path, rows, timelines, picture, config.target_accuracy if has_accuracy else None)
     if options.tensorboard:
         write_tensorboard(path / "tensorboard", rows)

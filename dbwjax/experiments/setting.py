@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 
+from dbwjax.engine.blocks import in_slices
 from dbwjax.engine.layout import Exchange
 from dbwjax.engine.learner import from_optimizer
 from dbwjax.engine.parallel import Devices
 from dbwjax.engine.simulate import World
 from dbwjax.experiments import hosts
 from dbwjax.experiments.config import TrainConfig, build_optimizer
+from dbwjax.experiments.memory_check import gradient_block, gradient_slices, in_dtype, require_workers
 from dbwjax.experiments.training import initial_params, make_world
 from dbwjax.network import delays as laws
 from dbwjax.network import graphs
@@ -41,6 +44,8 @@ def build(config: TrainConfig) -> Setting:
     """
     policies = {spec: build_policy(spec) for spec in config.policies}
     optimizer = build_optimizer(config.optimizer, config.learning_rate)
+    if config.workers > _SURELY_FIT:
+        _check_memory(config, optimizer)
     graph = graphs.build_graph(config.graph, config.workers, config.seed)
     delays = laws.delays(config.delays, config.workers, config.seed)
     for spec, policy in policies.items():
@@ -48,21 +53,52 @@ def build(config: TrainConfig) -> Setting:
             policy.init(graph)
         except ValueError as error:
             raise ValueError(f"policy '{spec}': {error}") from error
-    task = build_task(
+    task = _task(config, config.workers)
+    one = _shapes(task, config)
+    message = float(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(one)))
+    graph = graphs.with_links(graph, latency=config.latency, bandwidth=config.bandwidth, message_bytes=message)
+    world = make_world(task, graph, delays, config.seed)
+    learner = from_optimizer(task.loss, optimizer)
+    batch = jax.eval_shape(task.batches, jax.random.key(0), 0, 0)
+    slices = gradient_slices(config.batch_size, learner.gradient, one, batch)
+    if slices > 1:
+        learner = from_optimizer(in_slices(task.loss, slices), optimizer)
+    learner = learner._replace(block=gradient_block(config.workers, learner.gradient, one, batch))
+    return Setting(world, learner, policies, in_dtype(initial_params(task, world), config.dtype), task)
+
+
+_SURELY_FIT = 256
+"""Workers; of more the memory is estimated before anything is built for them."""
+
+
+def _task(config: TrainConfig, workers: int) -> Task:
+    return build_task(
         config.dataset,
         model=config.model,
-        workers=config.workers,
+        workers=workers,
         partition=config.partition,
         batch_size=config.batch_size,
         seed=config.seed,
         pca=config.pca,
         data_dir=config.data_dir,
     )
-    shapes = jax.tree.leaves(jax.eval_shape(task.init, jax.random.key(0)))
-    message = float(sum(leaf.size * leaf.dtype.itemsize for leaf in shapes))
-    graph = graphs.with_links(graph, latency=config.latency, bandwidth=config.bandwidth, message_bytes=message)
-    world = make_world(task, graph, delays, config.seed)
-    return Setting(world, from_optimizer(task.loss, optimizer), policies, initial_params(task, world), task)
+
+
+def _shapes(task: Task, config: TrainConfig) -> Any:
+    """One worker's parameters as shapes."""
+    return jax.eval_shape(lambda key: in_dtype(task.init(key), config.dtype), jax.random.key(0))
+
+
+def _check_memory(config: TrainConfig, optimizer: Any) -> None:
+    """Estimates a run's memory from the task of one worker.
+
+    Raises:
+      ValueError: more workers than fit.
+    """
+    task = _task(dataclasses.replace(config, partition="iid"), 1)
+    data = float(sum(leaf.nbytes for leaf in jax.tree.leaves((task.batches, task.evaluate))))
+    learner = from_optimizer(task.loss, optimizer)
+    require_workers(config.workers, _shapes(task, config), learner, config.graph, config.steps, data)
 
 
 def place(setting: Setting, count: int | None) -> Setting:

@@ -1,0 +1,141 @@
+"""Whether something fits the memory, asked before any of it is allocated."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from dbwjax.engine.blocks import block_of, working_bytes
+from dbwjax.types import Learner
+
+COPIES = 2.6
+"""Parameters and optimiser states are held so many times in a step: read, written, and what lies between."""
+
+CACHED = 32 << 20
+"""Bytes of batches and activations held at a time on a CPU. lrm on MNIST with N = 4,096 and two cores: 66 us a
+worker-step in blocks of 16 to 128 workers, 77 in blocks of 256, 168 all at once."""
+
+
+def available_bytes() -> int:
+    """What can still be allocated where arrays live: of the machine's memory on a CPU, of the first device otherwise.
+
+    An accelerator that does not tell its memory is asked for nothing: the machine's memory is the answer then.
+    """
+    stats = jax.local_devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
+    if stats and "bytes_limit" in stats:
+        return int(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
+    return _host_bytes()
+
+
+def _host_bytes() -> int:
+    listed = Path("/proc/meminfo")
+    if listed.is_file():
+        for line in listed.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def require_memory(needed: float, what: str, remedy: str, available: int | None = None) -> None:
+    """Refuses what does not fit.
+
+    Args:
+      needed: bytes.
+      what: names the value that asks for them, as in `--workers 1000000000`.
+      remedy: what to do.
+      available: bytes; default `available_bytes()`.
+
+    Raises:
+      ValueError: more is needed than there is.
+    """
+    have = available_bytes() if available is None else available
+    if needed > have:
+        raise ValueError(f"{what} needs about {readable(needed)} of memory and {readable(have)} are free; {remedy}")
+
+
+def largest(needed: Callable[[int], float], available: float, most: int) -> int:
+    """The largest count, 0 to `most`, whose `needed` bytes fit; `needed` must not fall.
+
+    >>> largest(lambda workers: 1000 + 10 * workers, 1500, 10**9)
+    50
+    """
+    low, high = 0, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if needed(middle) <= available else (low, middle - 1)
+    return low
+
+
+def readable(size: float) -> str:
+    """Bytes in words.
+
+    >>> readable(1_500_000_000), readable(2.6e13)
+    ('1.5 GB', '26,000.0 GB')
+    """
+    return f"{size / 1e9:,.1f} GB"
+
+
+def require_workers(workers: int, params: PyTree, learner: Learner, graph: str, steps: int, fixed: float) -> None:
+    """Refuses more workers than fit, with the largest number that does.
+
+    Counted are the parameters and optimiser states (`COPIES` times in a step and once more in a checkpoint), the graph
+    and the history of who was active; the host and a CPU's device share one memory, so they are added up.
+
+    Args:
+      workers: N.
+      params: one worker's parameters.
+      learner: its `init` says how large an optimiser's state is.
+      graph: the SPEC; of some kinds every pair of workers takes memory.
+      steps: of one policy.
+      fixed: bytes of the data set.
+
+    Raises:
+      ValueError: one line.
+    """
+    state = (params, jax.eval_shape(learner.init, params))
+    each = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    pairs = 32 if graph.partition(":")[0] in ("complete", "star", "erdos_renyi") else 0
+
+    def needed(count: int) -> float:
+        return fixed + count * ((COPIES + 1) * each + _LISTED + steps + pairs * count)
+
+    have = available_bytes()
+    fits = largest(needed, have, workers)
+    require_memory(needed(workers), f"--workers {workers}", f"use at most {fits} workers or a smaller --model", have)
+
+
+_LISTED = 2000  # bytes of a worker's place in the graph's lists, the partition and the clock, measured roughly
+
+
+def gradient_block(
+    workers: int, gradient: Callable[[PyTree, PyTree], Any], params: PyTree, batch: PyTree
+) -> int | None:
+    """How many workers compute their gradients at a time: as many as fit the cache of a CPU, or an eighth of an
+    accelerator's free memory. `None`: all.
+
+    Args:
+      workers: N.
+      gradient: a learner's.
+      params: one worker's parameters, or their shapes.
+      batch: one worker's batch, or its shapes.
+    """
+    budget = CACHED if jax.default_backend() == "cpu" else available_bytes() // 8
+    return block_of(workers, working_bytes(gradient, params, batch), budget)
+
+
+def gradient_slices(size: int, gradient: Callable[[PyTree, PyTree], Any], params: PyTree, batch: PyTree) -> int:
+    """Into how many slices one worker's batch of `size` samples is cut (`in_slices`), so that what it makes on the way
+    takes an eighth of the free memory at most; 1 for all but very large models."""
+    wanted = working_bytes(gradient, params, batch) / max(available_bytes() // 8, 1)
+    return min((slices for slices in range(1, size + 1) if size % slices == 0 and slices >= wanted), default=size)
+
+
+def in_dtype(params: PyTree, dtype: str) -> PyTree:
+    """Parameters with their floats in `dtype`."""
+    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, params)

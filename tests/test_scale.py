@@ -1,0 +1,305 @@
+"""Thousands of workers: what the host does stays quick, what the device does stays small, and neither changes a
+number."""
+
+from __future__ import annotations
+
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from dbwjax import train
+from dbwjax.engine import simulate
+from dbwjax.engine.blocks import block_of, in_slices, map_workers, working_bytes
+from dbwjax.engine.learner import from_optimizer
+from dbwjax.engine.mixing import apply_plan, mix
+from dbwjax.experiments import memory_check
+from dbwjax.experiments.config import TrainConfig
+from dbwjax.experiments.graph_picture import GraphPicture, _links, _reach
+from dbwjax.experiments.metrics import consensus_distance, mean_model, measure
+from dbwjax.experiments.plots import write_figures
+from dbwjax.experiments.run import build
+from dbwjax.experiments.training import Training, initial_params, make_world
+from dbwjax.network import delays, facts, graphs
+from dbwjax.network.weights import dense, metropolis
+from dbwjax.policies import build_policy
+from dbwjax.policies.gossip import matrix, mixing_form
+from dbwjax.tasks import build_task
+from dbwjax.types import ModelState, Plan
+
+MANY = 2048
+
+
+@pytest.fixture(scope="module")
+def large():
+    return graphs.build_graph("random_regular:degree=4", MANY, 0)
+
+
+def test_facts_of_a_large_graph_are_quick_and_right(large):
+    begin = time.perf_counter()
+    links, is_path = facts.spanning_links(large)
+    farthest = facts.eccentricity(large)
+    plain = facts.summary(large)
+    assert time.perf_counter() - begin < 10
+    assert is_path
+    assert len(np.unique(links)) == MANY == len(links) + 1
+    assert np.bincount(links.reshape(-1)).max() == 2
+    assert graphs.adjacency(large)[links[:, 0], links[:, 1]].all()
+    np.testing.assert_array_equal(links[1:, 0], links[:-1, 1])
+    near = facts.neighbour_lists(large)
+    for start in (0, 777, MANY - 1):
+        assert farthest[start] == facts._hops(near, start).max()
+    assert plain["diameter"] == farthest.max()
+
+
+def test_eccentricity_in_several_walks_and_in_pieces(monkeypatch):
+    graph = graphs.build_graph("erdos_renyi:p=0.1", 50, 3)
+    expected = facts.distances(graph).max(axis=1)
+    monkeypatch.setattr(facts, "_WALK", 13)
+    np.testing.assert_array_equal(facts.eccentricity(graph), expected)
+    with pytest.raises(ValueError, match="node 2 cannot be reached from node 0; connect"):
+        facts.eccentricity(graphs.from_links(4, [(0, 1), (2, 3)]))
+
+
+def test_a_search_without_hope_ends_with_a_tree():
+    """No path spans a graph of which three long arms hang: 600 nodes, found out within seconds."""
+    arms = [(0, 1), (0, 201), (0, 401), *[(i, i + 1) for i in range(1, 599) if i not in (200, 400)]]
+    loops = [(i, i + 2) for i in range(1, 598) if i not in (199, 200, 399, 400)]  # no node with a single neighbour
+    begin = time.perf_counter()
+    links, is_path = facts.spanning_links(graphs.from_links(600, arms + loops))
+    assert not is_path
+    assert len(np.unique(links)) == 600 == len(links) + 1
+    assert time.perf_counter() - begin < 20
+
+
+@pytest.mark.parametrize("spec", ["random_regular:degree=4", "erdos_renyi:p=0.02", "torus:rows=20"])
+def test_sparse_and_dense_spectra_agree(spec):
+    graph = graphs.build_graph(spec, 600, 1)
+    slots = metropolis().apply(None, graph, graph.links)
+    full = np.asarray(dense(slots, graph), float)
+    listed = facts.mixing_matrix(graph, slots)
+    np.testing.assert_allclose(listed.toarray(), full, atol=1e-7)
+    assert facts.spectral_gap(listed) == pytest.approx(1 - np.sort(np.abs(np.linalg.eigvalsh(full)))[-2], abs=1e-6)
+
+
+def test_large_graphs_of_small_degree_are_never_mixed_densely(large):
+    slots = metropolis().apply(None, large, large.links)
+    assert matrix(slots, large, large.links)[1] is not None
+    assert all(mixing_form(nodes, slots) == "padded" for nodes in (10, 64, 4096, 10**6) for slots in (3, 5, 17, 32))
+    assert mixing_form(64, 64) == "dense"
+    assert mixing_form(4096, 33) == "padded"
+
+
+@pytest.mark.parametrize("block", [1, 3, 5, 12, 40])
+def test_blocks_are_the_whole(block):
+    rng = np.random.default_rng(0)
+    x, y = jnp.asarray(rng.normal(size=(12, 7))), jnp.asarray(rng.normal(size=(12, 7, 3)))
+
+    def of_worker(a, b):
+        return {"product": a @ b, "sum": b.sum()}
+
+    whole, parts = jax.vmap(of_worker)(x, y), jax.jit(lambda x, y: map_workers(of_worker, block, x, y))(x, y)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), whole, parts)
+    with pytest.raises(ValueError, match="block=0 holds no worker"):
+        map_workers(of_worker, 0, x, y)
+
+
+def test_a_block_fits_its_budget():
+    assert block_of(100, 10, 1000) is None
+    assert block_of(4096, 10, 1000) == 64
+    assert block_of(97, 10, 500) == 50  # a prime: no divisor is near
+    assert block_of(8, 1e12, 1000) == 1
+    counted = working_bytes(lambda p, b: (p * b.sum(), b.sum()), jnp.ones(5), jnp.ones((10, 5)))
+    assert 200 <= counted <= 240  # the batch and two sums; the result is not counted
+
+
+def test_slices_of_a_batch_give_the_same_gradient():
+    rng = np.random.default_rng(1)
+    params, batch = jnp.asarray(rng.normal(size=6)), {"x": jnp.asarray(rng.normal(size=(12, 6)))}
+
+    def loss(params, batch):
+        return (jnp.tanh(batch["x"] @ params) ** 2).mean()
+
+    for slices in (1, 3, 12):
+        found = jax.value_and_grad(in_slices(loss, slices))(params, batch)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, jax.value_and_grad(loss)(params, batch)
+        )
+    with pytest.raises(ValueError, match="slices=5 does not divide the batch of 12"):
+        in_slices(loss, 5)(params, batch)
+
+
+def trained(block, dtype="float32", policy="dybw", steps=5):
+    setting = build(TrainConfig(dtype=dtype, learning_rate=0.05))
+    world, task = setting.world, setting.task
+    assert setting.learner.block is None  # ten workers on digits fit any cache
+    training = Training(
+        build_policy(policy), setting.learner._replace(block=block), world, setting.params, task.evaluate
+    )
+    training.advance(steps)
+    return training
+
+
+@pytest.mark.parametrize("policy", ["dybw", "dpsgd"])
+def test_training_in_blocks_is_training(policy):
+    whole, parts = (trained(block, policy=policy) for block in (None, 4))
+    np.testing.assert_array_equal(whole.history.duration, parts.history.duration)
+    np.testing.assert_allclose(whole.history.loss, parts.history.loss, rtol=1e-5)
+    pairs = zip(*(jax.tree.leaves(t.state.model.params) for t in (whole, parts)), strict=True)
+    for a, b in pairs:
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_bfloat16_is_mixed_in_float32_and_rounded_once():
+    rng = np.random.default_rng(2)
+    nodes, slots = 12, 9
+    x = jnp.asarray(rng.normal(size=(nodes, 500)), jnp.bfloat16)
+    sources = jnp.asarray(np.stack([rng.permutation(nodes)[:slots] for _ in range(nodes)]))
+    weights = jnp.asarray(rng.dirichlet(np.ones(slots), nodes), jnp.float32)
+    matrix = jnp.zeros((nodes, nodes)).at[jnp.arange(nodes)[:, None], sources].add(weights)
+    exact = np.asarray(matrix, np.float64) @ np.asarray(x, np.float64)
+    # Half a unit in the last of 8 bits, and float32's own error where terms cancel.
+    bound = 2.0**-8 * np.abs(exact) + 1e-6
+    for mixed in (mix(weights, sources, x), mix(matrix, None, x)):
+        assert mixed.dtype == jnp.bfloat16
+        assert (np.abs(np.asarray(mixed, np.float64) - exact) <= bound).all()
+    update = jnp.asarray(rng.normal(size=x.shape), jnp.float32)
+    plan = Plan(jnp.asarray(1.0), jnp.ones(nodes, bool), weights, sources, push=jnp.full(nodes, 0.5))
+    both = apply_plan(plan, x, update)
+    assert both.dtype == jnp.bfloat16
+    total = exact + 0.5 * np.asarray(update, np.float64)
+    assert (np.abs(np.asarray(both, np.float64) - total) <= 2.0**-8 * np.abs(total) + 1e-6).all()
+    for mixed in (mix(jnp.eye(nodes), None, x), mix(jnp.ones((nodes, 1)), jnp.arange(nodes)[:, None], x)):
+        np.testing.assert_array_equal(np.asarray(mixed).view(np.uint16), np.asarray(x).view(np.uint16))
+
+
+def test_bfloat16_learns_digits():
+    training = trained(None, "bfloat16", steps=150)
+    assert {leaf.dtype for leaf in jax.tree.leaves(training.state.model.params)} == {jnp.dtype(jnp.bfloat16)}
+    assert training.measure()["test_accuracy"] > 0.85
+
+
+def test_the_optimiser_of_bfloat16_parameters_works_in_float32():
+    learner = from_optimizer(lambda p, b: (p * b).sum(), optax.adam(0.1))
+    params = jnp.ones(4, jnp.bfloat16)
+    local = learner.init(params)
+    gradient, _, _ = learner.gradient(params, jnp.ones(4))
+    update, local = learner.update(gradient, local, params)
+    assert gradient.dtype == jnp.bfloat16
+    assert update.dtype == jnp.float32
+    assert {leaf.dtype for leaf in jax.tree.leaves(local)} == {jnp.dtype(jnp.float32), jnp.dtype(jnp.int32)}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_measuring_and_training_need_no_further_stack(dtype, large, tfds_dir):
+    """From what the compiler says it needs: nothing is run."""
+    task = build_task("mnist", model="lrm", workers=MANY, data_dir=tfds_dir)
+    world = make_world(task, large, delays.delays("shifted_exponential", MANY, 0))
+    one = memory_check.in_dtype(initial_params(task, world), dtype)
+    learner, policy = from_optimizer(task.loss, optax.sgd(0.1)), build_policy("full")
+    batch = jax.eval_shape(task.batches, jax.random.key(0), 0, 0)
+    block = memory_check.gradient_block(MANY, learner.gradient, one, batch)
+    assert block is not None
+    assert block < MANY // 4
+    learner = learner._replace(block=block)
+    state = jax.eval_shape(lambda: simulate.init(policy, learner, world, one))
+    stack = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.model.params))
+    for mass in (None, jax.ShapeDtypeStruct((MANY,), jnp.float32)):
+        shape = state.model._replace(mass=mass)
+        assert measure.lower(large, task.evaluate, shape).compile().memory_analysis().temp_size_in_bytes < stack / 4
+    if dtype == "bfloat16":
+        return  # a CPU computes in float32 and writes stacks of it down: the step needs as much as a float32 one
+    need = simulate.run.lower(policy, learner, world, state, 3).compile().memory_analysis()
+    moved = need.argument_size_in_bytes + need.output_size_in_bytes - need.alias_size_in_bytes
+    data = sum(leaf.nbytes for leaf in jax.tree.leaves(task.batches))
+    assert moved + need.temp_size_in_bytes - data <= memory_check.COPIES * stack
+
+
+def test_rows_that_do_not_count_and_their_order_change_no_measure():
+    rng = np.random.default_rng(3)
+    params = {"w": jnp.asarray(rng.normal(size=(5, 3)), jnp.float32)}
+    graph = graphs.ring(5)
+    order, counts = np.array([3, 0, 7, 4, 1, 2, 7, 7]), np.array([1, 1, 0, 1, 1, 1, 0, 0], bool)
+    padded = {"w": jnp.asarray(np.concatenate([params["w"], np.full((3, 3), np.nan, np.float32)])[order])}
+    padded = {"w": jnp.where(counts[:, None], padded["w"], 1e6)}
+
+    def state(tree):
+        return ModelState(tree, None, jnp.zeros(tree["w"].shape[0], jnp.int32))
+
+    evaluate = jax.tree_util.Partial(_size)
+    plain, other = measure(graph, evaluate, state(params)), measure(graph, evaluate, state(padded), jnp.asarray(counts))
+    for name in ("test_loss", "consensus_distance"):
+        np.testing.assert_allclose(plain[name], other[name], rtol=1e-5)
+    share = jnp.full(5, 0.2)
+    centre = mean_model(share, params)
+    np.testing.assert_allclose(centre["w"], np.mean(params["w"], axis=0), rtol=1e-5)
+    gap = np.asarray(params["w"]) - np.asarray(centre["w"])
+    np.testing.assert_allclose(consensus_distance(share, params, centre), np.sqrt((gap**2).sum() / 5), rtol=1e-5)
+
+
+def _size(params):
+    return {"test_loss": (params["w"] ** 2).sum()}
+
+
+def test_a_billion_workers_are_refused_before_anything_is_built(capsys, tmp_path, tfds_dir):
+    begin = time.perf_counter()
+    words = ["--workers", "1000000000", "--graph", "random_regular:degree=4", "--model", "lrm", "--dataset", "mnist"]
+    assert train.main([*words, "--data-dir", tfds_dir, "--out", str(tmp_path / "run")]) == 2
+    assert time.perf_counter() - begin < 10
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "--workers 1000000000 needs about" in said
+    assert "use at most" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_largest_that_fits_is_named(monkeypatch):
+    monkeypatch.setattr(memory_check, "available_bytes", lambda: 10**9)
+    learner = from_optimizer(lambda p, b: 0.0, optax.sgd(0.1))
+    params = jax.ShapeDtypeStruct((1000,), jnp.float32)
+    memory_check.require_workers(1000, params, learner, "ring", 100, 0)
+    with pytest.raises(
+        ValueError, match=r"^--workers 100000 needs about .* GB .*; use at most (\d+) workers"
+    ) as caught:
+        memory_check.require_workers(100_000, params, learner, "ring", 100, 0)
+    fits = int(str(caught.value).partition("at most ")[2].split()[0])
+    memory_check.require_workers(fits, params, learner, "ring", 100, 0)
+    with pytest.raises(ValueError, match="GB"):
+        memory_check.require_workers(fits + 1, params, learner, "ring", 100, 0)
+    assert memory_check.largest(lambda n: n**2, 99, 50) == 9
+
+
+def test_an_unknown_dtype_is_one_line(capsys):
+    assert train.main(["--dtype", "bfloat"]) == 2
+    assert "unknown --dtype 'bfloat'; did you mean 'bfloat16'" in capsys.readouterr().err
+
+
+def test_figures_of_two_thousand_workers(large, tmp_path):
+    rows = [
+        {"policy": name, "step": step, "virtual_time": float(step), "test_loss": 1.0, "test_accuracy": 0.5}
+        for name in ("dybw", "full")
+        for step in (0, 10)
+    ]
+    timeline = {
+        "duration": np.ones(10, np.float32),
+        "active": np.ones((10, MANY), bool),
+        "backup_workers": np.ones(10, np.float32),
+    }
+    for row in rows:
+        row |= {"train_loss": 1.0, "consensus_distance": 0.1, "wall_time": 1.0}
+    picture = GraphPicture(np.asarray(large.neighbours), facts.spanning_links(large)[0])
+    begin = time.perf_counter()
+    files = write_figures(tmp_path, rows, {"dybw": timeline, "full": timeline}, picture, 0.9)
+    assert time.perf_counter() - begin < 20
+    assert all(path.stat().st_size < 400_000 for path in files)
+    np.testing.assert_array_equal(_links(picture), _links(GraphPicture(graphs.adjacency(large))))
+
+
+def test_reach_is_the_share_within_so_many_hops():
+    graph = graphs.grid(30, rows=5)
+    hops = facts.distances(graph)
+    shares = _reach(30, _links(GraphPicture(np.asarray(graph.neighbours))))
+    np.testing.assert_allclose(shares, [(hops <= h).mean(axis=1) for h in range(hops.max() + 1)])

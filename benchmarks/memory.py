@@ -1,6 +1,6 @@
 """Peak memory of training 2nn with N = 256 and sgd, in multiples of the parameters.
 
-    python -m benchmarks.memory
+    python -m benchmarks memory
 
 Two copies of the stack are needed in principle: what is mixed and what is written. `resident` is the growth of the
 process's peak resident memory over what it was before the parameters existed; `compiled` is what the compiler says it
@@ -14,7 +14,6 @@ import resource
 import jax
 import optax
 
-from benchmarks import timing
 from benchmarks.step import problem
 from dbwjax.engine import simulate
 from dbwjax.engine.learner import from_optimizer
@@ -30,14 +29,15 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def main() -> None:
-    """Runs a few steps and writes the peak down."""
-    task = problem(WORKERS, BATCH)
-    graph = graphs.random_regular(WORKERS, degree=4, seed=0)
-    world = make_world(task, graph, delays.delays("shifted_exponential", WORKERS, 0))
+def measure(quick: bool) -> dict:
+    """A few steps, and the peak."""
+    workers = 16 if quick else WORKERS
+    task = problem(workers, BATCH)
+    graph = graphs.random_regular(workers, degree=4, seed=0)
+    world = make_world(task, graph, delays.delays("shifted_exponential", workers, 0))
     learner, policy = from_optimizer(task.loss, optax.sgd(0.05)), build_policy("full")
     one = initial_params(task, world)
-    parameters = WORKERS * sum(leaf.nbytes for leaf in jax.tree.leaves(one))
+    parameters = workers * sum(leaf.nbytes for leaf in jax.tree.leaves(one))
     shape = jax.eval_shape(lambda: simulate.init(policy, learner, world, one))
     need = simulate.run.lower(policy, learner, world, shape, STEPS).compile().memory_analysis()
     data = sum(leaf.nbytes for leaf in jax.tree.leaves(task.batches))
@@ -48,14 +48,10 @@ def main() -> None:
     for _ in range(3):
         state, record = simulate.run(policy, learner, world, state, STEPS)
     jax.block_until_ready((state, record))
-    figures = {
+    return {
         "parameters [MB]": parameters / 1e6,
         "data [MB]": data / 1e6,
+        "limit: copies of the parameters": 2.0,
         "compiled, in multiples of the parameters": (total - data) / parameters,
         "resident, in multiples of the parameters": (peak() - before) / parameters,
     }
-    timing.save("memory", figures)
-
-
-if __name__ == "__main__":
-    main()

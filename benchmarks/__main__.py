@@ -75,7 +75,9 @@ def arguments(words: list[str]) -> argparse.Namespace:
     """The command line, understood."""
     parser = argparse.ArgumentParser("python -m benchmarks", description="Measures, and writes results/<device>.json.")
     parser.add_argument("parts", nargs="*", metavar="PART", help="of " + " ".join(PARTS) + " (default: all)")
-    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works; not written by default")
+    parser.add_argument(
+        "--quick", action="store_true", help="small sizes, to see that it works; not written by default"
+    )
     parser.add_argument("--out", help="the result file (default: benchmarks/results/<device>.json)")
     parser.add_argument("--list", action="store_true", help="say what the parts measure")
     chosen = parser.parse_args(words)

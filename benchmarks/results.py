@@ -24,7 +24,10 @@ def commit() -> str:
     """The commit that is measured; `+` where the tree has changed since; `unknown` outside a repository."""
     try:
         done = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--exclude=*"], capture_output=True, text=True, cwd=FOLDER.parent
+            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            cwd=FOLDER.parent,
         )
     except OSError:
         return "unknown"

@@ -19,7 +19,7 @@ import numpy as np
 import optax
 
 from benchmarks import timing
-from benchmarks.memory import peak
+from benchmarks.memory import resident, start_anew
 from benchmarks.step import problem
 from dbwjax.engine import simulate
 from dbwjax.engine.learner import from_optimizer
@@ -55,12 +55,16 @@ def memory(workers: int) -> dict[str, float]:
     policy, learner, world, one = setting(workers)
     jax.block_until_ready(world)
     kept = workers * sum(leaf.nbytes for leaf in jax.tree.leaves((one, learner.init(one))))
-    before = peak()
+    before = start_anew()
     state = simulate.init(policy, learner, world, one)
     for _ in range(3):
         state, record = simulate.run(policy, learner, world, state, STEPS)
     jax.block_until_ready((state, record))
-    return {"kept": kept, "grown": peak() - before, "data": sum(leaf.nbytes for leaf in jax.tree.leaves(world.batches))}
+    return {
+        "kept": kept,
+        "grown": resident("VmHWM") - before,
+        "data": sum(leaf.nbytes for leaf in jax.tree.leaves(world.batches)),
+    }
 
 
 def measure(quick: bool) -> dict:

@@ -31,11 +31,11 @@ LAYERS = (784, 256, 256, 10)
 RATE = 0.05
 
 
-def operations(workers: int, batch: int) -> float:
+def operations(workers: int, batch: int, layers: tuple[int, ...] = LAYERS) -> float:
     """Floating-point operations of one step's matrix products: forward, and backward without the input's gradient."""
-    pairs = list(itertools.pairwise(LAYERS))
+    pairs = list(itertools.pairwise(layers))
     forward = sum(2.0 * batch * a * b for a, b in pairs)
-    return workers * (3 * forward - 2.0 * batch * LAYERS[0] * LAYERS[1])
+    return workers * (3 * forward - 2.0 * batch * layers[0] * layers[1])
 
 
 def problem(workers: int, batch: int, name: str = "2nn") -> Task:

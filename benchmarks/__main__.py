@@ -64,6 +64,8 @@ def shown(figures: dict, indent: str = "  ") -> str:
     for name, value in figures.items():
         if isinstance(value, dict) and "median" in value:
             lines.append(f"{indent}{name}: {value['median']:.4g} ({value['min']:.4g} to {value['max']:.4g})")
+        elif value == {}:
+            lines.append(f"{indent}{name}: nothing")
         elif isinstance(value, dict):
             lines += [f"{indent}{name}", shown(value, indent + "  ")]
         else:

@@ -57,14 +57,15 @@ def measure(quick: bool) -> dict:
     one = initial_params(task, world)
     parameters = workers * sum(leaf.nbytes for leaf in jax.tree.leaves(one))
     shape = jax.eval_shape(lambda: simulate.init(policy, learner, world, one))
-    need = simulate.run.lower(policy, learner, world, shape, STEPS).compile().memory_analysis()
+    compiled = simulate.run.lower(policy, learner, world=world, state=shape, steps=STEPS).compile()
+    need = compiled.memory_analysis()
     data = sum(leaf.nbytes for leaf in jax.tree.leaves(task.batches))
     total = need.argument_size_in_bytes + need.output_size_in_bytes - need.alias_size_in_bytes + need.temp_size_in_bytes
 
     before = start_anew()
     state = simulate.init(policy, learner, world, one)
     for _ in range(3):
-        state, record = simulate.run(policy, learner, world, state, STEPS)
+        state, record = compiled(world=world, state=state)
     jax.block_until_ready((state, record))
     return {
         "parameters [MB]": parameters / 1e6,

@@ -1,4 +1,4 @@
-"""One part in a process of its own: `python -m benchmarks.part NAME FILE [--quick]`, started by `python -m benchmarks`."""
+"""One part in a process of its own: `python -m benchmarks.part NAME FILE [--quick]`."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def entry(figures: dict, quick: bool) -> dict[str, Any]:
     versions = {"python": platform.python_version(), "processor": platform.machine()}
     versions |= {name: importlib.metadata.version(name) for name in PACKAGES}
     return {
-        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": commit(),
         "quick": quick,
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),

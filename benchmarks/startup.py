@@ -2,8 +2,8 @@
 
     python -m benchmarks startup
 
-Each figure is of whole processes. The limit is the import of JAX, which nothing here can avoid. `cold` compiles everything; `cached` finds the compiled programs in a
-folder that an earlier start filled.
+Each figure is of whole processes. The limit is the import of JAX, which nothing here can avoid. `cold` compiles
+everything; `cached` finds the compiled programs in a folder that an earlier start filled.
 """
 
 from __future__ import annotations

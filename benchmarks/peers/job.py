@@ -8,6 +8,7 @@ unused slots weigh 0 and name the worker itself).
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
@@ -31,7 +32,7 @@ def make(path: Path, layers: tuple[int, ...], links: tuple[np.ndarray, np.ndarra
     images = np.clip(centres[labels] / 2 + rng.normal(0, 60, (samples, layers[0])) + 64, 0, 255).astype(np.uint8)
     arrays: dict[str, Any] = {"images": images, "labels": labels, "neighbours": links[0], "weights": links[1]}
     arrays["draws"] = rng.integers(0, samples, (steps, workers, batch)).astype(np.int32)
-    for k, (a, b) in enumerate(zip(layers[:-1], layers[1:], strict=True)):
+    for k, (a, b) in enumerate(itertools.pairwise(layers)):
         arrays[f"w{k}"] = (rng.normal(size=(a, b)) * np.sqrt(1 / a)).astype(np.float32)
         arrays[f"b{k}"] = np.zeros(b, np.float32)
     np.savez(path, **arrays)

@@ -32,10 +32,12 @@ CONTENDERS = {
     "dbwjax": ("ours", None),
     "plain JAX": ("plain_jax", None),
     "PyTorch loop": ("torch_loop", "torch"),
+    "PyTorch loop, one thread": ("torch_loop", "torch"),
     "torch.func vmap": ("torch_vmap", "torch"),
+    "torch.func vmap, one thread": ("torch_vmap", "torch"),
     "Flower": ("flower", "flower"),
 }
-"""By name: the module, and the environment it runs in (`None`: this one)."""
+"""By name: the module, and the environment it runs in (`None`: this one). One thread is often PyTorch's best by CPU second."""
 
 
 class Case(NamedTuple):
@@ -55,13 +57,13 @@ class Case(NamedTuple):
 
 def cases(quick: bool) -> list[Case]:
     """What is measured."""
-    here, loops = ("dbwjax", "plain JAX"), ("dbwjax", "plain JAX", "PyTorch loop")
+    here, loops = ("dbwjax", "plain JAX"), ("dbwjax", "plain JAX", "PyTorch loop", "PyTorch loop, one thread")
     if quick:
         return [Case(DIGITS, "ring", 6, here, 8)]
     found = []
     for graph in ("ring", "4-regular"):
         # Flower answers some tens of clients a second, so only the smallest case is within reason.
-        found += [Case(TWO_LAYERS, graph, n, tuple(CONTENDERS)[: 5 if n == 10 else 4]) for n in (10, 64, 256)]
+        found += [Case(TWO_LAYERS, graph, n, tuple(CONTENDERS)[: 7 if n == 10 else 6]) for n in (10, 64, 256)]
     found += [Case(LRM, "4-regular", n, loops, 20) for n in (64, 256)]
     return found + [Case(DIGITS, "4-regular", n, loops, 50) for n in (64, 256)]
 
@@ -82,6 +84,8 @@ def contend(name: str, file: Path) -> dict[str, Any]:
     interpreter = sys.executable if where is None else environment.python(where)
     quiet = {"RAY_DEDUP_LOGS": "0", "FLWR_TELEMETRY_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
     settings = os.environ | quiet | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    if name.endswith("one thread"):
+        settings |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     command = [str(interpreter), "-m", f"benchmarks.peers.{module}", str(file)]
     done = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=300)
     found = [line for line in done.stdout.splitlines() if line.startswith('{"loss"')]

@@ -37,7 +37,7 @@ def build(data: dict, rate: float) -> job.Advance:
                 loss = cross_entropy(forward(row, images[which].float() / 255), labels[which])
                 (grad,) = torch.autograd.grad(loss, row)
                 losses.append(loss.detach())
-                torch.matmul(weights[i], stack[near[i]], out=after[i]).sub_(grad, alpha=rate)
+                after[i] = (weights[i] @ stack[near[i]]).sub_(grad, alpha=rate)
             stack = after
         return float(torch.stack(losses).mean())
 

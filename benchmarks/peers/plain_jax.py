@@ -16,7 +16,7 @@ def loss_of(leaves: list, batch: tuple) -> Any:
     """Mean cross entropy of a batch `(images, labels)`."""
     x = batch[0].astype(jnp.float32) / 255
     for k in range(0, len(leaves), 2):
-        x = x @ leaves[k] + leaves[k + 1]
+        x = x @ leaves[k] + leaves[k + 1][None]
         x = jax.nn.relu(x) if k + 2 < len(leaves) else x
     return -jnp.take_along_axis(jax.nn.log_softmax(x), batch[1][:, None], axis=1).mean()
 

@@ -37,7 +37,8 @@ CONTENDERS = {
     "torch.func vmap, one thread": ("torch_vmap", "torch"),
     "Flower": ("flower", "flower"),
 }
-"""By name: the module, and the environment it runs in (`None`: this one). One thread is often PyTorch's best by CPU second."""
+"""By name: the module, and the environment it runs in (`None`: this one).
+One thread is often PyTorch's best by CPU second."""
 
 
 class Case(NamedTuple):
@@ -63,7 +64,10 @@ def cases(quick: bool) -> list[Case]:
     found = []
     for graph in ("ring", "4-regular"):
         # Flower answers some tens of clients a second, so only the smallest case is within reason.
-        found += [Case(TWO_LAYERS, graph, n, tuple(CONTENDERS)[: 7 if n == 10 else 6]) for n in (10, 64, 256)]
+        found += [
+            Case(TWO_LAYERS, graph, n, tuple(CONTENDERS)[: 7 if n == 10 else 6], 2 if n == 256 else 4)
+            for n in (10, 64, 256)
+        ]
     found += [Case(LRM, "4-regular", n, loops, 20) for n in (64, 256)]
     return found + [Case(DIGITS, "4-regular", n, loops, 50) for n in (64, 256)]
 
@@ -111,7 +115,7 @@ def measure(quick: bool) -> dict:
     jax.clear_caches()
     for case in cases(quick):
         names = [name for name in case.contenders if not missing.get(CONTENDERS[name][1])]
-        figures[case.name] = measure_case(case, names, 1 if quick else 3, 0.2 if quick else 1.5, limit["median"])
+        figures[case.name] = measure_case(case, names, 1 if quick else 2, 0.2 if quick else 1.5, limit["median"])
     return figures
 
 

@@ -1,6 +1,6 @@
 """Peak memory of training 2nn with N = 256 and sgd, in multiples of the parameters.
 
-    python -m benchmarks.memory
+    python -m benchmarks memory
 
 Two copies of the stack are needed in principle: what is mixed and what is written. `resident` is the growth of the
 process's peak resident memory over what it was before the parameters existed; `compiled` is what the compiler says it
@@ -9,12 +9,12 @@ needs. Both are without the data set.
 
 from __future__ import annotations
 
-import resource
+import contextlib
+from pathlib import Path
 
 import jax
 import optax
 
-from benchmarks import timing
 from benchmarks.step import problem
 from dbwjax.engine import simulate
 from dbwjax.engine.learner import from_optimizer
@@ -25,37 +25,52 @@ from dbwjax.policies import build_policy
 WORKERS, BATCH, STEPS = 256, 32, 5
 
 
-def peak() -> int:
-    """The process's peak resident memory in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def resident(name: str) -> int:
+    """Bytes of memory that this process holds now (`VmRSS`) or has held at most (`VmHWM`).
+
+    Not from `getrusage`, whose peak a process inherits from the one that started it.
+
+    Raises:
+      RuntimeError: the system does not tell.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        raise RuntimeError("memory is read from /proc/self/status, which this system does not have") from None
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
-def main() -> None:
-    """Runs a few steps and writes the peak down."""
-    task = problem(WORKERS, BATCH)
-    graph = graphs.random_regular(WORKERS, degree=4, seed=0)
-    world = make_world(task, graph, delays.delays("shifted_exponential", WORKERS, 0))
+def start_anew() -> int:
+    """Forgets the peak so far, where the system lets us; the bytes held now."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    return resident("VmRSS")
+
+
+def measure(quick: bool) -> dict:
+    """A few steps, and the peak."""
+    workers = 16 if quick else WORKERS
+    task = problem(workers, BATCH)
+    graph = graphs.random_regular(workers, degree=4, seed=0)
+    world = make_world(task, graph, delays.delays("shifted_exponential", workers, 0))
     learner, policy = from_optimizer(task.loss, optax.sgd(0.05)), build_policy("full")
     one = initial_params(task, world)
-    parameters = WORKERS * sum(leaf.nbytes for leaf in jax.tree.leaves(one))
+    parameters = workers * sum(leaf.nbytes for leaf in jax.tree.leaves(one))
     shape = jax.eval_shape(lambda: simulate.init(policy, learner, world, one))
-    need = simulate.run.lower(policy, learner, world, shape, STEPS).compile().memory_analysis()
+    compiled = simulate.run.lower(policy, learner, world=world, state=shape, steps=STEPS).compile()
+    need = compiled.memory_analysis()
     data = sum(leaf.nbytes for leaf in jax.tree.leaves(task.batches))
     total = need.argument_size_in_bytes + need.output_size_in_bytes - need.alias_size_in_bytes + need.temp_size_in_bytes
 
-    before = peak()
+    before = start_anew()
     state = simulate.init(policy, learner, world, one)
     for _ in range(3):
-        state, record = simulate.run(policy, learner, world, state, STEPS)
+        state, record = compiled(world=world, state=state)
     jax.block_until_ready((state, record))
-    figures = {
+    return {
         "parameters [MB]": parameters / 1e6,
         "data [MB]": data / 1e6,
+        "limit: copies of the parameters": 2.0,
         "compiled, in multiples of the parameters": (total - data) / parameters,
-        "resident, in multiples of the parameters": (peak() - before) / parameters,
+        "resident, in multiples of the parameters": (resident("VmHWM") - before) / parameters,
     }
-    timing.save("memory", figures)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Mixing a stack of 2nn parameters over 4 neighbours, against a plain copy that moves as many bytes.
 
-    python -m benchmarks.mixing
+    python -m benchmarks mixing
 
 Mixing reads a row and its 4 neighbours and writes a row: 6 rows of traffic for each node. The copy beside it reads and
 writes 3 rows for each, the same bytes, out of place. Rivals: dense product, BCOO and segment sum.
@@ -66,22 +66,19 @@ def rolled(x: jax.Array) -> jax.Array:
     return jnp.concatenate([x[1:], x[:1]])
 
 
-def main() -> None:
-    """Measures all cases and writes them down."""
+def measure(quick: bool) -> dict:
+    """All cases, or one small one."""
     figures = {}
-    for nodes in CASES:
-        x = jax.random.normal(jax.random.key(0), (nodes, PARAMETERS))
+    for nodes in (10,) if quick else CASES:
+        x = jax.random.normal(jax.random.key(0), (nodes, 10_000 if quick else PARAMETERS))
         work = {name: repeated(once, x) for name, once in contenders(nodes).items()}
         work["copy"] = repeated(rolled, x)
-        seconds = timing.take_turns(work)
+        seconds = timing.take_turns(work, 3 if quick else 9)
         # The copy moves 2 rows for each node and mixing 6, so equal bandwidth is three copies' time.
         figures[f"N={nodes}, degree 4"] = {
+            "limit: copy bandwidth [GB/s]": timing.rates(seconds["copy"], 2 * ROUNDS * x.nbytes / 1e9),
             "bandwidth over a copy's": {
                 name: timing.ratios(seconds, name, "copy", 3) for name in work if name != "copy"
-            }
+            },
         }
-    timing.save("mixing", figures)
-
-
-if __name__ == "__main__":
-    main()
+    return figures

@@ -1,14 +1,13 @@
 """How long until something happens: imports, and from process start to the first finished training step.
 
-    python -m benchmarks.startup
+    python -m benchmarks startup
 
-Each figure is the median of whole processes. `cold` compiles everything; `cached` finds the compiled programs in a
-folder that an earlier start filled.
+Each figure is of whole processes. The limit is the import of JAX, which nothing here can avoid. `cold` compiles
+everything; `cached` finds the compiled programs in a folder that an earlier start filled.
 """
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -39,26 +38,19 @@ def seconds(code: str, *words: str) -> float:
     return time.perf_counter() - begin
 
 
-def main() -> None:
-    """Measures in turns and writes the medians down."""
+def measure(quick: bool) -> dict:
+    """The four starts in turns; quick: the imports only."""
     with tempfile.TemporaryDirectory() as folder:
         cache = str(Path(folder) / "programs")
-        work = {
-            "import jax": ("import jax",),
-            "import dbwjax": ("import dbwjax",),
-            "first step, cold": (FIRST_STEP,),
-            "first step, cached": (FIRST_STEP, "--compile-cache", cache),
-        }
+        work = {"import jax": ("import jax",), "import dbwjax": ("import jax, dbwjax",)}
+        if not quick:
+            work["first step, cold"] = (FIRST_STEP,)
+            work["first step, cached"] = (FIRST_STEP, "--compile-cache", cache)
         for command in work.values():
             seconds(*command)
         taken: dict[str, list[float]] = {name: [] for name in work}
-        for _ in range(ROUNDS):
+        for _ in range(2 if quick else ROUNDS):
             for name, command in work.items():
                 taken[name].append(seconds(*command))
-    figures = {f"{name} [s]": statistics.median(values) for name, values in taken.items()}
-    extra = [b - a for a, b in zip(taken["import jax"], taken["import dbwjax"], strict=True)]
-    timing.save("startup", figures | {"import dbwjax above import jax [s]": statistics.median(extra)})
-
-
-if __name__ == "__main__":
-    main()
+    limit = {"limit: import jax [s]": timing.spread(taken.pop("import jax"))}
+    return limit | {f"{name} [s]": timing.spread(values) for name, values in taken.items()}

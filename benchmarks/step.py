@@ -1,6 +1,6 @@
 """A whole training step of 2nn (draw batch, gradient, optimiser, mixing) as a fraction of the machine's matrix product.
 
-    python -m benchmarks.step
+    python -m benchmarks step
 
 Beside it, in turns with it: twenty lines of plain JAX doing the same (`vmap(grad)`, a fixed batch in hand, mixing by
 dense matrix product or by unrolled gather), the gradient alone, and the matrix product itself.
@@ -31,19 +31,19 @@ LAYERS = (784, 256, 256, 10)
 RATE = 0.05
 
 
-def operations(workers: int, batch: int) -> float:
+def operations(workers: int, batch: int, layers: tuple[int, ...] = LAYERS) -> float:
     """Floating-point operations of one step's matrix products: forward, and backward without the input's gradient."""
-    pairs = list(itertools.pairwise(LAYERS))
+    pairs = list(itertools.pairwise(layers))
     forward = sum(2.0 * batch * a * b for a, b in pairs)
-    return workers * (3 * forward - 2.0 * batch * LAYERS[0] * LAYERS[1])
+    return workers * (3 * forward - 2.0 * batch * layers[0] * layers[1])
 
 
-def problem(workers: int, batch: int) -> Task:
-    """2nn on 60,000 random images of MNIST's shape; speed does not depend on what they show."""
+def problem(workers: int, batch: int, name: str = "2nn") -> Task:
+    """A model on 60,000 random images of MNIST's shape; speed does not depend on what they show."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, size=(60_000, LAYERS[0]), dtype=np.uint8)
     labels = rng.integers(0, LAYERS[-1], size=60_000).astype(np.int32)
-    model = classifier("2nn", (LAYERS[0],), LAYERS[-1])
+    model = classifier(name, (LAYERS[0],), LAYERS[-1])
     train = {"image": images, "label": labels}
     return from_arrays(model.loss, model.init, train, workers=workers, batch_size=batch, preprocess=scale)
 
@@ -56,7 +56,7 @@ def scale(batch: dict) -> dict:
 def ours(workers: int, batch: int):
     """`STEPS` steps of the engine, as the command line runs them (cb-Full, 4 neighbours)."""
     task = problem(workers, batch)
-    graph = graphs.random_regular(workers, degree=4, seed=0)
+    graph = graphs.random_regular(workers, degree=min(4, workers - 1), seed=0)
     world = make_world(task, graph, delays.delays("shifted_exponential", workers, 0))
     learner = from_optimizer(task.loss, optax.sgd(RATE))
     policy = build_policy("full")
@@ -75,12 +75,13 @@ def plain(task: Task, graph, workers: int, batch: int, dense: bool):
     fixed = jax.jit(draw)(jax.random.key(0), jnp.arange(workers), jnp.zeros(workers, jnp.int32))
     stack = jax.vmap(task.init)(jax.random.split(jax.random.key(0), workers))
     gradient = jax.vmap(jax.grad(task.loss))
-    weights = jnp.full((workers, 5), 0.2)
+    slots = graph.neighbours.shape[1]
+    weights = jnp.full((workers, slots), 1 / slots)
     matrix = jnp.zeros((workers, workers)).at[jnp.arange(workers)[:, None], graph.neighbours].add(weights)
 
     def gather(leaf):
         wide = (-1,) + (1,) * (leaf.ndim - 1)
-        return sum(weights[:, s].reshape(wide) * leaf[graph.neighbours[:, s]] for s in range(5))
+        return sum(weights[:, s].reshape(wide) * leaf[graph.neighbours[:, s]] for s in range(slots))
 
     def product(leaf):
         return (matrix @ leaf.reshape(workers, -1)).reshape(leaf.shape)
@@ -110,27 +111,25 @@ def plain(task: Task, graph, workers: int, batch: int, dense: bool):
     return call, lambda: gradients(stack)
 
 
-def main() -> None:
-    """Measures all cases and writes them down."""
+def measure(quick: bool) -> dict:
+    """All cases, or one small one."""
     figures = {}
-    for workers, batch in CASES:
+    for workers, batch in ((4, 32),) if quick else CASES:
         engine, task, graph = ours(workers, batch)
         work = {"dbwjax": engine}
         work["plain, gather"], work["gradient alone"] = plain(task, graph, workers, batch, dense=False)
         work["plain, dense"], _ = plain(task, graph, workers, batch, dense=True)
         work["matrix product"], flops = timing.matrix_product()
-        seconds = timing.take_turns(work)
+        seconds = timing.take_turns(work, 3 if quick else 9)
         units = STEPS * operations(workers, batch) / flops
         figures[f"N={workers}, batch={batch}"] = {
+            "limit: matrix product [GFLOP/s]": timing.rates(seconds["matrix product"], flops / 1e9),
             "fraction of the matrix product": {
                 name: timing.ratios(seconds, name, "matrix product", units) for name in work if name != "matrix product"
             },
             "speed-up over plain JAX": {
                 name: timing.ratios(seconds, "dbwjax", name) for name in ("plain, gather", "plain, dense")
             },
+            "worker-steps a second": timing.rates(seconds["dbwjax"], STEPS * workers),
         }
-    timing.save("step", figures)
-
-
-if __name__ == "__main__":
-    main()
+    return figures

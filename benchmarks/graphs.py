@@ -1,0 +1,156 @@
+"""Many graphs in one program.
+
+    python -m benchmarks graphs
+
+Timing only: 1,024 random graphs of 10 workers, 500 iterations of cb-DyBW, clock alone. Rivals: the same arithmetic in
+a NumPy loop over iterations (delays, DTUR, Metropolis matrix of the active subgraph), one graph after another; its
+seconds are measured on a few graphs and counted as that many for each, because every graph costs it the same. Limit:
+drawing as many delays with the same keys and nothing else.
+
+Training: 32 simulations of 10 workers (digits, 2nn) in one program, walked in blocks of `BLOCKS` simulations, against
+one at a time. The limit there is the matrix product.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks import timing
+from benchmarks.step import operations
+from dbwjax.engine import simulate
+from dbwjax.engine.learner import from_optimizer
+from dbwjax.engine.randomness import Stream, stream
+from dbwjax.engine.simulate import World
+from dbwjax.experiments.training import initial_params, make_world
+from dbwjax.network import delays, graphs
+from dbwjax.network.facts import spanning_links
+from dbwjax.policies import build_policy
+from dbwjax.tasks import build_task
+
+WORKERS, BATCH, LAYERS = 10, 32, (64, 256, 256, 10)
+DELAYS = "shifted_exponential"
+BLOCKS = (1, 4, 32)
+LOOPED = 4  # graphs that the NumPy loop is measured on
+
+
+def in_numpy(linked: np.ndarray, links: np.ndarray, iterations: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Durations of DTUR on one graph and its last mixing matrix, as a researcher's loop computes them."""
+    rng = np.random.default_rng(seed)
+    established = np.zeros(len(links), bool)
+    durations = np.empty(iterations)
+    for k in range(iterations):
+        arrival = 0.5 + rng.exponential(size=len(linked))
+        ends = arrival[links].max(axis=1)
+        durations[k] = theta = np.where(established, np.inf, ends).min()
+        active = arrival <= theta
+        kept = linked & active[:, None] & active
+        degree = kept.sum(axis=1)
+        mix = np.where(kept, 1 / (1 + np.maximum(degree[:, None], degree)), 0)
+        np.fill_diagonal(mix, 1 - mix.sum(axis=1))
+        established |= active[links].all(axis=1)
+        if established.all():
+            established[:] = False
+    return durations, mix
+
+
+def timing_only(quick: bool) -> dict:
+    """The clocks in one program, the loop and the random numbers."""
+    from dbwjax.engine import batch
+
+    count, iterations = (16, 20) if quick else (1024, 500)
+    many = [graphs.erdos_renyi(WORKERS, p=0.4, seed=seed) for seed in range(count)]
+    slots = max(graph.neighbours.shape[1] for graph in many)
+    many = [graphs.pad(graph, slots) for graph in many]
+    model, policy = delays.delays(DELAYS, WORKERS, 0), build_policy("dybw")
+    worlds = batch.stack([World(graph, model, None, jax.random.key(seed)) for seed, graph in enumerate(many)])
+    states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[policy.init(graph) for graph in many])
+    begun = batch.start(worlds, states)
+    keys = jax.random.split(jax.random.key(0), count)
+
+    @jax.jit
+    def numbers(keys: Any) -> Any:
+        """The delays of all computations, in the order in which the clocks draw them."""
+        draw = jax.vmap(jax.vmap(model, (None, 0, None)), (0, None, None))
+
+        def one(total: Any, step: Any) -> tuple:
+            return total + draw(jax.vmap(stream, (0, None))(keys, Stream.DELAYS), jnp.arange(WORKERS), step), None
+
+        return jax.lax.scan(one, jnp.zeros((count, WORKERS)), jnp.arange(iterations))[0]
+
+    # What is done once for a graph is done before on both sides.
+    looped = [(graphs.adjacency(graph), spanning_links(graph)[0]) for graph in many[: 2 if quick else LOOPED]]
+    work = {
+        "batch": lambda: batch.clock_batch(policy, worlds, begun, iterations)[1],
+        "random numbers": lambda: numbers(keys),
+        "NumPy loop": lambda: [in_numpy(*known, iterations, seed) for seed, known in enumerate(looped)],
+    }
+    seconds = timing.take_turns(work, 3 if quick else 7)
+    return {
+        "iterations a second, all graphs together": timing.rates(seconds["batch"], count * iterations),
+        f"speed over the NumPy loop ({len(looped)} of {count} graphs measured)": timing.ratios(
+            seconds, "batch", "NumPy loop", count / len(looped)
+        ),
+        "limit: random numbers alone [delays/s]": timing.rates(seconds["random numbers"], count * iterations * WORKERS),
+        "fraction of the random numbers alone": timing.ratios(seconds, "batch", "random numbers"),
+    }
+
+
+def training(quick: bool) -> dict:
+    """Simulations in blocks against one at a time."""
+    from dbwjax.engine import batch
+
+    count, steps, rounds = (4, 4, 3) if quick else (32, 50, 7)
+    task = build_task("digits", model="2nn", workers=WORKERS, batch_size=BATCH)
+    graph, model = graphs.erdos_renyi(WORKERS, p=0.4, seed=0), delays.delays(DELAYS, WORKERS, 0)
+    policy, learner = build_policy("dybw"), from_optimizer(task.loss, optax.sgd(0.05))
+    worlds = [make_world(task, graph, model, seed) for seed in range(count)]
+    params = [initial_params(task, world) for world in worlds]
+    box = [simulate.init(policy, learner, world, one) for world, one in zip(worlds, params, strict=True)]
+
+    def one_at_a_time() -> Any:
+        for i, world in enumerate(worlds):
+            box[i], record = simulate.run(policy, learner, world, box[i], steps)
+        return box, record
+
+    work = {"one at a time": one_at_a_time}
+    for size in dict.fromkeys(min(size, count) for size in BLOCKS):
+        work[f"blocks of {size}"] = _in_blocks(batch, policy, learner, (worlds, params), (size, steps))
+    work["matrix product"], flops = timing.matrix_product()
+    seconds = timing.take_turns(work, rounds)
+    units = count * steps * operations(WORKERS, BATCH, LAYERS) / flops
+    blocks = [name for name in work if name.startswith("blocks")]
+    return {
+        "limit: matrix product [GFLOP/s]": timing.rates(seconds["matrix product"], flops / 1e9),
+        "fraction of the matrix product": {
+            name: timing.ratios(seconds, name, "matrix product", units) for name in ("one at a time", *blocks)
+        },
+        "speed over one at a time": {name: timing.ratios(seconds, name, "one at a time") for name in blocks},
+    }
+
+
+def _in_blocks(batch: Any, policy: Any, learner: Any, simulations: tuple, sizes: tuple[int, int]) -> Any:
+    (worlds, params), (size, steps) = simulations, sizes
+    stacked, box = [], []
+    for first in range(0, len(worlds), size):
+        block, some = worlds[first : first + size], params[first : first + size]
+        stacked.append(batch.stack(block))
+        states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[policy.init(world.graph) for world in block])
+        together = jax.tree.map(lambda *leaves: jnp.stack(leaves), *some)
+        box.append(batch.init(policy, learner, stacked[-1], states, together))
+
+    def call() -> Any:
+        for i, block in enumerate(stacked):
+            box[i], record = batch.run_batch(policy, learner, block, box[i], steps)
+        return box, record
+
+    return call
+
+
+def measure(quick: bool) -> dict:
+    """Both."""
+    return {"timing only": timing_only(quick), "training": training(quick)}

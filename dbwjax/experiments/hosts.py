@@ -19,8 +19,6 @@ import sys
 import time
 from typing import Any
 
-import numpy as np
-
 from dbwjax.experiments import quiet
 from dbwjax.experiments.config import RunOptions
 
@@ -173,6 +171,7 @@ def any_process(flag: bool) -> bool:
     """Whether the flag is set in any process."""
     if count() == 1:
         return flag
+    import numpy as np
     from jax.experimental import multihost_utils
 
     return bool(np.any(multihost_utils.process_allgather(np.int32(flag))))
@@ -186,6 +185,7 @@ def agree(facts: dict[str, Any]) -> None:
     """
     if count() == 1:
         return
+    import numpy as np
     from jax.experimental import multihost_utils
 
     text = json.dumps(facts, default=str).encode()

@@ -98,7 +98,7 @@ def drawn(figure):
 
 @pytest.mark.parametrize("case", CASES)
 def test_no_text_is_cut_and_none_covers_another_in_the_summary(case):
-    with plots._house_style():
+    with plots.house_style():
         figure, renderer = drawn(board(case).summary())
     width, height = figure.canvas.get_width_height()
     ticks = [tick for ax in figure.axes for axis in (ax.xaxis, ax.yaxis) for tick in axis.majorTicks + axis.minorTicks]
@@ -128,7 +128,7 @@ def test_a_policy_has_one_colour_and_all_colours_differ():
     whole = board("eight")
     looks = [(style["color"], str(style["linestyle"])) for style in whole.style.values()]
     assert len(set(looks)) == 8
-    with plots._house_style():
+    with plots.house_style():
         figure = whole.summary()
     for line, policy in zip(figure.legends[0].get_lines(), EIGHT, strict=True):
         assert to_hex(line.get_color()) == whole.style[policy]["color"].lower()
@@ -138,7 +138,7 @@ def test_a_policy_has_one_colour_and_all_colours_differ():
 
 def test_curves_are_the_rows_and_the_dot_is_the_time_to_target():
     whole = board("two")
-    with plots._house_style():
+    with plots.house_style():
         (against_time, _) = whole.accuracy().axes
     rows = whole.rows["dybw"]
     line = against_time.get_lines()[0]
@@ -152,7 +152,7 @@ def test_curves_are_the_rows_and_the_dot_is_the_time_to_target():
 
 def test_durations_are_the_distribution_function_with_the_mean_on_it():
     whole = board("two")
-    with plots._house_style():
+    with plots.house_style():
         (ax,) = whole.durations().axes
     seconds = whole.timelines["full"]["duration"].astype(np.float64)
     curve, dot = [line for line in ax.get_lines() if to_hex(line.get_color()) == whole.style["full"]["color"].lower()]
@@ -167,7 +167,7 @@ def test_loss_is_logarithmic_where_it_spans_decades(steps, expected):
     rows, timelines = fake(["full"], steps=steps)
     for row in rows:
         row["train_loss"] = None
-    with plots._house_style():
+    with plots.house_style():
         for ax in plots._Board(rows, timelines, RING, None).loss().axes:
             assert ax.get_yscale() == expected
 

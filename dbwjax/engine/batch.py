@@ -57,7 +57,7 @@ def stack_all(trees: Sequence[PyTree]) -> PyTree:
     """As `stack`, but every leaf has the leading axis `B`, also where all agree."""
     batch = stack(trees)
     leaves, kind = jax.tree.flatten(batch.tree)
-    axes = jax.tree.leaves(batch.axes, is_leaf=lambda axis: axis is None)
+    axes = _axes(kind, batch)
     wide = [
         jnp.broadcast_to(leaf, (len(trees), *np.shape(leaf))) if axis is None else leaf
         for leaf, axis in zip(leaves, axes, strict=True)
@@ -68,7 +68,7 @@ def stack_all(trees: Sequence[PyTree]) -> PyTree:
 def take(batch: Batch, which: np.ndarray) -> Batch:
     """Some of a batch's simulations."""
     leaves, kind = jax.tree.flatten(batch.tree)
-    axes = jax.tree.leaves(batch.axes, is_leaf=lambda axis: axis is None)
+    axes = _axes(kind, batch)
     picked = [leaf if axis is None else leaf[which] for leaf, axis in zip(leaves, axes, strict=True)]
     return Batch(jax.tree.unflatten(kind, picked), batch.axes)
 
@@ -76,7 +76,7 @@ def take(batch: Batch, which: np.ndarray) -> Batch:
 def alone(batch: Batch, which: int) -> PyTree:
     """One of a batch's simulations, without the leading axis."""
     leaves, kind = jax.tree.flatten(batch.tree)
-    axes = jax.tree.leaves(batch.axes, is_leaf=lambda axis: axis is None)
+    axes = _axes(kind, batch)
     return jax.tree.unflatten(
         kind, [leaf if axis is None else leaf[which] for leaf, axis in zip(leaves, axes, strict=True)]
     )
@@ -181,6 +181,11 @@ class _Axes:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Axes) and self._key == other._key
+
+
+def _axes(kind: Any, batch: Batch) -> list[int | None]:
+    """The axis of every leaf."""
+    return kind.flatten_up_to(batch.axes)
 
 
 def _stacked(column: tuple) -> tuple[Any, int | None]:

@@ -45,9 +45,19 @@ def parse(argv: Sequence[str] | None = None) -> tuple[TrainConfig, RunOptions, s
     Raises:
       ValueError: an unknown word or a value of the wrong type.
     """
-    typed = vars(_parser().parse_args(argv))
+    typed = vars(_train_parser().parse_args(argv))
     listed, printed = typed.pop("list"), typed.pop("print_config")
     action = "list" if listed else "print-config" if printed else "train"
+    config, options = from_typed(typed)
+    return config, options, action
+
+
+def from_typed(typed: dict[str, Any]) -> tuple[TrainConfig, RunOptions]:
+    """The preset with what was typed put over it, and the options.
+
+    Raises:
+      ValueError: an unknown preset.
+    """
     preset = typed.pop("preset")
     if preset not in PRESETS:
         raise ValueError(f"unknown preset '{preset}'; {specs.nearest(preset, PRESETS)}")
@@ -57,7 +67,17 @@ def parse(argv: Sequence[str] | None = None) -> tuple[TrainConfig, RunOptions, s
     fields = {field.name for field in dataclasses.fields(TrainConfig)}
     config = dataclasses.replace(PRESETS[preset](), **{name: given[name] for name in given if name in fields})
     options = RunOptions(**{name: given[name] for name in given if name not in fields})
-    return config, options, action
+    return config, options
+
+
+def _train_parser() -> argparse.ArgumentParser:
+    made = parser(
+        "python -m dbwjax.train", "Trains under several waiting rules in one world, and compares how long they take."
+    )
+    add = made.add_argument_group("instead of training").add_argument
+    add("--list", action="store_true", help="all names with their settings")
+    add("--print-config", action="store_true", help="the configuration as JSON")
+    return made
 
 
 def listing() -> str:
@@ -94,35 +114,43 @@ def _first_line(build: Any) -> str:
     return " ".join((build.__doc__ or "").partition("\n\n")[0].split())
 
 
-def _parser() -> _Parser:
+def parser(prog: str, description: str, conflicts: str = "error") -> argparse.ArgumentParser:
+    """The words of training, for a command that may add its own.
+
+    Args:
+      prog: the command.
+      description: one sentence.
+      conflicts: `resolve` lets the command replace a word by its own.
+    """
     parser = _Parser(
-        prog="python -m dbwjax.train",
-        description="Trains under several waiting rules in one world, and compares how long they take.",
+        prog=prog,
+        description=description,
         epilog=_EXAMPLES,
+        conflict_handler=conflicts,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("preset", nargs="?", default="quickstart", metavar="PRESET", help=", ".join(PRESETS))
     add = parser.add_argument_group("what is compared").add_argument
     add("--policies", nargs="+", action="extend", metavar="SPEC", help="waiting rules; speed-ups are over the last one")
-    add("--steps", type=_whole, metavar="T", help="iterations of each policy")
-    add("--target-accuracy", type=_number, metavar="A", help="time to target counts to this test accuracy")
-    add("--eval-every", type=_whole, metavar="E", help="iterations between evaluations")
-    add("--seed", type=_whole, metavar="S", help="of delays, batches, parameters, partition and random graphs")
+    add("--steps", type=whole, metavar="T", help="iterations of each policy")
+    add("--target-accuracy", type=number, metavar="A", help="time to target counts to this test accuracy")
+    add("--eval-every", type=whole, metavar="E", help="iterations between evaluations")
+    add("--seed", type=whole, metavar="S", help="of delays, batches, parameters, partition and random graphs")
     add = parser.add_argument_group("the network").add_argument
-    add("--workers", type=_whole, metavar="N", help="how many compute")
+    add("--workers", type=whole, metavar="N", help="how many compute")
     add("--graph", metavar="SPEC", help="who hears whom")
     add("--delays", metavar="SPEC", help="seconds per computation; factors are joined by *")
-    add("--latency", type=_number, metavar="SECONDS", help="of every message")
-    add("--bandwidth", type=_number, metavar="BYTES_PER_SECOND", help="of every link")
+    add("--latency", type=number, metavar="SECONDS", help="of every message")
+    add("--bandwidth", type=number, metavar="BYTES_PER_SECOND", help="of every link")
     add = parser.add_argument_group("what is learned").add_argument
     add("--dataset", metavar="NAME", help="pictures, or a synthetic problem as a SPEC")
     add("--data-dir", metavar="DIR", help="a TFDS folder (default: TFDS_DATA_DIR, or ~/tensorflow_datasets)")
     add("--model", metavar="NAME", help="of pictures (default: the data set's own)")
     add("--partition", metavar="SPEC", help="which samples each worker holds")
-    add("--pca", type=_whole, metavar="K", help="learn from K principal components")
-    add("--batch-size", type=_whole, metavar="B", help="samples of one worker's computation")
-    add("--learning-rate", type=_number, metavar="X", help="the same all the time, for every worker")
+    add("--pca", type=whole, metavar="K", help="learn from K principal components")
+    add("--batch-size", type=whole, metavar="B", help="samples of one worker's computation")
+    add("--learning-rate", type=number, metavar="X", help="the same all the time, for every worker")
     add("--optimizer", metavar="SPEC", help="what each worker does with its gradients")
     add("--dtype", metavar="TYPE", help="in which parameters are kept: float32, or bfloat16 (sums are float32)")
     add = parser.add_argument_group("the run folder").add_argument
@@ -130,7 +158,7 @@ def _parser() -> _Parser:
     add("--overwrite", action="store_true", default=None, help="start anew in an existing run folder")
     add(
         "--checkpoint-every",
-        type=_whole,
+        type=whole,
         metavar="CHUNKS",
         help="chunks (of at most 100 iterations) between checkpoints",
     )
@@ -138,26 +166,25 @@ def _parser() -> _Parser:
     add("--no-progress", dest="progress", action="store_false", default=None, help="show no progress bar")
     add("--compile-cache", metavar="DIR", help="keep compiled programs there for later starts")
     add = parser.add_argument_group("devices and hosts").add_argument
-    add("--devices", type=_whole, metavar="K", help="cut the workers among K devices (default: all that are here)")
+    add("--devices", type=whole, metavar="K", help="cut the workers among K devices (default: all that are here)")
     add("--distributed", action="store_true", default=None, help="be one of several processes (jax.distributed)")
     add("--coordinator", metavar="HOST:PORT", help="of process 0; left out, JAX asks Slurm, Open MPI or the TPU")
-    add("--processes", type=_whole, metavar="P", help="how many there are")
-    add("--process-id", type=_whole, metavar="I", help="which one this is, from 0")
-    add("--patience", type=_whole, metavar="SECONDS", help="to wait for a process that does not answer (default: 30)")
-    add = parser.add_argument_group("instead of training").add_argument
-    add("--list", action="store_true", help="all names with their settings")
-    add("--print-config", action="store_true", help="the configuration as JSON")
+    add("--processes", type=whole, metavar="P", help="how many there are")
+    add("--process-id", type=whole, metavar="I", help="which one this is, from 0")
+    add("--patience", type=whole, metavar="SECONDS", help="to wait for a process that does not answer (default: 30)")
     return parser
 
 
-def _whole(text: str) -> int:
+def whole(text: str) -> int:
+    """A whole number, as an argparse type."""
     try:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number") from None
 
 
-def _number(text: str) -> float:
+def number(text: str) -> float:
+    """A number, as an argparse type."""
     try:
         value = float(text)
     except ValueError:

@@ -79,9 +79,9 @@ def write_figures(
     }
     if not board.has_accuracy:
         del drawn["accuracy.png"]
-    with _house_style():
+    with house_style():
         for name, draw in drawn.items():
-            _save(draw(), Path(folder) / name)
+            save_figure(draw(), Path(folder) / name)
     return [Path(folder) / name for name in drawn]
 
 
@@ -106,7 +106,7 @@ class _Board:
 
     def summary(self) -> Any:
         """Six panels that could stand in a paper."""
-        figure, axes = _figure(9.6, 5.9, 2, 3)
+        figure, axes = new_figure(9.6, 5.9, 2, 3)
         (quality, loss, durations), (backups, graph, last) = axes
         if self.has_accuracy:
             self._accuracy(quality, "virtual_time")
@@ -126,14 +126,14 @@ class _Board:
 
     def accuracy(self) -> Any:
         """Test accuracy against virtual time and against iterations."""
-        figure, axes = _figure(9, 3.8, 1, 2)
+        figure, axes = new_figure(9, 3.8, 1, 2)
         self._accuracy(axes[0, 0], "virtual_time")
         self._accuracy(axes[0, 1], "step")
         return self._with_legend(figure)
 
     def loss(self) -> Any:
         """Test and training loss against virtual time and against iterations."""
-        figure, axes = _figure(9, 3.8, 1, 2)
+        figure, axes = new_figure(9, 3.8, 1, 2)
         for ax, against in zip(axes[0], ("virtual_time", "step"), strict=True):
             self._curves(ax, against, "test_loss", also="train_loss")
             ax.set(title=f"loss against {_NAMES[against].removesuffix(' [s]')}", ylabel="loss")
@@ -143,20 +143,20 @@ class _Board:
 
     def durations(self) -> Any:
         """How long iterations last."""
-        figure, axes = _figure(6, 4, 1, 1)
+        figure, axes = new_figure(6, 4, 1, 1)
         self._duration_shares(axes[0, 0])
         return self._with_legend(figure)
 
     def backup_workers(self) -> Any:
         """Backup workers against virtual time and against iterations."""
-        figure, axes = _figure(9, 3.8, 1, 2)
+        figure, axes = new_figure(9, 3.8, 1, 2)
         self._backups(axes[0, 0], "virtual_time")
         self._backups(axes[0, 1], "step")
         return self._with_legend(figure)
 
     def graph_alone(self) -> Any:
         """The graph with its spanning path or tree."""
-        figure, axes = _figure(5, 5.2, 1, 1)
+        figure, axes = new_figure(5, 5.2, 1, 1)
         draw_graph(axes[0, 0], self.graph, scale=1.6)
         return figure
 
@@ -298,7 +298,7 @@ def _distinct(names: Sequence[str]) -> list[str]:
     return [f"{i + 1}: {name}" if short.count(name) > 1 else name for i, name in enumerate(short)]
 
 
-def _figure(width: float, height: float, rows: int, columns: int) -> tuple[Any, Any]:
+def new_figure(width: float, height: float, rows: int, columns: int) -> tuple[Any, Any]:
     """A figure of its own, outside pyplot's list, with `[rows, columns]` axes."""
     from matplotlib.figure import Figure
 
@@ -306,12 +306,14 @@ def _figure(width: float, height: float, rows: int, columns: int) -> tuple[Any, 
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def _house_style() -> contextlib.AbstractContextManager:
+def house_style() -> contextlib.AbstractContextManager:
+    """Matplotlib's settings while figures of the house are drawn."""
     from matplotlib import rc_context
 
     return rc_context(_RC)
 
 
-def _save(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path) -> None:
+    """Writes a PNG whole."""
     # Without this entry the bytes name no matplotlib version.
     replace_file(path, lambda file: figure.savefig(file, format="png", metadata={"Software": None}))

@@ -126,7 +126,8 @@ def test_one_that_never_comes_is_not_waited_for_ever(tmp_path, missing):
 @pytest.mark.parametrize("full", [0, 1])
 def test_a_full_disk_ends_all(tmp_path, full):
     """Files of one process may not grow beyond a few bytes, which is how a full disk looks to a writer."""
-    commands = processes.trained(tmp_path / "run", 2, [*WORDS, *LONG])
+    # Digits: parameters of the usual size, so that the second process has something to write.
+    commands = processes.trained(tmp_path / "run", 2, [*WORDS, *LONG, "--dataset", "digits"])
     script = "import resource, sys, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
     script += "resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))\n"
     script += "from dbwjax import train; sys.exit(train.main(sys.argv[1:]))"

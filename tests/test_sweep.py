@@ -1,0 +1,131 @@
+"""The sweep as a user types it: the numbers of `train`, paired, resumable, and one line for every mistake."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+
+from dbwjax import sweep, train
+from dbwjax.experiments import sweep_run
+from dbwjax.experiments.records import read_metrics
+from dbwjax.experiments.sweep_report import _interval
+
+SMALL = ["--dataset", "logistic", "--workers", "6", "--steps", "20", "--eval-every", "10", "--batch-size", "4"]
+SMALL += ["--no-progress"]
+
+
+def rows_of(folder):
+    with open(folder / "results.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweep") / "out"
+    axes = ["--graphs", "ring", "complete", "--seeds", "2", "--learning-rates", "0.1", "0.3"]
+    assert sweep.main([*SMALL, *axes, "--out", str(folder)]) == 0
+    return folder
+
+
+def test_a_world_of_the_sweep_is_a_run_of_train(swept, tmp_path):
+    words = ["--graph", "complete", "--learning-rate", "0.3", "--seed", "1", "--policies", "dybw", "full"]
+    assert train.main([*SMALL, *words, "--out", str(tmp_path / "run")]) == 0
+    ours = [
+        row for row in rows_of(swept) if (row["graph"], row["learning_rate"], row["seed"]) == ("complete", "0.3", "1")
+    ]
+    theirs = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert len(ours) == len(theirs) == 6
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a["policy"], int(a["step"]), int(a["gradients"])) == (b["policy"], b["step"], b["gradients"])
+        assert float(a["virtual_time"]) == b["virtual_time"]
+        for name in ("test_loss", "test_accuracy", "consensus_distance", "train_loss", "backup_workers"):
+            if b[name] is not None:
+                assert float(a[name]) == pytest.approx(b[name], rel=1e-4, abs=1e-6), name
+
+
+def test_timing_only_has_the_same_seconds(swept, tmp_path):
+    axes = ["--graphs", "ring", "complete", "--seeds", "2", "--timing-only"]
+    assert sweep.main([*SMALL, *axes, "--out", str(tmp_path / "out")]) == 0
+    timed = {(r["policy"], r["graph"], r["seed"], r["step"]): r["virtual_time"] for r in rows_of(tmp_path / "out")}
+    assert len(timed) == 2 * 2 * 2 * 2
+    trained = {(r["policy"], r["graph"], r["seed"], r["step"]): r["virtual_time"] for r in rows_of(swept)}
+    assert all(trained[key] == seconds for key, seconds in timed.items())
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["seconds"] == "mean_duration"
+    assert summary["policies"]["dybw"]["paired"] == 4
+    found = summary["policies"]["dybw"]["speedup"]
+    assert 1 < found["low"] < found["mean"] < found["high"]
+    assert (tmp_path / "out" / "mean_duration-graph.png").stat().st_size > 5000
+
+
+def test_killed_and_started_again(swept, tmp_path, monkeypatch):
+    axes = ["--graphs", "ring", "complete", "--seeds", "2", "--learning-rates", "0.1", "0.3"]
+    words = [*SMALL, *axes, "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sweep_run, "CACHE", 0)  # blocks of one
+    run_block, done = sweep_run._run_block, []
+
+    def dying(*arguments):
+        if len(done) == 5:
+            raise KeyboardInterrupt
+        done.append(1)
+        return run_block(*arguments)
+
+    monkeypatch.setattr(sweep_run, "_run_block", dying)
+    assert sweep.main(words) == 130
+    assert len(list((tmp_path / "out" / "parts").iterdir())) == 5
+    done[:] = [1] * -100
+    monkeypatch.setattr(sweep_run, "_run_block", lambda *a: done.append(1) or run_block(*a))
+    assert sweep.main(words) == 0
+    assert len(done) == 16 - 5
+    for a, b in zip(rows_of(tmp_path / "out"), rows_of(swept), strict=True):
+        assert a["virtual_time"] == b["virtual_time"]
+        assert float(a["test_loss"]) == pytest.approx(float(b["test_loss"]), rel=1e-4)
+    assert sweep.main([*words, "--steps", "30"]) == 2
+
+
+def test_a_thousand_random_graphs(tmp_path):
+    words = ["--graphs", "erdos_renyi:p=0.5", "--graph-seeds", "1000", "--timing-only", "--workers", "10"]
+    words += ["--steps", "20", "--eval-every", "20", "--policies", "dybw", "full", "--no-progress"]
+    assert sweep.main([*words, "--out", str(tmp_path / "out")]) == 0
+    assert len({row["virtual_time"] for row in rows_of(tmp_path / "out") if row["policy"] == "dybw"}) > 900
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--seeds", "0"], "--seeds 0 is out of range; use 1 or more"),
+        (["--graph-seeds", "-1"], "--graph-seeds -1 is out of range"),
+        (["--graphs", "ring", "ring"], "--graphs names ring twice"),
+        (["--graphs", "rnig"], "unknown graph 'rnig'; did you mean 'ring'?"),
+        (["--set", "wrokers=3"], "--set wrokers: unknown key; did you mean 'workers'?"),
+        (["--set", "workers=3,x"], "--set workers=3,x: not all are ints"),
+        (["--set", "seed=1,2"], "--set seed has an option of its own"),
+        (["--set", "workers"], "--set workers is not a setting; write key=value,value"),
+        (["--set", "batch_size=0"], "--batch-size 0 is out of range"),
+        (["--seeds", "2", "--seed", "4294967295"], "use at most 4294967295"),
+        (["--policies", "dybw", "fastest:k=99"], "k=99 is more than"),
+    ],
+)
+def test_mistakes_are_one_line_and_write_nothing(tmp_path, capsys, words, said):
+    assert sweep.main([*SMALL, *words, "--out", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert told.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_does_not_fit_is_refused_before_it_starts(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("dbwjax.experiments.memory_check.available_bytes", lambda: 100_000)
+    assert sweep.main([*SMALL, "--out", str(tmp_path / "out")]) == 2
+    assert "of memory and" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_interval_by_hand():
+    found = _interval([0.0, 1.0, 2.0])
+    assert found is not None
+    reach = 4.302652729911275 / 3**0.5  # Student's 0.975 quantile with two degrees of freedom, deviation 1
+    for name, value in (("low", 1 - reach), ("mean", 1), ("high", 1 + reach)):
+        assert found[name] == pytest.approx(2.718281828459045**value)

@@ -12,7 +12,7 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,18 +20,14 @@ import numpy as np
 
 from dbwjax.engine import batch, simulate
 from dbwjax.engine.batch import Batch
-from dbwjax.engine.learner import from_optimizer
-from dbwjax.engine.randomness import Stream, stream
 from dbwjax.experiments import memory_check, records
-from dbwjax.experiments.config import RunOptions, build_optimizer
+from dbwjax.experiments.config import RunOptions
 from dbwjax.experiments.files import replace_file, write_json
 from dbwjax.experiments.metrics import measure
-from dbwjax.experiments.sweep_config import SweepConfig, World, content, worlds
+from dbwjax.experiments.sweep_config import SweepConfig, content, worlds
+from dbwjax.experiments.sweep_groups import Group, build_group, same_shapes
 from dbwjax.experiments.training import chunk_of
-from dbwjax.network import delays as laws
-from dbwjax.network import graphs
 from dbwjax.policies import build_policy
-from dbwjax.tasks import Task, build_task
 from dbwjax.types import Learner, Policy
 
 CACHE = 2 << 20
@@ -39,19 +35,6 @@ CACHE = 2 << 20
 
 CLOCKS = 1024
 """Clocks that run side by side."""
-
-_FREE = {"seed", "graph", "learning_rate", "delays", "latency", "bandwidth"}  # change no shape
-
-
-class Group(NamedTuple):
-    """Worlds of one shape, stacked."""
-
-    members: list[int]  # their places among all worlds
-    worlds: Batch  # of simulate.World
-    params: Any  # [B, ...]; None: timing only
-    rates: np.ndarray  # [B]
-    learner: Learner | None
-    evaluate: Batch | None
 
 
 def run_sweep(config: SweepConfig, options: RunOptions) -> int:
@@ -65,7 +48,7 @@ def run_sweep(config: SweepConfig, options: RunOptions) -> int:
     """
     everything = worlds(config)
     policies = {spec: build_policy(spec) for spec in config.base.policies}
-    groups = [_group(config, everything, members) for members in _same_shapes(everything)]
+    groups = [build_group(config, everything, members, policies) for members in same_shapes(everything)]
     blocks = [_block_size(config, group) for group in groups]
     folder = Path(options.out) if options.out is not None else Path("runs") / f"sweep-{config.base.preset}"
     with records.RunFolder.open(folder, options.overwrite) as run:
@@ -77,7 +60,7 @@ def run_sweep(config: SweepConfig, options: RunOptions) -> int:
             for spec, number, size, which in todo:
                 part = parts / f"{list(policies).index(spec)}-{number}-{which[0]}.json"
                 if not part.exists():
-                    rows = _run_block(config, policies[spec], groups[number], which, size)
+                    rows = _run_block(config, spec, policies[spec], groups[number], which, size)
                     found = [{"policy": spec, **everything[place].values, **row} for place, row in rows]
                     write_json(part, found)
                 bar.update(len(which))
@@ -88,76 +71,6 @@ def run_sweep(config: SweepConfig, options: RunOptions) -> int:
         ]
         _leave(run.path, config, everywhere)
     return 0
-
-
-def _same_shapes(everything: list[World]) -> list[list[int]]:
-    """Worlds that can be one batch: they differ in nothing that is compiled."""
-    found: dict[Any, list[int]] = {}
-    for place, world in enumerate(everything):
-        fixed = tuple((name, value) for name, value in vars(world.config).items() if name not in _FREE)
-        law = jax.tree.structure(laws.delays(world.config.delays, world.config.workers, world.config.seed))
-        found.setdefault((fixed, law), []).append(place)
-    return list(found.values())
-
-
-def _group(config: SweepConfig, everything: list[World], members: list[int]) -> Group:
-    made = [everything[place] for place in members]
-    nets = [graphs.build_graph(one.config.graph, one.config.workers, one.graph_seed) for one in made]
-    slots = max(net.neighbours.shape[1] for net in nets)
-    tasks = [None] * len(made) if config.timing_only else _tasks(made)
-    stacked, keys = [], [jax.random.key(one.config.seed) for one in made]
-    for one, net, task, key in zip(made, nets, tasks, keys, strict=True):
-        told = one.config
-        size = 0.0 if task is None else _message(task)
-        linked = graphs.with_links(
-            graphs.pad(net, slots), latency=told.latency, bandwidth=told.bandwidth, message_bytes=size
-        )
-        delays = laws.delays(told.delays, told.workers, told.seed)
-        stacked.append(simulate.World(linked, delays, _nothing if task is None else task.batches, key))
-    rates = np.array([one.config.learning_rate for one in made])
-    first = tasks[0]
-    if first is None:
-        return Group(members, batch.stack(stacked), None, rates, None, None)
-    params = jax.vmap(first.init)(jnp.stack([stream(key, Stream.PARAMETERS) for key in keys]))
-    learner = from_optimizer(first.loss, build_optimizer(made[0].config.optimizer, float(rates[0])))
-    evaluate = batch.stack([task.evaluate for task in tasks if task is not None])
-    return Group(members, batch.stack(stacked), params, rates, learner, evaluate)
-
-
-def _nothing(key: Any, worker: Any, started: Any) -> None:
-    """The batches of those who do not train."""
-
-
-def _tasks(made: list[World]) -> list[Any]:
-    """One task a seed; what tasks have in common (the data) is kept once."""
-    found: dict[int, Task] = {}
-    for one in made:
-        told = one.config
-        if told.seed in found:
-            continue
-        task = build_task(
-            told.dataset,
-            model=told.model,
-            workers=told.workers,
-            partition=told.partition,
-            batch_size=told.batch_size,
-            seed=told.seed,
-            pca=told.pca,
-            data_dir=told.data_dir,
-        )
-        first = next(iter(found.values()), task)
-        same = jax.tree.map(
-            lambda old, new: old if np.array_equal(old, new) else new,
-            (first.batches, first.evaluate),
-            (task.batches, task.evaluate),
-        )
-        found[told.seed] = task._replace(batches=same[0], evaluate=same[1])
-    return [found[one.config.seed] for one in made]
-
-
-def _message(task: Task) -> float:
-    shapes = jax.tree.leaves(jax.eval_shape(task.init, jax.random.key(0)))
-    return float(sum(leaf.size * leaf.dtype.itemsize for leaf in shapes))
 
 
 def _block_size(config: SweepConfig, group: Group) -> int:
@@ -194,13 +107,12 @@ def _blocks(
 
 
 def _run_block(
-    config: SweepConfig, policy: Policy, group: Group, which: np.ndarray, size: int
+    config: SweepConfig, spec: str, policy: Policy, group: Group, which: np.ndarray, size: int
 ) -> list[tuple[int, dict[str, Any]]]:
     """The rows of a block's simulations, each with its world's place."""
     filled = np.resize(which, size)  # a last block that is shorter repeats itself, so that nothing is compiled anew
     some = batch.take(group.worlds, filled)
-    nets = Batch(jax.device_get(some.tree.graph), some.axes.graph)
-    states = batch.stack_all([policy.init(batch.alone(nets, place)) for place in range(size)])
+    states = jax.tree.map(lambda leaf: leaf[filled], group.states[spec])
     if group.params is None or group.learner is None:
         rows = _clock_rows(config, policy, some, states)
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+from dbwjax.experiments import sweep_config
 from dbwjax.experiments.options import parse
 from dbwjax.policies import POLICIES
 from tests.readme import ROOT, blocks, text
@@ -32,6 +33,10 @@ def test_commands_are_understood():
     assert len(trained) == 3
     for line in trained:
         parse(line.split("dbwjax.train")[-1].split())
+    swept = [line for block in blocks("sh") for line in block.splitlines() if "dbwjax.sweep" in line]
+    assert len(swept) == 2
+    for line in swept:
+        sweep_config.parse(line.split("dbwjax.sweep")[-1].split())
 
 
 def test_its_speeds_are_the_committed_results():

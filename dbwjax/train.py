@@ -71,7 +71,10 @@ def _no_memory(error: Exception) -> int:
 
 
 def _say(error: object, code: int) -> int:
-    print("error:", " ".join(str(error).split()), file=sys.stderr)  # what was typed may hold line breaks
+    from dbwjax.experiments import quiet
+
+    # What was typed may hold line breaks.
+    print("error:", " ".join(str(error).split()), file=quiet.last_words(), flush=True)
     return code
 
 

@@ -73,8 +73,8 @@ def _no_memory(error: Exception) -> int:
 def _say(error: object, code: int) -> int:
     from dbwjax.experiments import quiet
 
-    # What was typed may hold line breaks.
-    print("error:", " ".join(str(error).split()), file=quiet.last_words(), flush=True)
+    # What was typed may hold line breaks. One write: native threads write there, too, in the middle of two.
+    print(f"error: {' '.join(str(error).split())}\n", end="", file=quiet.last_words(), flush=True)
     return code
 
 

@@ -71,7 +71,10 @@ def _no_memory(error: Exception) -> int:
 
 
 def _say(error: object, code: int) -> int:
-    print("error:", " ".join(str(error).split()), file=sys.stderr)  # what was typed may hold line breaks
+    from dbwjax.experiments import quiet
+
+    # What was typed may hold line breaks. One write: native threads write there, too, in the middle of two.
+    print(f"error: {' '.join(str(error).split())}\n", end="", file=quiet.last_words(), flush=True)
     return code
 
 

@@ -130,6 +130,8 @@ def _require_free(address: str) -> None:
     port = address.rpartition(":")[2]
     try:
         with socket.socket() as probe:
+            # Connections that the last run left closing do not count: the same command is to be started again at once.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("", int(port)))
     except OSError as error:
         raise ValueError(

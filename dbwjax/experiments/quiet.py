@@ -14,6 +14,9 @@ import re
 import signal
 import subprocess
 import sys
+from typing import TextIO
+
+_between = False  # whether this process's fd 2 is a pipe to its filter
 
 FATAL = re.compile(rb"[EFW]\d{4} \d\d:\d\d:\d\d.*(coordination_|preemption_sync|distributed service detected fatal)")
 """A line that begins the native log of a lost process; what follows it is more of the same."""
@@ -25,14 +28,27 @@ LOST = (
 
 
 def stand_between() -> None:
-    """Puts the filter behind this process's standard error. Call it before native threads exist."""
+    """Puts the filter behind this process's standard error. Call it before native threads exist.
+
+    `sys.stderr` stays the real one, so that progress bars still see a terminal and no traceback is dropped; what the
+    filter must know of, the line that says why the process ends, goes to `last_words`.
+    """
+    global _between
+    sys.stderr.flush()
+    real = os.dup(2)
     reading, writing = os.pipe()
     command = [sys.executable, "-S", os.path.abspath(__file__)]
     subprocess.Popen(command, stdin=reading, stdout=2, start_new_session=True, close_fds=True)
-    sys.stderr.flush()
     os.dup2(writing, 2)
+    sys.stderr = os.fdopen(real, "w", buffering=1, errors="backslashreplace")
+    _between = True
     os.close(reading)
     os.close(writing)
+
+
+def last_words() -> TextIO | None:
+    """Where to say why this process ends: standard error, through the filter where there is one."""
+    return sys.__stderr__ if _between else sys.stderr
 
 
 def main() -> None:

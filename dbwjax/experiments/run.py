@@ -189,7 +189,7 @@ class _Run:
     def _bar(self, index: int, training: Training) -> Any:
         from tqdm import tqdm
 
-        hidden = None if self.options.progress else True  # None: hidden unless a person watches
+        hidden = None if self.options.progress and hosts.is_first() else True  # None: unless a person watches
         name = self.config.policies[index]
         return tqdm(total=self.config.steps, initial=training.step, desc=name, unit=" steps", disable=hidden)
 

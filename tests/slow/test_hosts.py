@@ -134,7 +134,8 @@ def test_a_full_disk_ends_all(tmp_path, full):
     commands[full][1:3] = ["-c", script]
     with processes.started(commands, tmp_path, JAX_ENABLE_COMPILATION_CACHE="false") as running:
         codes = processes.ended(running, 60)
-    assert codes[full] == 2
+    # The first process lives a second longer, for the others' last lines; their end may abort it before its own.
+    assert codes[full] in ((2, -signal.SIGABRT) if full == 0 else (2,))
     assert codes[1 - full] in (4, -signal.SIGABRT)
     assert "cannot be written" in one_error_line(tmp_path, full)
     one_error_line(tmp_path, 1 - full)

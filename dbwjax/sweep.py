@@ -21,6 +21,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, MemoryError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):  # how a device says MemoryError
+            raise
+        reason = str(error).partition("\n")[0]
+        print(f"error: not enough memory ({reason}); use fewer --workers or a smaller --batch-size", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("error: stopped; the same command goes on from the last finished block", file=sys.stderr)
         return 130

@@ -63,7 +63,7 @@ def test_timing_only_has_the_same_seconds(swept, tmp_path):
 def test_killed_and_started_again(swept, tmp_path, monkeypatch):
     axes = ["--graphs", "ring", "complete", "--seeds", "2", "--learning-rates", "0.1", "0.3"]
     words = [*SMALL, *axes, "--out", str(tmp_path / "out")]
-    monkeypatch.setattr(sweep_run, "CACHE", 0)  # blocks of one
+    monkeypatch.setattr(sweep_run, "CACHE", 0)  # blocks of one, and resumed where more would fit
     run_block, done = sweep_run._run_block, []
 
     def dying(*arguments):
@@ -75,7 +75,8 @@ def test_killed_and_started_again(swept, tmp_path, monkeypatch):
     monkeypatch.setattr(sweep_run, "_run_block", dying)
     assert sweep.main(words) == 130
     assert len(list((tmp_path / "out" / "parts").iterdir())) == 5
-    done[:] = [1] * -100
+    done.clear()
+    monkeypatch.setattr(sweep_run, "CACHE", 1 << 30)
     monkeypatch.setattr(sweep_run, "_run_block", lambda *a: done.append(1) or run_block(*a))
     assert sweep.main(words) == 0
     assert len(done) == 16 - 5
@@ -83,6 +84,21 @@ def test_killed_and_started_again(swept, tmp_path, monkeypatch):
         assert a["virtual_time"] == b["virtual_time"]
         assert float(a["test_loss"]) == pytest.approx(float(b["test_loss"]), rel=1e-4)
     assert sweep.main([*words, "--steps", "30"]) == 2
+
+
+def test_worlds_of_any_workers_and_no_world_twice(tmp_path):
+    words = ["--graphs", "ring", "erdos_renyi:p=0.9", "--graph-seeds", "3", "--set", "workers=6,12", "--timing-only"]
+    assert sweep.main([*SMALL, *words, "--policies", "full", "--out", str(tmp_path / "out")]) == 0
+    rows = rows_of(tmp_path / "out")
+    assert len(rows) == 2 * 2 * (1 + 3)
+    assert {row["active_fraction"] for row in rows} == {"1.0"}
+
+
+def test_partitions_of_any_width(tmp_path):
+    words = ["--model", "lrm", "--partition", "dirichlet:alpha=0.5", "--seeds", "2", "--policies", "full"]
+    small = [word if word != "logistic" else "digits" for word in SMALL]
+    assert sweep.main([*small, *words, "--dtype", "bfloat16", "--out", str(tmp_path / "out")]) == 0
+    assert len(rows_of(tmp_path / "out")) == 2 * 3
 
 
 def test_a_thousand_random_graphs(tmp_path):
@@ -106,6 +122,10 @@ def test_a_thousand_random_graphs(tmp_path):
         (["--set", "batch_size=0"], "--batch-size 0 is out of range"),
         (["--seeds", "2", "--seed", "4294967295"], "use at most 4294967295"),
         (["--policies", "dybw", "fastest:k=99"], "k=99 is more than"),
+        (["--set", "steps=10,20"], "--set steps: all of a sweep has the same; use --steps"),
+        (["--timing-only", "--learning-rates", "0.1", "0.2"], "--learning-rates changes nothing with --timing-only"),
+        (["--timing-only", "--set", "batch_size=1,2"], "--set batch_size changes nothing with --timing-only"),
+        (["--devices", "2"], "--devices does nothing in a sweep"),
     ],
 )
 def test_mistakes_are_one_line_and_write_nothing(tmp_path, capsys, words, said):

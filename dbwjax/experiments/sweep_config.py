@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import inspect
 import itertools
 import typing
 from collections.abc import Sequence
@@ -21,6 +22,15 @@ from dbwjax.experiments.config import RunOptions, TrainConfig, to_json
 
 OWN_AXES = ("policies", "graph", "delays", "learning_rate", "seed", "preset", "data_dir")
 """Fields that `--set` leaves to options of their own."""
+
+COMMON = ("steps", "eval_every", "target_accuracy")
+"""Fields that are the same for all of a sweep, or its rows could not be compared."""
+
+TIMED = ("workers", "latency")
+"""Fields that a clock alone reads."""
+
+UNUSED = ("devices", "distributed", "coordinator", "processes", "process_id", "tensorboard", "compile_cache")
+"""Options of training that a sweep has no use for."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,8 @@ class World(typing.NamedTuple):
 
 
 def worlds(config: SweepConfig) -> list[World]:
-    """Every combination, the last axis fastest."""
+    """Every combination, the last axis fastest. A graph without randomness has one graph seed, so that no world is
+    counted twice."""
     axes: dict[str, Sequence[Any]] = {
         "graph": config.graphs,
         "graph_seed": range(config.base.seed, config.base.seed + config.graph_seeds),
@@ -58,9 +69,18 @@ def worlds(config: SweepConfig) -> list[World]:
     found = []
     for combination in itertools.product(*axes.values()):
         values = dict(zip(axes, combination, strict=True))
+        if values["graph_seed"] != config.base.seed and not _is_random(values["graph"]):
+            continue
         fields = {name: value for name, value in values.items() if name != "graph_seed"}
         found.append(World(values, dataclasses.replace(config.base, **fields), values["graph_seed"]))
     return found
+
+
+def _is_random(graph: str) -> bool:
+    from dbwjax.network.graphs import GRAPHS
+
+    builder = GRAPHS.get(specs.parse(graph)[0])
+    return builder is None or "seed" in inspect.signature(builder).parameters
 
 
 def content(config: SweepConfig) -> dict[str, Any]:
@@ -99,9 +119,22 @@ def parse(argv: Sequence[str] | None = None) -> tuple[SweepConfig, RunOptions]:
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"--set {name} is given twice; list all its values in one")
+    _refuse_what_is_not_read(config, options)
     for world in worlds(config):
         configs.validate(world.config, options)
     return config, options
+
+
+def _refuse_what_is_not_read(config: SweepConfig, options: RunOptions) -> None:
+    for name in UNUSED:
+        if getattr(options, name) not in (None, False):
+            raise ValueError(f"--{name.replace('_', '-')} does nothing in a sweep; leave it out")
+    if not config.timing_only:
+        return
+    unread = [f"--set {name}" for name, _ in config.settings if name not in TIMED]
+    unread += ["--learning-rates"] * (len(config.learning_rates) > 1)
+    if unread:
+        raise ValueError(f"{unread[0]} changes nothing with --timing-only; leave one of them out")
 
 
 def _axis(word: str, given: Sequence[Any] | None, default: Any) -> tuple[Any, ...]:
@@ -122,6 +155,8 @@ def _setting(text: str) -> tuple[str, tuple[Any, ...]]:
         raise ValueError(f"--set {text} is not a setting; write key=value,value")
     if key in OWN_AXES:
         raise ValueError(f"--set {key} has an option of its own; see --help")
+    if key in COMMON:
+        raise ValueError(f"--set {key}: all of a sweep has the same; use --{key.replace('_', '-')}")
     if key not in known:
         raise ValueError(f"--set {key}: unknown key; {specs.nearest(key, known)}")
     kinds = [kind for kind in typing.get_args(hints[key]) or (hints[key],) if kind is not type(None)]

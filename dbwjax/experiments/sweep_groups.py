@@ -13,6 +13,7 @@ from dbwjax.engine.batch import Batch
 from dbwjax.engine.learner import from_optimizer
 from dbwjax.engine.randomness import Stream, stream
 from dbwjax.experiments.config import build_optimizer
+from dbwjax.experiments.memory_check import in_dtype
 from dbwjax.experiments.sweep_config import SweepConfig, World
 from dbwjax.network import delays as laws
 from dbwjax.network import graphs
@@ -25,6 +26,7 @@ _FREE = {"seed", "graph", "learning_rate", "delays", "latency", "bandwidth"}  # 
 class Group(NamedTuple):
     """Worlds of one shape, stacked."""
 
+    workers: int
     members: list[int]  # their places among all worlds
     worlds: Batch  # of simulate.World
     states: dict[str, Any]  # [B, ...] by policy: what its `init` makes of each graph
@@ -39,8 +41,11 @@ def same_shapes(everything: list[World]) -> list[list[int]]:
     found: dict[Any, list[int]] = {}
     for place, world in enumerate(everything):
         fixed = tuple((name, value) for name, value in vars(world.config).items() if name not in _FREE)
-        law = jax.tree.structure(laws.delays(world.config.delays, world.config.workers, world.config.seed))
-        found.setdefault((fixed, law), []).append(place)
+        law = laws.delays(world.config.delays, world.config.workers, world.config.seed)
+        # Other partitions give workers more or fewer samples in every seed, and tables of another width.
+        table = None if world.config.partition == "iid" else world.config.seed
+        shapes = tuple(np.shape(leaf) for leaf in jax.tree.leaves(law))
+        found.setdefault((fixed, jax.tree.structure(law), shapes, table), []).append(place)
     return list(found.values())
 
 
@@ -63,7 +68,7 @@ def build_group(config: SweepConfig, everything: list[World], members: list[int]
     stacked, keys = [], [jax.random.key(one.config.seed) for one in made]
     for one, net, task, key in zip(made, nets, tasks, keys, strict=True):
         told = one.config
-        size = 0.0 if task is None else _message(task)
+        size = 0.0 if task is None else _message(task, told.dtype)
         linked = graphs.with_links(
             graphs.pad(net, slots), latency=told.latency, bandwidth=told.bandwidth, message_bytes=size
         )
@@ -73,11 +78,12 @@ def build_group(config: SweepConfig, everything: list[World], members: list[int]
     rates = np.array([one.config.learning_rate for one in made])
     first = tasks[0]
     if first is None:
-        return Group(members, batch.stack(stacked), states, None, rates, None, None)
+        return Group(made[0].config.workers, members, batch.stack(stacked), states, None, rates, None, None)
     params = jax.vmap(first.init)(jnp.stack([stream(key, Stream.PARAMETERS) for key in keys]))
+    params = in_dtype(params, made[0].config.dtype)
     learner = from_optimizer(first.loss, build_optimizer(made[0].config.optimizer, float(rates[0])))
     evaluate = batch.stack([task.evaluate for task in tasks if task is not None])
-    return Group(members, batch.stack(stacked), states, params, rates, learner, evaluate)
+    return Group(made[0].config.workers, members, batch.stack(stacked), states, params, rates, learner, evaluate)
 
 
 def _states(spec: str, policy: Policy, made: list[simulate.World]) -> Any:
@@ -118,6 +124,6 @@ def _tasks(made: list[World]) -> list[Any]:
     return [found[one.config.seed] for one in made]
 
 
-def _message(task: Task) -> float:
-    shapes = jax.tree.leaves(jax.eval_shape(task.init, jax.random.key(0)))
+def _message(task: Task, dtype: str) -> float:
+    shapes = jax.tree.leaves(jax.eval_shape(lambda key: in_dtype(task.init(key), dtype), jax.random.key(0)))
     return float(sum(leaf.size * leaf.dtype.itemsize for leaf in shapes))

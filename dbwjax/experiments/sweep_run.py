@@ -49,10 +49,10 @@ def run_sweep(config: SweepConfig, options: RunOptions) -> int:
     everything = worlds(config)
     policies = {spec: build_policy(spec) for spec in config.base.policies}
     groups = [build_group(config, everything, members, policies) for members in same_shapes(everything)]
-    blocks = [_block_size(config, group) for group in groups]
+    fits = [_block_size(group) for group in groups]
     folder = Path(options.out) if options.out is not None else Path("runs") / f"sweep-{config.base.preset}"
     with records.RunFolder.open(folder, options.overwrite) as run:
-        _claim(run, content(config))
+        blocks = _claim(run, content(config), fits)
         parts = run.path / "parts"
         parts.mkdir(exist_ok=True)
         todo = list(_blocks(policies, groups, blocks))
@@ -73,17 +73,17 @@ def run_sweep(config: SweepConfig, options: RunOptions) -> int:
     return 0
 
 
-def _block_size(config: SweepConfig, group: Group) -> int:
-    """How many simulations run at once.
+def _block_size(group: Group) -> tuple[int, int]:
+    """How many simulations run at once, and how many would fit the memory.
 
     Raises:
       ValueError: not even one fits the memory.
     """
     if group.params is None or group.learner is None or group.evaluate is None:
-        return min(CLOCKS, len(group.members))
+        return min(CLOCKS, len(group.members)), CLOCKS
     one = jax.tree.map(lambda leaf: leaf[0], group.params)
     local = jax.eval_shape(group.learner.init, one)
-    workers = config.base.workers
+    workers = group.workers
     stack = float(workers * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((one, local))))
     held = float(sum(leaf.nbytes for leaf in jax.tree.leaves((group.worlds.tree.batches, group.evaluate.tree))))
     # As much again for gradients and what lies between: activations of a batch.
@@ -94,7 +94,7 @@ def _block_size(config: SweepConfig, group: Group) -> int:
         remedy = f"use at most {max(int(workers * (free - held) // each), 0)} workers, or a smaller --model"
         memory_check.require_memory(held + each, f"a simulation of --workers {workers}", remedy)
     wanted = len(group.members) if jax.default_backend() != "cpu" else max(1, int(CACHE // stack))
-    return min(wanted, most, len(group.members))
+    return min(wanted, most, len(group.members)), most
 
 
 def _blocks(
@@ -114,14 +114,14 @@ def _run_block(
     some = batch.take(group.worlds, filled)
     states = jax.tree.map(lambda leaf: leaf[filled], group.states[spec])
     if group.params is None or group.learner is None:
-        rows = _clock_rows(config, policy, some, states)
+        rows = _clock_rows(config, policy, some, states, group.workers)
     else:
         rows = _training_rows(config, policy, group, some, states, filled)
     return [(group.members[place], row) for place, of_one in zip(which, rows, strict=False) for row in of_one]
 
 
-def _clock_rows(config: SweepConfig, policy: Policy, some: Batch, states: Any) -> list[list[dict]]:
-    clocks, base, found = batch.start(some, states), config.base, []
+def _clock_rows(config: SweepConfig, policy: Policy, some: Batch, states: Any, workers: int) -> list[list[dict]]:
+    clocks, found = batch.start(some, states), []
     for _, chunks in _due(config):
         for steps in chunks:
             clocks, record = batch.clock_batch(policy, some, clocks, steps)
@@ -132,7 +132,7 @@ def _clock_rows(config: SweepConfig, policy: Policy, some: Batch, states: Any) -
     before = 0
     for due, _ in _due(config):
         for place, row in enumerate(rows):
-            row.append(_clock_row(every, elapsed, place, before, due, base.workers))
+            row.append(_clock_row(every, elapsed, place, before, due, workers))
         before = due
     return rows
 
@@ -226,12 +226,25 @@ def _due(config: SweepConfig) -> list[tuple[int, list[int]]]:
     return found
 
 
-def _claim(run: records.RunFolder, told: dict) -> None:
+def _claim(run: records.RunFolder, told: dict, fits: list[tuple[int, int]]) -> list[int]:
+    """The sizes of the blocks: those that the sweep began with, because finished blocks are of that size.
+
+    Raises:
+      ValueError: the folder holds another sweep, or blocks that no longer fit the memory.
+    """
     told, kept = json.loads(json.dumps(told)), run.read_config()
     if kept is None:
-        run.write_config({"sweep": told})
-    elif kept.get("sweep") != told:
-        raise ValueError(f"{run.path} holds another sweep; use --overwrite to start anew, or another --out")
+        run.write_config({"sweep": told, "blocks": [size for size, _ in fits]})
+        return [size for size, _ in fits]
+    remedy = "use --overwrite to start anew, or another --out"
+    if kept.get("sweep") != told:
+        raise ValueError(f"{run.path} holds another sweep; {remedy}")
+    for size, (_, most) in zip(kept["blocks"], fits, strict=True):
+        if size > most:
+            raise ValueError(
+                f"{run.path} was begun {size} simulations at a time and {most} fit the memory now; {remedy}"
+            )
+    return kept["blocks"]
 
 
 def _leave(path: Path, config: SweepConfig, rows: list[dict]) -> None:

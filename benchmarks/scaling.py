@@ -23,6 +23,7 @@ from benchmarks.memory import resident, start_anew
 from benchmarks.step import problem
 from dbwjax.engine import simulate
 from dbwjax.engine.learner import from_optimizer
+from dbwjax.experiments.memory_check import gradient_block
 from dbwjax.experiments.training import initial_params, make_world
 from dbwjax.network import delays, graphs
 from dbwjax.policies import build_policy
@@ -35,7 +36,10 @@ def setting(workers: int) -> tuple:
     """Policy, learner, world and initial parameters."""
     task = problem(workers, BATCH, "lrm")
     world = make_world(task, graphs.random_regular(workers, degree=4, seed=0), delays.delays("uniform", workers, 0))
-    return build_policy("dpsgd"), from_optimizer(task.loss, optax.sgd(0.05)), world, initial_params(task, world)
+    learner, one = from_optimizer(task.loss, optax.sgd(0.05)), initial_params(task, world)
+    batch = jax.eval_shape(task.batches, jax.random.key(0), 0, 0)
+    learner = learner._replace(block=gradient_block(workers, learner.gradient, one, batch))  # as the command does
+    return build_policy("full"), learner, world, one
 
 
 def engine(workers: int, steps: int) -> Any:

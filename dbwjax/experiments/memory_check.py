@@ -17,7 +17,7 @@ from dbwjax.types import Learner
 COPIES = 2.6
 """Parameters and optimiser states are held so many times in a step: read, written, and what lies between."""
 
-CACHED = 32 << 20
+CACHED = 16 << 20
 """Bytes of batches and activations held at a time on a CPU. lrm on MNIST with N = 4,096 and two cores: 66 us a
 worker-step in blocks of 16 to 128 workers, 77 in blocks of 256, 168 all at once."""
 

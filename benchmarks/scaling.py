@@ -2,7 +2,7 @@
 
     python -m benchmarks scaling
 
-D-PSGD. The cost would not depend on N if everything scaled linearly; the exponent is that of a power law fitted to the
+cb-Full. The cost would not depend on N if everything scaled linearly; the exponent is that of a power law fitted to the
 medians of seconds a step. Memory is the growth of a process's peak resident memory at the largest N, without the data
 set, over parameters and optimiser state; two copies (what is mixed and what is written) are the least possible.
 """

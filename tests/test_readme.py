@@ -54,6 +54,21 @@ def test_its_speeds_are_the_committed_results():
     assert f"| {memory['resident, in multiples of the parameters']:.2f} | 3.2 |" in text()
 
 
+def test_its_figures_of_scale_are_the_committed_results():
+    parts = json.loads((ROOT / "benchmarks" / "results" / "cpu-2-cores.json").read_text())["parts"]
+    scaling, devices, many = (parts[name]["figures"] for name in ("scaling", "devices", "graphs"))
+    cost = scaling["cost of a worker-step at N=4096 over N=64"]["median"]
+    peak = scaling["peak memory at N=4096, in multiples of parameters and optimiser state"]
+    moved = [devices[f"{count} devices"]["moved over what must cross"] for count in (2, 8)]
+    timed, trained = many["timing only"], many["training"]
+    over = timed["speed over the NumPy loop (4 of 1024 graphs measured)"]["median"]
+    alone = timed["fraction of the random numbers alone"]["median"]
+    beside = trained["speed over one at a time"]["blocks of 4"]["median"]
+    cells = (f"{cost:.2f}", f"{peak:.2f}", f"{moved[0]:.2f}, {moved[1]:.2f}", f"{over:.0f} times", f"{alone:.2f}")
+    for cell in (*cells, f"{beside:.2f}"):
+        assert f"| {cell} |" in text()
+
+
 def test_its_picture_and_files_exist():
     for path in re.findall(r"\]\((?!http)([^)]+)\)", text()):
         assert (ROOT / path).exists(), path

@@ -110,7 +110,7 @@ def require_workers(workers: int, params: PyTree, learner: Learner, graph: str, 
     require_memory(needed(workers), f"--workers {workers}", f"use at most {fits} workers or a smaller --model", have)
 
 
-_LISTED = 2000  # bytes of a worker's place in the graph's lists, the partition and the clock, measured roughly
+_LISTED = 2000  # bytes of a worker's place in the graph's lists, the partition and the clock, a rough guess
 
 
 def gradient_block(

@@ -2,7 +2,7 @@
 
 On a CPU a block holds as many simulations as fit the cache beside one another, on an accelerator all of them, or as
 many as fit its memory. A finished block is one file, written whole; the same command goes on with those that are
-missing. A simulation whose loss stops being finite is marked and the others go on.
+missing. A simulation whose loss stops being finite leaves blank cells from then on, and the others go on.
 """
 
 from __future__ import annotations

@@ -4,8 +4,9 @@
 
 Timing only: 1,024 random graphs of 10 workers, 500 iterations of cb-DyBW, clock alone. Rivals: the same arithmetic in
 a NumPy loop over iterations (delays, DTUR, Metropolis matrix of the active subgraph), one graph after another; its
-seconds are measured on a few graphs and counted as that many for each, because every graph costs it the same. Limit:
-drawing as many delays with the same keys and nothing else.
+seconds are measured on a few graphs and counted as that many for each, because every graph costs it the same. On one
+core (one device) and, as a sweep does it, on all of them. Limits: drawing as many delays and nothing else, as the
+clocks do (`network/draws.py`) and as `jax.random` does with two folds and a draw.
 
 Training: 32 simulations of 10 workers (digits, 2nn) in one program, walked in blocks of `BLOCKS` simulations, against
 one at a time (which is what a sweep does with models that outgrow the cache). The limit there is the matrix product.
@@ -13,6 +14,9 @@ one at a time (which is what a sweep does with models that outgrow the cache). T
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import jax
@@ -70,23 +74,31 @@ def timing_only(quick: bool) -> dict:
     worlds = batch.stack([World(graph, model, None, jax.random.key(seed)) for seed, graph in enumerate(many)])
     states = batch.stack_all([policy.init(graph) for graph in many])
     begun = batch.start(worlds, states)
+    mesh = batch.mesh_of(jax.devices())
+    spread = batch.spread(worlds, mesh)
+    begun_everywhere = batch.start(spread, states, mesh)
     keys = jax.random.split(jax.random.key(0), count)
 
-    @jax.jit
-    def numbers(keys: Any) -> Any:
+    @partial(jax.jit, static_argnums=1)
+    def numbers(keys: Any, law: Any) -> Any:
         """The delays of all computations, in the order in which the clocks draw them."""
-        draw = jax.vmap(jax.vmap(model, (None, 0, None)), (0, None, None))
+        draw = jax.vmap(jax.vmap(law, (None, 0, None)), (0, None, None))
 
         def one(total: Any, step: Any) -> tuple:
             return total + draw(jax.vmap(stream, (0, None))(keys, Stream.DELAYS), jnp.arange(WORKERS), step), None
 
         return jax.lax.scan(one, jnp.zeros((count, WORKERS)), jnp.arange(iterations))[0]
 
+    def ours(*which: Any) -> Any:
+        return model(*which)
+
     # What is done once for a graph is done before on both sides.
     looped = [(graphs.adjacency(graph), spanning_links(graph)[0]) for graph in many[: 2 if quick else LOOPED]]
     work = {
         "batch": lambda: batch.clock_batch(policy, worlds, begun, iterations)[1],
-        "random numbers": lambda: numbers(keys),
+        "batch, all cores": lambda: batch.clock_batch(policy, spread, begun_everywhere, iterations, mesh)[1],
+        "random numbers": lambda: numbers(keys, ours),
+        "jax.random": lambda: numbers(keys, _by_jax),
         "NumPy loop": lambda: [in_numpy(*known, iterations, seed) for seed, known in enumerate(looped)],
     }
     seconds = timing.take_turns(work, 3 if quick else 7)
@@ -97,7 +109,16 @@ def timing_only(quick: bool) -> dict:
         ),
         "limit: random numbers alone [delays/s]": timing.rates(seconds["random numbers"], count * iterations * WORKERS),
         "fraction of the random numbers alone": timing.ratios(seconds, "batch", "random numbers"),
+        "limit: the same by jax.random [delays/s]": timing.rates(seconds["jax.random"], count * iterations * WORKERS),
+        "fraction of the same by jax.random": timing.ratios(seconds, "batch", "jax.random"),
+        f"on {len(jax.devices())} devices, speed over the NumPy loop": timing.ratios(
+            seconds, "batch, all cores", "NumPy loop", count / len(looped)
+        ),
     }
+
+
+def _by_jax(key: Any, worker: Any, started: Any) -> Any:
+    return 0.5 + jax.random.exponential(delays.draw_key(key, worker, started))
 
 
 def training(quick: bool) -> dict:
@@ -153,4 +174,6 @@ def _in_blocks(batch: Any, policy: Any, learner: Any, simulations: tuple, sizes:
 
 def measure(quick: bool) -> dict:
     """Both."""
+    with suppress(RuntimeError):  # JAX has started
+        jax.config.update("jax_num_cpu_devices", os.cpu_count())
     return {"timing only": timing_only(quick), "training": training(quick)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -29,6 +30,15 @@ def compiled_once(tmp_path_factory):
     os.environ.pop("JAX_COMPILATION_CACHE_DIR")
     if before is not None:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = before
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs_are_let_go():
+    """A compiled program holds tens of memory mappings, of which Linux allows a process 65,530: a suite that keeps all
+    of its programs crashes in the compiler."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture

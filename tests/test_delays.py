@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dbwjax.network import delays as laws
+from dbwjax.network.draws import uniform
 
 KEY = jax.random.key(3)
 WORKERS, DRAWS = 8, 4000
@@ -65,8 +66,7 @@ def test_markov_is_the_chain_simulated_forwards(p_slow, p_recover):
     seconds = draw(f"markov:p_slow={p_slow},p_recover={p_recover},factor=3", draws=draws)
     number = jnp.arange(draws)
     for worker in range(WORKERS):
-        keys = jax.vmap(lambda n: laws.draw_key(KEY, worker, n))(number)  # noqa: B023
-        u = np.asarray(jax.vmap(jax.random.uniform)(keys))
+        u = np.asarray(jax.vmap(lambda n: uniform(KEY, worker, n, jnp.float32))(number))  # noqa: B023
         slow = [u[0] < np.float32(p_slow) / np.float32(p_slow + p_recover)]
         for value in u[1:]:
             slow.append(value < (1 - np.float32(p_recover) if slow[-1] else np.float32(p_slow)))

@@ -10,7 +10,7 @@ from tests.readme import ROOT
 
 
 def test_the_suite_of_eight_devices_passes():
-    command = [sys.executable, "-m", "pytest", "tests/eight_devices", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "tests/eight_devices", "-n", "0", "-p", "no:cacheprovider"]
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=550)
     assert done.returncode == 0, done.stdout[-20000:] + done.stderr[-5000:]

@@ -95,10 +95,36 @@ def test_worlds_of_any_workers_and_no_world_twice(tmp_path):
 
 
 def test_partitions_of_any_width(tmp_path):
-    words = ["--model", "lrm", "--partition", "dirichlet:alpha=0.5", "--seeds", "2", "--policies", "full"]
-    small = [word if word != "logistic" else "digits" for word in SMALL]
-    assert sweep.main([*small, *words, "--dtype", "bfloat16", "--out", str(tmp_path / "out")]) == 0
-    assert len(rows_of(tmp_path / "out")) == 2 * 3
+    words = ["--model", "lrm", "--partition", "dirichlet:alpha=0.5", "--policies", "full"]
+    words = [*(word if word != "logistic" else "digits" for word in SMALL), *words]
+    assert sweep.main([*words, "--seeds", "2", "--out", str(tmp_path / "out")]) == 0
+    rows = rows_of(tmp_path / "out")
+    assert len(rows) == 2 * 3
+    # One batch, though seeds give workers more or fewer samples; as `train` draws them.
+    assert len(json.loads((tmp_path / "out" / "config.json").read_text())["blocks"]) == 1
+    assert train.main([*words, "--seed", "1", "--out", str(tmp_path / "run")]) == 0
+    for ours, theirs in zip(rows[3:], read_metrics(tmp_path / "run" / "metrics.jsonl"), strict=True):
+        assert ours["virtual_time"] == str(theirs["virtual_time"])
+        assert float(ours["test_loss"]) == pytest.approx(theirs["test_loss"], rel=1e-4)
+
+
+def test_bfloat16(tmp_path):
+    words = [word if word != "logistic" else "digits" for word in SMALL]
+    assert sweep.main([*words, "--model", "lrm", "--dtype", "bfloat16", "--out", str(tmp_path / "out")]) == 0
+    assert float(rows_of(tmp_path / "out")[2]["test_loss"]) < float(rows_of(tmp_path / "out")[0]["test_loss"])
+
+
+def test_what_diverges_is_said_and_the_others_go_on(tmp_path, capsys):
+    words = ["--dataset", "quadratic", "--learning-rates", "0.01", "1e30", "--policies", "full", "--seeds", "2"]
+    assert sweep.main([*SMALL, *words, "--out", str(tmp_path / "out")]) == 0
+    rows = rows_of(tmp_path / "out")
+    last = {(row["learning_rate"], row["seed"]): row for row in rows if row["step"] == "20"}
+    assert {key: row["diverged"] for key, row in last.items()} == {
+        **{("0.01", seed): "False" for seed in "01"},
+        **{("1e+30", seed): "True" for seed in "01"},
+    }
+    assert all((row["test_loss"] == "") == (row["diverged"] == "True") for row in last.values())
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["policies"]["full"]["diverged"] == 2
 
 
 def test_a_thousand_random_graphs(tmp_path):
@@ -125,7 +151,9 @@ def test_a_thousand_random_graphs(tmp_path):
         (["--set", "steps=10,20"], "--set steps: all of a sweep has the same; use --steps"),
         (["--timing-only", "--learning-rates", "0.1", "0.2"], "--learning-rates changes nothing with --timing-only"),
         (["--timing-only", "--set", "batch_size=1,2"], "--set batch_size changes nothing with --timing-only"),
-        (["--devices", "2"], "--devices does nothing in a sweep"),
+        (["--devices", "99"], "--devices 99 is more than the"),
+        (["--tensorboard"], "--tensorboard does nothing in a sweep"),
+        (["--checkpoint-every", "2"], "--checkpoint-every does nothing in a sweep"),
     ],
 )
 def test_mistakes_are_one_line_and_write_nothing(tmp_path, capsys, words, said):

@@ -2,23 +2,30 @@
 
 What all simulations have in common (the data, as a rule) is kept once; the rest is stacked along a leading axis `B`. A
 batched simulation has the delays, batches and plans of the same simulation alone, to the last bit.
+
+Several devices share a batch along a mesh axis `sims`: simulations never speak to one another, so nothing is sent. A
+device that holds a single one runs it as `simulate.run` does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, PyTree
 
 from dbwjax.engine import clock, simulate
 from dbwjax.engine import learner as learning
 from dbwjax.engine.simulate import SimState, World, heard
-from dbwjax.types import ClockState, Learner, Policy, StepRecord
+from dbwjax.types import ClockState, Graph, Learner, ModelState, Plan, Policy, StepRecord
+
+AXIS = "sims"
 
 
 class Batch(NamedTuple):
@@ -82,93 +89,27 @@ def alone(batch: Batch, which: int) -> PyTree:
     )
 
 
-def init(policy: Policy, learner: Learner, worlds: Batch, policy_states: PyTree, params: PyTree) -> SimState:
-    """Simulations at virtual time 0.
+def mesh_of(devices: Sequence[Any]) -> Mesh | None:
+    """A mesh of one axis, `sims`; `None` for a single device."""
+    return None if len(devices) == 1 else Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
-    Args:
-      policy: must not read training.
-      learner: the workers' learner. Its `init` gives every simulation the same local states; what differs (a learning
-        rate) is put into them afterwards.
-      worlds: B worlds.
-      policy_states: from `policy.init` of each graph, leaves `[B, ...]`.
-      params: one worker's parameters in each simulation, leaves `[B, ...]`.
+
+def spread(batch: Batch, mesh: Mesh | None) -> Batch:
+    """A batch cut along its simulations among the devices of `mesh`; what they have in common is put on each.
+
+    `B` must be a multiple of the number of devices.
     """
-    clocks = start(worlds, policy_states)
-    nodes = clocks.started.shape[1]
-    models = jax.jit(jax.vmap(lambda params: learning.init(learner, policy, params, nodes)))(params)
-    return SimState(clocks, models, None)
+    if mesh is None:
+        return batch
+    leaves, kind = jax.tree.flatten(batch.tree)
+    placed = [
+        jax.device_put(leaf, NamedSharding(mesh, _spec(axis)))
+        for leaf, axis in zip(leaves, _axes(kind, batch), strict=True)
+    ]
+    return Batch(jax.tree.unflatten(kind, placed), batch.axes)
 
 
-def start(worlds: Batch, policy_states: PyTree) -> ClockState:
-    """B clocks at virtual time 0."""
-
-    def one(world: World, state: PyTree) -> ClockState:
-        return clock.start(state, world.graph, world.delays, world.key)
-
-    lean = worlds.tree._replace(batches=None), worlds.axes._replace(batches=None)
-    return jax.jit(jax.vmap(one, in_axes=(lean[1], 0)))(lean[0], policy_states)
-
-
-def run_batch(
-    policy: Policy, learner: Learner, worlds: Batch, states: SimState, steps: int
-) -> tuple[SimState, StepRecord]:
-    """`simulate.run` for B simulations at once; `states` is donated. Records are stacked `[B, T, ...]`."""
-    return _run(policy, learner, worlds.tree, _Axes(worlds.axes), states, steps)
-
-
-def clock_batch(policy: Policy, worlds: Batch, states: ClockState, steps: int) -> tuple[ClockState, ClockRecord]:
-    """Runs B clocks alone: no parameters, no data, and no plans kept.
-
-    Args:
-      policy: must not read training.
-      worlds: B worlds; their batches are not touched and may be `None`.
-      states: from `start`, or from an earlier call.
-      steps: T.
-
-    Returns:
-      The clocks after them, and their records, `[B, T]`.
-
-    Raises:
-      ValueError: the policy reads training.
-    """
-    if policy.reads_training:
-        raise ValueError("this policy reads training and has no clock of its own; train instead")
-    lean = worlds.tree._replace(batches=None), worlds.axes._replace(batches=None)
-    return _clocks(policy, lean[0], _Axes(lean[1]), states, steps)
-
-
-@partial(jax.jit, static_argnames=("policy", "learner", "axes", "steps"), donate_argnames=("states",))
-def _run(
-    policy: Policy, learner: Learner, worlds: World, axes: Any, states: SimState, steps: int
-) -> tuple[SimState, StepRecord]:
-    def one(world: World, state: SimState) -> tuple[SimState, StepRecord]:
-        return simulate.scan(policy, learner, world, state, steps)
-
-    return jax.vmap(one, in_axes=(axes.tree, 0))(worlds, states)
-
-
-@partial(jax.jit, static_argnames=("policy", "axes", "steps"))
-def _clocks(policy: Policy, worlds: World, axes: Any, states: ClockState, steps: int) -> tuple[ClockState, ClockRecord]:
-    def tick(world: World, state: ClockState) -> tuple[ClockState, ClockRecord]:
-        plan, state = clock.tick(policy, world.graph, world.delays, world.key, state)
-        rows = jnp.arange(state.started.shape[0]) if plan.rows is None else plan.rows
-        written = rows < state.started.shape[0]
-        degree = world.graph.links.sum(axis=1)
-        degree = degree if plan.rows is None else degree.at[rows].get(mode="clip")
-        # Who is heard is read off the sources alone, so that no weight need be computed.
-        others = heard(plan, rows) if plan.sources is None else (plan.sources != rows[:, None]).sum(axis=1)
-        missed = jnp.where(written, degree - others, 0).sum() / jnp.maximum(written.sum(), 1)
-        active = plan.fresh.sum() if plan.active is None else plan.active.sum()
-        return state, ClockRecord(plan.duration, active, plan.fresh.sum(), missed)
-
-    def step(states: ClockState, _: None) -> tuple[ClockState, ClockRecord]:
-        return jax.vmap(tick, in_axes=(axes.tree, 0))(worlds, states)
-
-    states, records = jax.lax.scan(step, states, None, length=steps)
-    return states, jax.tree.map(lambda leaf: leaf.T, records)
-
-
-class _Axes:
+class Axes:
     """A tree of axes that can be a static argument: equal where the axes are."""
 
     def __init__(self, tree: PyTree):
@@ -180,7 +121,149 @@ class _Axes:
         return hash(self._key)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Axes) and self._key == other._key
+        return isinstance(other, Axes) and self._key == other._key
+
+
+def shared(function: Callable, axes: tuple, mesh: Mesh | None) -> Callable:
+    """A function of batches, run by every device of `mesh` on its own simulations; for programs to be compiled.
+
+    Args:
+      function: its arguments and results are batches.
+      axes: of every argument, as `jax.vmap` takes them.
+      mesh: the devices that share the batch; `None`: one.
+    """
+    if mesh is None:
+        return function
+    specs = jax.tree.map(_spec, axes, is_leaf=lambda axis: axis is None)
+    return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=P(AXIS), check_vma=False)
+
+
+def init(
+    policy: Policy, learner: Learner, worlds: Batch, policy_states: PyTree, params: PyTree, mesh: Mesh | None = None
+) -> SimState:
+    """Simulations at virtual time 0.
+
+    Args:
+      policy: must not read training.
+      learner: the workers' learner. Its `init` gives every simulation the same local states; what differs (a learning
+        rate) is put into them afterwards.
+      worlds: B worlds.
+      policy_states: from `policy.init` of each graph, leaves `[B, ...]`.
+      params: one worker's parameters in each simulation, leaves `[B, ...]`.
+      mesh: the devices that share the batch; `None`: one.
+    """
+    clocks = start(worlds, policy_states, mesh)
+    return SimState(clocks, _models(policy, learner, params, clocks.started.shape[1], mesh), None)
+
+
+def start(worlds: Batch, policy_states: PyTree, mesh: Mesh | None = None) -> ClockState:
+    """B clocks at virtual time 0."""
+    lean = _lean(worlds)
+    return _start(lean.tree, Axes(lean.axes), policy_states, mesh)
+
+
+def run_batch(
+    policy: Policy, learner: Learner, worlds: Batch, states: SimState, steps: int, mesh: Mesh | None = None
+) -> tuple[SimState, StepRecord]:
+    """`simulate.run` for B simulations at once; `states` is donated. Records are stacked `[B, T, ...]`."""
+    return _run(policy, learner, worlds.tree, Axes(worlds.axes), states, steps, mesh)
+
+
+def clock_batch(
+    policy: Policy, worlds: Batch, states: ClockState, steps: int, mesh: Mesh | None = None
+) -> tuple[ClockState, ClockRecord]:
+    """Runs B clocks alone: no parameters, no data, and no plans kept.
+
+    Args:
+      policy: must not read training.
+      worlds: B worlds; their batches are not touched and may be `None`.
+      states: from `start`, or from an earlier call.
+      steps: T.
+      mesh: the devices that share the batch; `None`: one.
+
+    Returns:
+      The clocks after them, and their records, `[B, T]`.
+
+    Raises:
+      ValueError: the policy reads training.
+    """
+    if policy.reads_training:
+        raise ValueError("this policy reads training and has no clock of its own; train instead")
+    lean = _lean(worlds)
+    return _clocks(policy, lean.tree, Axes(lean.axes), states, steps, mesh)
+
+
+@partial(jax.jit, static_argnames=("axes", "mesh"))
+def _start(worlds: World, axes: Axes, states: PyTree, mesh: Mesh | None) -> ClockState:
+    def one(world: World, state: PyTree) -> ClockState:
+        return clock.start(state, world.graph, world.delays, world.key)
+
+    return shared(jax.vmap(one, in_axes=(axes.tree, 0)), (axes.tree, 0), mesh)(worlds, states)
+
+
+@partial(jax.jit, static_argnames=("policy", "learner", "nodes", "mesh"))
+def _models(policy: Policy, learner: Learner, params: PyTree, nodes: int, mesh: Mesh | None) -> ModelState:
+    every = jax.vmap(lambda one: learning.init(learner, policy, one, nodes))
+    return shared(every, (0,), mesh)(params)
+
+
+@partial(jax.jit, static_argnames=("policy", "learner", "axes", "steps", "mesh"), donate_argnames=("states",))
+def _run(
+    policy: Policy, learner: Learner, worlds: World, axes: Axes, states: SimState, steps: int, mesh: Mesh | None
+) -> tuple[SimState, StepRecord]:
+    def one(world: World, state: SimState) -> tuple[SimState, StepRecord]:
+        return simulate.scan(policy, learner, world, state, steps)
+
+    def some(worlds: World, states: SimState) -> tuple[SimState, StepRecord]:
+        if states.clock.step.shape[0] > 1:
+            return jax.vmap(one, in_axes=(axes.tree, 0))(worlds, states)
+        single = alone(Batch(worlds, axes.tree), 0), jax.tree.map(lambda leaf: leaf[0], states)
+        return jax.tree.map(lambda leaf: leaf[None], one(*single))
+
+    return shared(some, (axes.tree, 0), mesh)(worlds, states)
+
+
+@partial(jax.jit, static_argnames=("policy", "axes", "steps", "mesh"))
+def _clocks(
+    policy: Policy, worlds: World, axes: Axes, states: ClockState, steps: int, mesh: Mesh | None
+) -> tuple[ClockState, ClockRecord]:
+    def tick(world: World, state: ClockState) -> tuple[ClockState, ClockRecord]:
+        plan, state = clock.tick(policy, world.graph, world.delays, world.key, state)
+        active = plan.fresh.sum() if plan.active is None else plan.active.sum()
+        return state, ClockRecord(plan.duration, active, plan.fresh.sum(), _missed(world.graph, plan))
+
+    def some(worlds: World, states: ClockState) -> tuple[ClockState, ClockRecord]:
+        def step(states: ClockState, _: None) -> tuple[ClockState, ClockRecord]:
+            return jax.vmap(tick, in_axes=(axes.tree, 0))(worlds, states)
+
+        states, records = jax.lax.scan(step, states, None, length=steps)
+        return states, jax.tree.map(lambda leaf: leaf.T, records)
+
+    return shared(some, (axes.tree, 0), mesh)(worlds, states)
+
+
+def _missed(graph: Graph, plan: Plan) -> Array:
+    """The mean over the rows written of the neighbours not heard. Where the plan has sources they are all that is
+    read, so that no weight need be computed."""
+    nodes = graph.links.shape[0]
+    rows = jnp.arange(nodes) if plan.rows is None else plan.rows
+    if plan.rows is None and plan.sources is not None:
+        # Floats, because a CPU adds whole numbers up one by one; exact below 2^24.
+        kind = jnp.float32 if plan.sources.size < 1 << 24 else jnp.int32
+        others = (plan.sources != rows[:, None]).reshape(-1).astype(kind).sum()
+        return (graph.links.sum() - others) / nodes
+    degree, written = graph.links.sum(axis=1).at[rows].get(mode="clip"), rows < nodes
+    others = heard(plan, rows) if plan.sources is None else (plan.sources != rows[:, None]).sum(axis=1)
+    return jnp.where(written, degree - others, 0).sum() / jnp.maximum(written.sum(), 1)
+
+
+def _spec(axis: int | None) -> P:
+    return P() if axis is None else P(AXIS)
+
+
+def _lean(worlds: Batch) -> Batch:
+    """Worlds without their data, which clocks do not touch."""
+    return Batch(worlds.tree._replace(batches=None), worlds.axes._replace(batches=None))
 
 
 def _axes(kind: Any, batch: Batch) -> list[int | None]:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, PyTree
 
+from dbwjax.engine import batch
+from dbwjax.engine.batch import Axes, Batch, shared
 from dbwjax.engine.learner import readable
 from dbwjax.engine.mixing import along, wide
 from dbwjax.types import Graph, ModelState
@@ -77,3 +82,27 @@ def measure(
     params, mean = jax.lax.optimization_barrier((state.params, mean))
     distance = consensus_distance(share, readable(params, state.mass), mean)
     return {**evaluate(mean), "consensus_distance": distance}
+
+
+def measure_batch(graphs: Batch, evaluate: Batch, states: ModelState, mesh: Mesh | None = None) -> dict[str, Array]:
+    """`measure` of B simulations at once; leaves `[B]`.
+
+    Args:
+      graphs: B graphs.
+      evaluate: B evaluations.
+      states: stacked `[B, N, ...]`.
+      mesh: the devices that share the batch; `None`: one.
+    """
+    return _measure_batch(graphs.tree, evaluate.tree, states, Axes((graphs.axes, evaluate.axes, 0)), mesh)
+
+
+@partial(jax.jit, static_argnames=("axes", "mesh"))
+def _measure_batch(graphs: Graph, evaluate: Any, states: ModelState, axes: Axes, mesh: Mesh | None) -> dict:
+    def some(*trees: Any) -> dict:
+        if trees[2].started.shape[0] > 1:
+            return jax.vmap(measure, in_axes=axes.tree)(*trees)
+        single = [batch.alone(batch.Batch(tree, axis), 0) for tree, axis in zip(trees[:2], axes.tree[:2], strict=True)]
+        found = measure(*single, jax.tree.map(lambda leaf: leaf[0], trees[2]))
+        return jax.tree.map(lambda leaf: leaf[None], found)
+
+    return shared(some, axes.tree, mesh)(graphs, evaluate, states)

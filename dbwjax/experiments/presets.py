@@ -1,7 +1,8 @@
 """Ready-made configurations, each with its command, its expected result with spread, and how long it takes.
 
 Measured on two slow CPU cores that were not idle. A speed-up is `dybw` over `full`, of the mean iteration and to the
-target.
+target. All but `quickstart` were measured when a delay was drawn by three hashes (`network/draws.py` says how now), so
+the same seed has other delays today; the law is the same.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ in order.
 
 from __future__ import annotations
 
-import os
 import platform
 import signal
 import sys
@@ -23,7 +22,7 @@ import numpy as np
 from dbwjax.experiments import hosts, records
 from dbwjax.experiments.checkpoint import Checkpoints
 from dbwjax.experiments.config import RunOptions, TrainConfig, differences, from_json, to_json
-from dbwjax.experiments.setting import Setting, build, place
+from dbwjax.experiments.setting import Setting, build, cache_programs, place
 from dbwjax.experiments.tables import format_table
 from dbwjax.experiments.tensorboard import check_tensorboard, write_tensorboard
 from dbwjax.experiments.training import Diverged, History, Stalled, Training, chunk_of
@@ -50,7 +49,7 @@ def run_experiment(config: TrainConfig, options: RunOptions) -> int:
       Interrupted: SIGINT or SIGTERM; a checkpoint is kept.
     """
     if options.compile_cache is not None:
-        _cache_programs(options.compile_cache)
+        cache_programs(options.compile_cache)
     if options.tensorboard:
         check_tensorboard()
     told = {"devices": options.devices, "checkpoint_every": options.checkpoint_every, "out": options.out}
@@ -279,14 +278,3 @@ def _leave(path: Path, config: TrainConfig, options: RunOptions, setting: Settin
         write_tensorboard(path / "tensorboard", rows)
     print(format_table(summary))
     print(f"figures: {figures[0]} and {len(figures) - 1} more in {path}")
-
-
-def _cache_programs(folder: str) -> None:
-    place = Path(folder).absolute()
-    while not place.exists():
-        place = place.parent
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        raise ValueError(f"{place} cannot hold compiled programs; use another --compile-cache, or leave it out")
-    jax.config.update("jax_compilation_cache_dir", folder)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

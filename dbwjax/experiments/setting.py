@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -155,3 +157,19 @@ def note_padding(exchange: Exchange) -> None:
         f"--devices {max(fits)} needs no padding",
         file=sys.stderr,
     )
+
+
+def cache_programs(folder: str) -> None:
+    """Keeps compiled programs in a folder, for later starts.
+
+    Raises:
+      ValueError: it cannot be written to.
+    """
+    place = Path(folder).absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise ValueError(f"{place} cannot hold compiled programs; use another --compile-cache, or leave it out")
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

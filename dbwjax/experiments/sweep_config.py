@@ -29,7 +29,7 @@ COMMON = ("steps", "eval_every", "target_accuracy")
 TIMED = ("workers", "latency")
 """Fields that a clock alone reads."""
 
-UNUSED = ("devices", "distributed", "coordinator", "processes", "process_id", "tensorboard", "compile_cache")
+UNUSED = ("distributed", "coordinator", "processes", "process_id", "patience", "checkpoint_every", "tensorboard")
 """Options of training that a sweep has no use for."""
 
 
@@ -127,7 +127,7 @@ def parse(argv: Sequence[str] | None = None) -> tuple[SweepConfig, RunOptions]:
 
 def _refuse_what_is_not_read(config: SweepConfig, options: RunOptions) -> None:
     for name in UNUSED:
-        if getattr(options, name) not in (None, False):
+        if getattr(options, name) != getattr(RunOptions(), name):
             raise ValueError(f"--{name.replace('_', '-')} does nothing in a sweep; leave it out")
     if not config.timing_only:
         return

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from dbwjax.engine import batch, simulate
 from dbwjax.engine.batch import Batch
+from dbwjax.engine.blocks import working_bytes
 from dbwjax.engine.learner import from_optimizer
 from dbwjax.engine.randomness import Stream, stream
 from dbwjax.experiments.config import build_optimizer
-from dbwjax.experiments.memory_check import in_dtype
+from dbwjax.experiments.memory_check import gradient_block, in_dtype
 from dbwjax.experiments.sweep_config import SweepConfig, World
 from dbwjax.network import delays as laws
 from dbwjax.network import graphs
-from dbwjax.tasks import Task, build_task
-from dbwjax.types import Learner, Policy
+from dbwjax.tasks import Task, build_task, of_one_width
+from dbwjax.types import Graph, Learner, Policy
 
 _FREE = {"seed", "graph", "learning_rate", "delays", "latency", "bandwidth"}  # change no shape
 
@@ -32,6 +35,7 @@ class Group(NamedTuple):
     states: dict[str, Any]  # [B, ...] by policy: what its `init` makes of each graph
     params: Any  # [B, ...]; None: timing only
     rates: np.ndarray  # [B]
+    working: int  # bytes of batches and activations of one simulation
     learner: Learner | None
     evaluate: Batch | None
 
@@ -42,10 +46,8 @@ def same_shapes(everything: list[World]) -> list[list[int]]:
     for place, world in enumerate(everything):
         fixed = tuple((name, value) for name, value in vars(world.config).items() if name not in _FREE)
         law = laws.delays(world.config.delays, world.config.workers, world.config.seed)
-        # Other partitions give workers more or fewer samples in every seed, and tables of another width.
-        table = None if world.config.partition == "iid" else world.config.seed
         shapes = tuple(np.shape(leaf) for leaf in jax.tree.leaves(law))
-        found.setdefault((fixed, jax.tree.structure(law), shapes, table), []).append(place)
+        found.setdefault((fixed, jax.tree.structure(law), shapes), []).append(place)
     return list(found.values())
 
 
@@ -62,43 +64,81 @@ def build_group(config: SweepConfig, everything: list[World], members: list[int]
       ValueError: a graph, law, task or policy that cannot be.
     """
     made = [everything[place] for place in members]
-    nets = [graphs.build_graph(one.config.graph, one.config.workers, one.graph_seed) for one in made]
-    slots = max(net.neighbours.shape[1] for net in nets)
-    tasks = [None] * len(made) if config.timing_only else _tasks(made)
-    stacked, keys = [], [jax.random.key(one.config.seed) for one in made]
-    for one, net, task, key in zip(made, nets, tasks, keys, strict=True):
-        told = one.config
-        size = 0.0 if task is None else _message(task, told.dtype)
-        linked = graphs.with_links(
-            graphs.pad(net, slots), latency=told.latency, bandwidth=told.bandwidth, message_bytes=size
-        )
-        delays = laws.delays(told.delays, told.workers, told.seed)
-        stacked.append(simulate.World(linked, delays, _nothing if task is None else task.batches, key))
-    states = {spec: _states(spec, policy, stacked) for spec, policy in policies.items()}
+    told = made[0].config
+    tasks = {} if config.timing_only else _tasks(made)
+    first = next(iter(tasks.values()), None)
+    nets = _Nets(made, 0.0 if first is None else _message(first, told.dtype))
+    keys = [jax.random.key(one.config.seed) for one in made]
+    stacked = []
+    for one, key in zip(made, keys, strict=True):
+        law = laws.delays(one.config.delays, one.config.workers, one.config.seed)
+        batches = Partial(_nothing) if config.timing_only else tasks[one.config.seed].batches
+        stacked.append(simulate.World(nets.of(one), law, batches, key))
+    states = {spec: _states(spec, policy, nets, made) for spec, policy in policies.items()}
     rates = np.array([one.config.learning_rate for one in made])
-    first = tasks[0]
+    worlds = batch.stack(stacked)
     if first is None:
-        return Group(made[0].config.workers, members, batch.stack(stacked), states, None, rates, None, None)
+        return Group(told.workers, members, worlds, states, None, rates, 0, None, None)
     params = jax.vmap(first.init)(jnp.stack([stream(key, Stream.PARAMETERS) for key in keys]))
-    params = in_dtype(params, made[0].config.dtype)
-    learner = from_optimizer(first.loss, build_optimizer(made[0].config.optimizer, float(rates[0])))
-    evaluate = batch.stack([task.evaluate for task in tasks if task is not None])
-    return Group(made[0].config.workers, members, batch.stack(stacked), states, params, rates, learner, evaluate)
+    learner = from_optimizer(first.loss, build_optimizer(told.optimizer, float(rates[0])))
+    params = in_dtype(params, told.dtype)
+    single = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
+    drawn = jax.eval_shape(first.batches, keys[0], 0, 0)
+    learner = learner._replace(block=gradient_block(told.workers, learner.gradient, single, drawn))
+    working = working_bytes(learner.gradient, single, drawn) * (learner.block or told.workers)
+    evaluate = batch.stack([tasks[one.config.seed].evaluate for one in made])
+    return Group(told.workers, members, worlds, states, params, rates, working, learner, evaluate)
 
 
-def _states(spec: str, policy: Policy, made: list[simulate.World]) -> Any:
+class _Nets:
+    """The graphs of worlds, each built once and padded to one width; worlds that share one share its arrays.
+
+    Args:
+      made: the worlds.
+      size: bytes of a message.
+    """
+
+    def __init__(self, made: list[World], size: float):
+        bare = {
+            key: graphs.build_graph(*key)
+            for key in dict.fromkeys((one.config.graph, one.config.workers, one.graph_seed) for one in made)
+        }
+        slots = max(net.neighbours.shape[1] for net in bare.values())
+        bare = {key: graphs.pad(net, slots) for key, net in bare.items()}
+        self._linked = {
+            key: graphs.with_links(bare[key[:3]], latency=key[3], bandwidth=key[4], message_bytes=size)
+            for key in dict.fromkeys(map(self.key, made))
+        }
+
+    @staticmethod
+    def key(world: World) -> tuple:
+        """What a graph with its links depends on."""
+        told = world.config
+        return told.graph, told.workers, world.graph_seed, told.latency, told.bandwidth
+
+    def of(self, world: World) -> Graph:
+        """A world's graph."""
+        return self._linked[self.key(world)]
+
+    def each(self, function: Callable[[Graph], Any]) -> dict[tuple, Any]:
+        """A function of every graph, by `key`."""
+        return {key: function(net) for key, net in self._linked.items()}
+
+
+def _states(spec: str, policy: Policy, nets: _Nets, made: list[World]) -> Any:
     try:
-        return batch.stack_all([policy.init(world.graph) for world in made])
+        found = nets.each(policy.init)
     except ValueError as error:
         raise ValueError(f"policy '{spec}': {error}") from error
+    return batch.stack_all([found[nets.key(world)] for world in made])
 
 
 def _nothing(key: Any, worker: Any, started: Any) -> None:
     """The batches of those who do not train."""
 
 
-def _tasks(made: list[World]) -> list[Any]:
-    """One task a seed; what tasks have in common (the data) is kept once."""
+def _tasks(made: list[World]) -> dict[int, Task]:
+    """The task of every seed; what tasks have in common (the data) is kept once."""
     found: dict[int, Task] = {}
     for one in made:
         told = one.config
@@ -121,7 +161,7 @@ def _tasks(made: list[World]) -> list[Any]:
             (task.batches, task.evaluate),
         )
         found[told.seed] = task._replace(batches=same[0], evaluate=same[1])
-    return [found[one.config.seed] for one in made]
+    return dict(zip(found, of_one_width(list(found.values())), strict=True))
 
 
 def _message(task: Task, dtype: str) -> float:

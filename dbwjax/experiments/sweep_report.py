@@ -18,12 +18,16 @@ Rows = list[dict[str, Any]]
 
 
 def summarise(config: SweepConfig, rows: Rows) -> dict[str, Any]:
-    """What `summary.json` holds: by policy the mean seconds, how many worlds count, and the paired speed-up.
+    """What `summary.json` holds: by policy the mean seconds, how many worlds count and how many
+    diverged, and the paired speed-up.
 
     Seconds are those to the target accuracy where there is one and training was done, of an iteration otherwise.
     """
     what, seconds = outcomes(config, rows)
     last = seconds[config.base.policies[-1]]
+    diverged: dict[str, dict[tuple, bool]] = {spec: {} for spec in config.base.policies}
+    for row in rows:
+        diverged[row["policy"]][tuple(row[name] for name in axes_of(rows))] = bool(row.get("diverged"))
     facts: dict[str, Any] = {}
     for spec in config.base.policies:
         own = seconds[spec]
@@ -32,6 +36,7 @@ def summarise(config: SweepConfig, rows: Rows) -> dict[str, Any]:
         facts[spec] = {
             "worlds": len(own),
             "counted": len(known),
+            "diverged": sum(diverged[spec].values()),
             "mean": float(np.mean(known)) if known else None,
             "paired": len(pairs),
             "speedup": _interval([math.log(theirs / ours) for theirs, ours in pairs if theirs and ours]),
@@ -66,7 +71,7 @@ def axes_of(rows: Rows) -> list[str]:
 def table(summary: dict[str, Any]) -> str:
     """A plain-text table, a line per policy."""
     of = "seconds to the target" if summary["seconds"] == "time_to_target" else "seconds of an iteration"
-    lines = [("policy", "worlds", "counted", of, "speed-up", "95 % interval", "pairs")]
+    lines = [("policy", "worlds", "diverged", "counted", of, "speed-up", "95 % interval", "pairs")]
     for spec, facts in summary["policies"].items():
         speedup = facts["speedup"]
         low, high = (_shown(speedup[name]) if speedup else "-" for name in ("low", "high"))
@@ -74,6 +79,7 @@ def table(summary: dict[str, Any]) -> str:
             (
                 spec,
                 str(facts["worlds"]),
+                str(facts["diverged"]),
                 str(facts["counted"]),
                 _shown(facts["mean"]),
                 _shown(speedup["mean"]) if speedup else "-",

@@ -1,8 +1,9 @@
 """A sweep: worlds that agree in every shape are one batch, batches are walked in blocks, blocks are what is resumed.
 
-On a CPU a block holds as many simulations as fit the cache beside one another, on an accelerator all of them, or as
-many as fit its memory. A finished block is one file, written whole; the same command goes on with those that are
-missing. A simulation whose loss stops being finite leaves blank cells from then on, and the others go on.
+A block's simulations are shared among the devices (a CPU is as many as it has cores). On a CPU each device holds as
+many as fit the cache beside one another, on an accelerator all of them, or as many as fit its memory. A finished block
+is one file, written whole; the same command goes on with those that are missing, on any number of devices. A
+simulation whose loss stops being finite leaves blank cells and `diverged` from then on, and the others go on.
 """
 
 from __future__ import annotations
@@ -10,28 +11,32 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from dbwjax.engine import batch, simulate
+from dbwjax.engine import batch
 from dbwjax.engine.batch import Batch
 from dbwjax.experiments import memory_check, records
 from dbwjax.experiments.config import RunOptions
 from dbwjax.experiments.files import replace_file, write_json
-from dbwjax.experiments.metrics import measure
+from dbwjax.experiments.metrics import measure_batch
+from dbwjax.experiments.setting import cache_programs, choose
 from dbwjax.experiments.sweep_config import SweepConfig, content, worlds
 from dbwjax.experiments.sweep_groups import Group, build_group, same_shapes
 from dbwjax.experiments.training import chunk_of
 from dbwjax.policies import build_policy
-from dbwjax.types import Learner, Policy
+from dbwjax.types import Policy
 
 CACHE = 2 << 20
-"""Bytes of parameters that run side by side on a CPU: beyond the cache a batch is slower than its simulations alone."""
+"""Bytes of parameters that a CPU's device runs side by side: beyond the cache a batch is slower than its simulations
+alone."""
 
 CLOCKS = 1024
 """Clocks that run side by side."""
@@ -46,10 +51,13 @@ def run_sweep(config: SweepConfig, options: RunOptions) -> int:
     Raises:
       ValueError: something typed or found in the folder is wrong, or does not fit the memory.
     """
+    if options.compile_cache is not None:
+        cache_programs(options.compile_cache)
     everything = worlds(config)
+    devices = _devices(options.devices)
     policies = {spec: build_policy(spec) for spec in config.base.policies}
     groups = [build_group(config, everything, members, policies) for members in same_shapes(everything)]
-    fits = [_block_size(group) for group in groups]
+    fits = [_block_size(group, len(devices)) for group in groups]
     folder = Path(options.out) if options.out is not None else Path("runs") / f"sweep-{config.base.preset}"
     with records.RunFolder.open(folder, options.overwrite) as run:
         blocks = _claim(run, content(config), fits)
@@ -60,7 +68,7 @@ def run_sweep(config: SweepConfig, options: RunOptions) -> int:
             for spec, number, size, which in todo:
                 part = parts / f"{list(policies).index(spec)}-{number}-{which[0]}.json"
                 if not part.exists():
-                    rows = _run_block(config, spec, policies[spec], groups[number], which, size)
+                    rows = _run_block(config, spec, policies[spec], groups[number], which, (size, devices))
                     found = [{"policy": spec, **everything[place].values, **row} for place, row in rows]
                     write_json(part, found)
                 bar.update(len(which))
@@ -73,28 +81,43 @@ def run_sweep(config: SweepConfig, options: RunOptions) -> int:
     return 0
 
 
-def _block_size(group: Group) -> tuple[int, int]:
+def _devices(count: int | None) -> Sequence[Any]:
+    """The devices to use. A CPU that JAX has not started yet is made as many as it has cores, or as are asked."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        if not os.environ.get("JAX_NUM_CPU_DEVICES"):
+            jax.config.update("jax_num_cpu_devices", count or cores or 1)
+    except RuntimeError:
+        pass  # JAX has started: its devices are those that are here
+    return choose(count)
+
+
+def _block_size(group: Group, devices: int) -> tuple[int, int]:
     """How many simulations run at once, and how many would fit the memory.
 
     Raises:
-      ValueError: not even one fits the memory.
+      ValueError: not even one for each device fits the memory.
     """
+    count = len(group.members)
     if group.params is None or group.learner is None or group.evaluate is None:
-        return min(CLOCKS, len(group.members)), CLOCKS
+        return min(CLOCKS, count), CLOCKS
     one = jax.tree.map(lambda leaf: leaf[0], group.params)
     local = jax.eval_shape(group.learner.init, one)
-    workers = group.workers
-    stack = float(workers * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((one, local))))
+    stack = float(group.workers * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((one, local))))
     held = float(sum(leaf.nbytes for leaf in jax.tree.leaves((group.worlds.tree.batches, group.evaluate.tree))))
-    # As much again for gradients and what lies between: activations of a batch.
-    each = stack * (memory_check.COPIES + 1)
-    free = memory_check.available_bytes()
+    each = stack * (memory_check.COPIES + 1) + group.working
+    on_cpu = jax.default_backend() == "cpu"
+    used = min(devices, count)
+    # A CPU's devices share one memory; each has its own copy of the data.
+    free = memory_check.available_bytes() / (used if on_cpu else 1)
     most = int((free - held) // each)
     if most < 1:
-        remedy = f"use at most {max(int(workers * (free - held) // each), 0)} workers, or a smaller --model"
-        memory_check.require_memory(held + each, f"a simulation of --workers {workers}", remedy)
-    wanted = len(group.members) if jax.default_backend() != "cpu" else max(1, int(CACHE // stack))
-    return min(wanted, most, len(group.members)), most
+        fits = max(int(group.workers * (free - held) // each), 0)
+        fewer = "fewer --devices, " if used > 1 else ""
+        remedy = f"use {fewer}at most {fits} workers, or a smaller --model"
+        memory_check.require_memory(held + each, f"a simulation of --workers {group.workers}", remedy, int(free))
+    wanted = max(1, int(CACHE // stack)) if on_cpu else count
+    return min(used * min(wanted, most), count), used * most
 
 
 def _blocks(
@@ -107,24 +130,39 @@ def _blocks(
 
 
 def _run_block(
-    config: SweepConfig, spec: str, policy: Policy, group: Group, which: np.ndarray, size: int
+    config: SweepConfig, spec: str, policy: Policy, group: Group, which: np.ndarray, where: tuple[int, Sequence[Any]]
 ) -> list[tuple[int, dict[str, Any]]]:
-    """The rows of a block's simulations, each with its world's place."""
-    filled = np.resize(which, size)  # a last block that is shorter repeats itself, so that nothing is compiled anew
-    some = batch.take(group.worlds, filled)
+    """The rows of a block's simulations, each with its world's place.
+
+    Args:
+      config: the sweep.
+      spec: the policy's.
+      policy: who waits for whom.
+      group: worlds of one shape.
+      which: places in the group.
+      where: the size of a full block, and the devices that share it.
+    """
+    size, devices = where
+    mesh = batch.mesh_of(devices[:size])
+    shares = 1 if mesh is None else mesh.size
+    # A block that is shorter or does not divide repeats itself, so that nothing is compiled anew.
+    filled = np.resize(which, -(-size // shares) * shares)
+    some = batch.spread(batch.take(group.worlds, filled), mesh)
     states = jax.tree.map(lambda leaf: leaf[filled], group.states[spec])
     if group.params is None or group.learner is None:
-        rows = _clock_rows(config, policy, some, states, group.workers)
+        rows = _clock_rows(config, policy, some, states, group.workers, mesh)
     else:
-        rows = _training_rows(config, policy, group, some, states, filled)
+        rows = _training_rows(config, policy, group, some, states, filled, mesh)
     return [(group.members[place], row) for place, of_one in zip(which, rows, strict=False) for row in of_one]
 
 
-def _clock_rows(config: SweepConfig, policy: Policy, some: Batch, states: Any, workers: int) -> list[list[dict]]:
-    clocks, found = batch.start(some, states), []
+def _clock_rows(
+    config: SweepConfig, policy: Policy, some: Batch, states: Any, workers: int, mesh: Mesh | None
+) -> list[list[dict]]:
+    clocks, found = batch.start(some, states, mesh), []
     for _, chunks in _due(config):
         for steps in chunks:
-            clocks, record = batch.clock_batch(policy, some, clocks, steps)
+            clocks, record = batch.clock_batch(policy, some, clocks, steps, mesh)
             found.append(jax.device_get(record))
     every = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *found)
     elapsed = np.cumsum(every.duration.astype(np.float64), axis=1)
@@ -149,33 +187,42 @@ def _clock_row(every: Any, elapsed: np.ndarray, place: int, before: int, due: in
 
 
 def _training_rows(
-    config: SweepConfig, policy: Policy, group: Group, some: Batch, states: Any, filled: np.ndarray
+    config: SweepConfig,
+    policy: Policy,
+    group: Group,
+    some: Batch,
+    states: Any,
+    filled: np.ndarray,
+    mesh: Mesh | None,
 ) -> list[list[dict]]:
     if policy.reads_training or group.learner is None or group.evaluate is None:
         raise ValueError("a policy that reads training cannot be swept; use python -m dbwjax.train")
     params = jax.tree.map(lambda leaf: leaf[filled], group.params)
-    sims = batch.init(policy, group.learner, some, states, params)
+    sims = batch.init(policy, group.learner, some, states, params, mesh)
     sims = sims._replace(model=sims.model._replace(local=_with_rates(sims.model.local, group.rates[filled])))
-    evaluate = batch.take(group.evaluate, filled)
+    evaluate = batch.spread(batch.take(group.evaluate, filled), mesh)
     nets = Batch(some.tree.graph, some.axes.graph)
     rows: list[list[dict]] = [[] for _ in filled]
     elapsed, gradients = np.zeros(len(filled)), np.zeros(len(filled), int)
+    diverged = np.zeros(len(filled), bool)
     for due, chunks in [(0, []), *_due(config)]:
         seen = []
         for steps in chunks:
-            sims, record = _advance(policy, group.learner, some, sims, steps)
+            sims, record = batch.run_batch(policy, group.learner, some, sims, steps, mesh)
             seen.append(jax.device_get(record))
         for record in seen:
             for duration in record.duration.astype(np.float64).T:  # in order, as `Training` adds them
                 elapsed = elapsed + duration
             gradients = gradients + record.gradients.sum(axis=1)
+            diverged |= (record.broken >= 0).any(axis=1)
         none = np.zeros((len(filled), 0))
         since = {
             "train_loss": np.concatenate([none, *(record.loss for record in seen)], axis=1),
             "active_fraction": np.concatenate([none, *(record.active.mean(axis=2) for record in seen)], axis=1),
             "backup_workers": np.concatenate([none, *(record.backup_workers for record in seen)], axis=1),
         }
-        figures = jax.device_get(_measure(nets, evaluate, sims.model))
+        figures = jax.device_get(measure_batch(nets, evaluate, sims.model, mesh))
+        diverged |= ~np.isfinite(figures["test_loss"])
         for place, row in enumerate(rows):
             row.append(
                 {
@@ -184,25 +231,10 @@ def _training_rows(
                     **{name: _mean(values[place]) for name, values in since.items()},
                     **{name: _finite(values[place]) for name, values in figures.items()},
                     "gradients": int(gradients[place]),
+                    "diverged": bool(diverged[place]),
                 }
             )
     return rows
-
-
-def _advance(policy: Policy, learner: Learner, some: Batch, sims: Any, steps: int) -> Any:
-    """A block of one runs as `train` runs it, which is the fastest a CPU can do."""
-    if jax.tree.leaves(sims)[0].shape[0] > 1:
-        return batch.run_batch(policy, learner, some, sims, steps)
-    one = jax.tree.map(lambda leaf: jnp.copy(leaf[0]), sims)
-    state, record = simulate.run(policy, learner, batch.alone(some, 0), one, steps)
-    return jax.tree.map(lambda leaf: leaf[None], (state, record))
-
-
-def _measure(nets: Batch, evaluate: Batch, models: Any) -> dict[str, jax.Array]:
-    if models.started.shape[0] == 1:
-        one = measure(batch.alone(nets, 0), batch.alone(evaluate, 0), jax.tree.map(lambda leaf: leaf[0], models))
-        return jax.tree.map(lambda leaf: leaf[None], one)
-    return jax.vmap(measure, in_axes=(nets.axes, evaluate.axes, 0))(nets.tree, evaluate.tree, models)
 
 
 def _with_rates(local: Any, rates: np.ndarray) -> Any:

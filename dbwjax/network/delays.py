@@ -18,11 +18,12 @@ from jax.tree_util import Partial
 from jaxtyping import Array
 
 from dbwjax import specs
+from dbwjax.network import draws
 from dbwjax.types import DelayModel, Key
 
 
 def draw_key(key: Key, worker: Array, started: Array) -> Key:
-    """The key of one computation."""
+    """The key of one computation, for laws of your own that draw with `jax.random`."""
     return jax.random.fold_in(jax.random.fold_in(key, worker), started)
 
 
@@ -126,19 +127,19 @@ def _constant(seconds: Array, key: Key, worker: Array, started: Array) -> Array:
 
 
 def _uniform(low: Array, high: Array, key: Key, worker: Array, started: Array) -> Array:
-    return low + (high - low) * jax.random.uniform(draw_key(key, worker, started), dtype=low.dtype)
+    return low + (high - low) * draws.uniform(key, worker, started, low.dtype)
 
 
 def _shifted_exponential(shift: Array, rate: Array, key: Key, worker: Array, started: Array) -> Array:
-    return shift + jax.random.exponential(draw_key(key, worker, started), dtype=shift.dtype) / rate
+    return shift + draws.exponential(key, worker, started, shift.dtype) / rate
 
 
 def _pareto(alpha: Array, scale: Array, key: Key, worker: Array, started: Array) -> Array:
-    return scale * jnp.exp(jax.random.exponential(draw_key(key, worker, started), dtype=scale.dtype) / alpha)
+    return scale * jnp.exp(draws.exponential(key, worker, started, scale.dtype) / alpha)
 
 
 def _lognormal(median: Array, sigma: Array, key: Key, worker: Array, started: Array) -> Array:
-    return median * jnp.exp(sigma * jax.random.normal(draw_key(key, worker, started), dtype=median.dtype))
+    return median * jnp.exp(sigma * draws.normal(key, worker, started, median.dtype))
 
 
 def _slow_workers(slow: Array, factor: Array, key: Key, worker: Array, started: Array) -> Array:
@@ -147,7 +148,7 @@ def _slow_workers(slow: Array, factor: Array, key: Key, worker: Array, started: 
 
 
 def _random_slow(probability: Array, factor: Array, key: Key, worker: Array, started: Array) -> Array:
-    slow = jax.random.uniform(draw_key(key, worker, started), dtype=factor.dtype) < probability
+    slow = draws.uniform(key, worker, started, factor.dtype) < probability
     return jnp.where(slow, factor, 1.0)
 
 
@@ -166,7 +167,7 @@ def _is_slow(p_slow: Array, p_recover: Array, key: Key, worker: Array, started: 
     swaps = p_slow > 1 - p_recover
 
     def u(n: Array) -> Array:
-        return jax.random.uniform(draw_key(key, worker, n), dtype=p_slow.dtype)
+        return draws.uniform(key, worker, n, p_slow.dtype)
 
     def undecided(carry: tuple[Array, Array]) -> Array:
         n, _ = carry

@@ -24,6 +24,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from dbwjax.network.facts import eccentricity, spanning_links
+from dbwjax.network.flags import flagged
 from dbwjax.types import Graph, Key, WaitRule
 
 
@@ -63,14 +64,14 @@ def dtur(flood_latency: float = 0.0) -> WaitRule:
         del key, graph
         if not state.path.shape[0]:  # one worker has no link to establish and waits for itself
             return jnp.ones(arrival.shape, bool), arrival.max(), state
-        ends = arrival[state.path]
-        exchanged = jnp.where(state.established, jnp.inf, ends.max(axis=1))
+        one, other = state.path[:, 0], state.path[:, 1]
+        exchanged = jnp.where(state.established, jnp.inf, jnp.maximum(arrival[one], arrival[other]))
         link = jnp.argmin(exchanged)
         theta = exchanged[link]
-        announcer = state.path[link, jnp.argmax(ends[link])]
+        announcer = jnp.where(arrival[one[link]] >= arrival[other[link]], one[link], other[link])
 
         active = arrival <= theta
-        established = state.established | active[state.path].all(axis=1)
+        established = state.established | (flagged(active, one) & flagged(active, other))
         established &= ~established.all()
         return active, theta + state.announcement[announcer], state._replace(established=established)
 

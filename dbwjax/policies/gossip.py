@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
+from dbwjax.network.flags import flagged
 from dbwjax.network.graphs import delivery
 from dbwjax.network.weights import Weights, dense, metropolis
 from dbwjax.specs import nearest
@@ -72,7 +73,7 @@ def gossip(rule: WaitRule, weights: Weights | None = None, late: Late = "drop") 
         # Who arrived during the announcement that ended the last iteration is simply there when this one begins.
         arrival = jnp.maximum(remaining + state.delivery, 0)
         active, end, rule_state = rule.cut(key, graph, state.rule, arrival)
-        kept = graph.links & active[:, None] & active[graph.neighbours]
+        kept = graph.links & active[:, None] & flagged(active, graph.neighbours)
         mix, sources = matrix(scheme.apply(state.weights, graph, kept), graph, kept)
         plan = Plan(
             duration=end,

@@ -117,6 +117,29 @@ class _Draw:
         return process(jax.tree.map(lambda leaf: leaf.at[which].get(mode="promise_in_bounds"), arrays))
 
 
+def of_one_width(tasks: Sequence[Task]) -> list[Task]:
+    """The same tasks with partition tables of one width, so that their shapes agree; no batch changes.
+
+    Partitions by class give workers more or fewer samples with every seed. The columns added are never drawn.
+    """
+    drawn = [
+        task.batches if isinstance(task.batches, Partial) and isinstance(task.batches.func, _Draw) else None
+        for task in tasks
+    ]
+    widest = max((draw.args[2].shape[1] for draw in drawn if draw is not None), default=0)
+    return [
+        task if draw is None else task._replace(batches=_with_width(draw, widest))
+        for task, draw in zip(tasks, drawn, strict=True)
+    ]
+
+
+def _with_width(batches: Partial, width: int) -> Partial:
+    process, arrays, indices, sizes = batches.args
+    if indices.shape[1] < width:
+        indices = jnp.pad(indices, ((0, 0), (0, width - indices.shape[1])))
+    return Partial(batches.func, process, arrays, indices, sizes)
+
+
 def evaluation(loss: Loss, test: PyTree, metrics: Metrics | None = None, process: Partial | None = None) -> Partial:
     """`params -> {"test_loss": (), "test_<metric>": ()}`: exact means over the samples of `test`, block by block."""
     return Partial(_Evaluate(loss, metrics), _as_partial(process), test)

@@ -6,6 +6,9 @@ import gc
 import os
 from pathlib import Path
 
+# Before JAX starts: one device, also where a sweep would take as many as there are cores.
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "1")
+
 import jax
 import pytest
 

@@ -95,7 +95,7 @@ def test_worlds_of_any_workers_and_no_world_twice(tmp_path):
 
 
 def test_partitions_of_any_width(tmp_path):
-    words = ["--model", "lrm", "--partition", "dirichlet:alpha=0.5", "--policies", "full"]
+    words = ["--model", "lrm", "--partition", "dirichlet:alpha=0.5", "--policies", "full", "--graph", "ring"]
     words = [*(word if word != "logistic" else "digits" for word in SMALL), *words]
     assert sweep.main([*words, "--seeds", "2", "--out", str(tmp_path / "out")]) == 0
     rows = rows_of(tmp_path / "out")

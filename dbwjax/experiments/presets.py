@@ -17,8 +17,8 @@ def quickstart() -> TrainConfig:
 
     Command: `python -m dbwjax.train`
 
-    Seeds 0, 1, 2: accuracy of `dybw` 0.986, 0.989, 0.981 and of `full` 0.986, 0.989, 0.986; speed-up 2.86, 2.85, 2.55
-    of the iteration and 1.71, 1.64, 1.07 to 0.95. About 30 s.
+    Seeds 0, 1, 2: accuracy of `dybw` 0.981, 0.986, 0.983 and of `full` 0.986, 0.989, 0.986; speed-up 2.75, 2.90, 2.66
+    of the iteration and 1.77, 1.42, 1.23 to 0.95. About 30 s.
     """
     return TrainConfig()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 
+import pytest
+
 from dbwjax.experiments import sweep_config
 from dbwjax.experiments.options import parse
 from dbwjax.policies import POLICIES
@@ -62,11 +64,26 @@ def test_its_figures_of_scale_are_the_committed_results():
     moved = [devices[f"{count} devices"]["moved over what must cross"] for count in (2, 8)]
     timed, trained = many["timing only"], many["training"]
     over = timed["speed over the NumPy loop (4 of 1024 graphs measured)"]["median"]
+    two = timed["on 2 devices, speed over the NumPy loop"]["median"]
     alone = timed["fraction of the random numbers alone"]["median"]
+    by_jax = timed["fraction of the same by jax.random"]["median"]
     beside = trained["speed over one at a time"]["blocks of 4"]["median"]
-    cells = (f"{cost:.2f}", f"{peak:.2f}", f"{moved[0]:.2f}, {moved[1]:.2f}", f"{over:.0f} times", f"{alone:.2f}")
-    for cell in (*cells, f"{beside:.2f}"):
+    cells = (f"{cost:.2f}", f"{peak:.2f}", f"{moved[0]:.2f}, {moved[1]:.2f}", f"{over:.0f}, {two:.0f} times")
+    for cell in (*cells, f"{alone:.2f} ({by_jax:.2f})", f"{beside:.2f}"):
         assert f"| {cell} |" in text()
+
+
+@pytest.mark.parametrize("layers", ["784-256-256-10", "784-10", "64-10"])
+def test_its_figures_against_pytorch_are_the_committed_results(layers):
+    parts = json.loads((ROOT / "benchmarks" / "results" / "cpu-2-cores.json").read_text())["parts"]
+    cases = [
+        parts["peers"]["figures"][f"{layers}, 4-regular, N={n}"]["dbwjax over it, by cpu second"] for n in (64, 256)
+    ]
+    many, one = (
+        ", ".join(f"{case[name]['median']:.1f}" for case in cases)
+        for name in ("PyTorch loop", "PyTorch loop, one thread")
+    )
+    assert f"| {many} ({one}) |" in text()
 
 
 def test_its_picture_and_files_exist():

@@ -67,7 +67,7 @@ def piece(a):
 program = jax.jit(jax.shard_map(piece, mesh=mesh, in_specs=P("x"), out_specs=P("x"), check_vma=False))
 print(hlo.moved(program.lower(jnp.ones((8, 5))).compile().as_text(), 4))
 """
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    flags = {"JAX_NUM_CPU_DEVICES": "4", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=command.os.environ | flags)
     assert done.returncode == 0, done.stderr
     # [2, 5] float32 to two devices; the same to three others from each of four; [1, 5] reduced and sent around.

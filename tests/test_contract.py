@@ -169,18 +169,6 @@ def test_jit_is_no_jit(name):
     chex.assert_trees_all_close(slow, fast, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_chunked_is_whole_bitwise(name):
-    policy, world = policy_of(name), world_of(name)
-    final, record = whole(name)
-    state, pieces = simulate.init(policy, LEARNER, world, PARAMS), []
-    for _ in range(2):
-        state, piece = simulate.run(policy, LEARNER, world, state, STEPS // 2)
-        pieces.append(piece)
-    bitwise(final, state)
-    bitwise(record, jax.tree.map(lambda *parts: jnp.concatenate(parts), *pieces))
-
-
 @pytest.mark.parametrize("name", [name for name in ALL if name != "loudest"])
 def test_replay_of_the_timeline_is_the_run(name, tmp_path):
     final, record = whole(name)

@@ -97,7 +97,8 @@ def test_a_folder_of_other_files_is_left_alone(tmp_path, overwrite):
 def test_a_process_killed_before_its_config_was_whole_leaves_a_folder_that_can_be_used(tmp_path):
     (tmp_path / ".lock").write_text("1")
     (tmp_path / ".config.json.draft").write_text('{"wor')
-    RunFolder.open(tmp_path).close()
+    with RunFolder.open(tmp_path) as run:
+        assert run.read_config() is None
 
 
 def test_paths_that_cannot_be_written(tmp_path):

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from dbwjax.engine import clock, simulate
 from dbwjax.engine import learner as learning
-from dbwjax.engine.simulate import SimState, World, heard
+from dbwjax.engine.simulate import SimState, World
 from dbwjax.types import ClockState, Graph, Learner, ModelState, Plan, Policy, StepRecord
 
 AXIS = "sims"
@@ -99,14 +99,12 @@ def spread(batch: Batch, mesh: Mesh | None) -> Batch:
 
     `B` must be a multiple of the number of devices.
     """
-    if mesh is None:
-        return batch
-    leaves, kind = jax.tree.flatten(batch.tree)
-    placed = [
-        jax.device_put(leaf, NamedSharding(mesh, _spec(axis)))
-        for leaf, axis in zip(leaves, _axes(kind, batch), strict=True)
-    ]
-    return Batch(jax.tree.unflatten(kind, placed), batch.axes)
+    return _placed(spread_common(batch, mesh), mesh, P(AXIS), of=0)
+
+
+def spread_common(batch: Batch, mesh: Mesh | None) -> Batch:
+    """Puts what a batch's simulations have in common on every device of `mesh`, once for all blocks taken from it."""
+    return _placed(batch, mesh, P(), of=None)
 
 
 class Axes:
@@ -247,14 +245,26 @@ def _missed(graph: Graph, plan: Plan) -> Array:
     read, so that no weight need be computed."""
     nodes = graph.links.shape[0]
     rows = jnp.arange(nodes) if plan.rows is None else plan.rows
-    if plan.rows is None and plan.sources is not None:
+    if plan.sources is None:
+        return simulate.missed(graph, rows, simulate.heard(plan, rows))
+    if plan.rows is None:
         # Floats, because a CPU adds whole numbers up one by one; exact below 2^24.
         kind = jnp.float32 if plan.sources.size < 1 << 24 else jnp.int32
         others = (plan.sources != rows[:, None]).reshape(-1).astype(kind).sum()
         return (graph.links.sum() - others) / nodes
-    degree, written = graph.links.sum(axis=1).at[rows].get(mode="clip"), rows < nodes
-    others = heard(plan, rows) if plan.sources is None else (plan.sources != rows[:, None]).sum(axis=1)
-    return jnp.where(written, degree - others, 0).sum() / jnp.maximum(written.sum(), 1)
+    return simulate.missed(graph, rows, (plan.sources != rows[:, None]).sum(axis=1))
+
+
+def _placed(batch: Batch, mesh: Mesh | None, spec: P, of: int | None) -> Batch:
+    """The leaves of one axis, `of`, where `spec` says."""
+    if mesh is None:
+        return batch
+    leaves, kind = jax.tree.flatten(batch.tree)
+    placed = [
+        jax.device_put(leaf, NamedSharding(mesh, spec)) if axis == of else leaf
+        for leaf, axis in zip(leaves, _axes(kind, batch), strict=True)
+    ]
+    return Batch(jax.tree.unflatten(kind, placed), batch.axes)
 
 
 def _spec(axis: int | None) -> P:

@@ -114,19 +114,28 @@ def record(graph: Graph, plan: Plan, info: StepInfo | None = None) -> StepRecord
     if active is None:
         active = jnp.zeros(nodes, bool).at[workers].set(plan.fresh, mode="drop")
     rows = jnp.arange(nodes) if plan.rows is None else plan.rows
-    degree = graph.links.sum(axis=1).at[rows].get(mode="clip")
-    written = rows < nodes
-    missed = jnp.where(written, degree - heard(plan, rows), 0).sum() / jnp.maximum(written.sum(), 1)
     loss = jnp.zeros(plan.fresh.shape) if info is None else info.loss
     bad = plan.fresh & ~jnp.isfinite(loss)
     return StepRecord(
         duration=plan.duration,
         active=active,
-        backup_workers=missed,
+        backup_workers=missed(graph, rows, heard(plan, rows)),
         gradients=plan.fresh.sum(),
         loss=loss.sum() / jnp.maximum(plan.fresh.sum(), 1),
         broken=jnp.where(bad.any(), workers[jnp.argmax(bad)], -1),
     )
+
+
+def missed(graph: Graph, rows: Array, others: Array) -> Array:
+    """The mean over the rows written of the neighbours not heard.
+
+    Args:
+      graph: who hears whom.
+      rows: node numbers `[R]`; N is padding.
+      others: how many other nodes each of them heard, `[R]`.
+    """
+    degree, written = graph.links.sum(axis=1).at[rows].get(mode="clip"), rows < graph.links.shape[0]
+    return jnp.where(written, degree - others, 0).sum() / jnp.maximum(written.sum(), 1)
 
 
 def heard(plan: Plan, rows: Array) -> Array:

@@ -18,16 +18,16 @@ Rows = list[dict[str, Any]]
 
 
 def summarise(config: SweepConfig, rows: Rows) -> dict[str, Any]:
-    """What `summary.json` holds: by policy the mean seconds, how many worlds count and how many
-    diverged, and the paired speed-up.
+    """What `summary.json` holds: by policy the mean seconds, how many worlds count and how many diverged, and the
+    paired speed-up.
 
     Seconds are those to the target accuracy where there is one and training was done, of an iteration otherwise.
     """
     what, seconds = outcomes(config, rows)
-    last = seconds[config.base.policies[-1]]
+    last, axes = seconds[config.base.policies[-1]], axes_of(rows)
     diverged: dict[str, dict[tuple, bool]] = {spec: {} for spec in config.base.policies}
     for row in rows:
-        diverged[row["policy"]][tuple(row[name] for name in axes_of(rows))] = bool(row.get("diverged"))
+        diverged[row["policy"]][tuple(row[name] for name in axes)] = bool(row.get("diverged"))
     facts: dict[str, Any] = {}
     for spec in config.base.policies:
         own = seconds[spec]

@@ -61,6 +61,14 @@ def run_sweep(config: SweepConfig, options: RunOptions) -> int:
     folder = Path(options.out) if options.out is not None else Path("runs") / f"sweep-{config.base.preset}"
     with records.RunFolder.open(folder, options.overwrite) as run:
         blocks = _claim(run, content(config), fits)
+        meshes = [batch.mesh_of(devices[:size]) for size in blocks]
+        groups = [
+            group._replace(
+                worlds=batch.spread_common(group.worlds, mesh),
+                evaluate=group.evaluate and batch.spread_common(group.evaluate, mesh),
+            )
+            for group, mesh in zip(groups, meshes, strict=True)
+        ]
         parts = run.path / "parts"
         parts.mkdir(exist_ok=True)
         todo = list(_blocks(policies, groups, blocks))
@@ -68,7 +76,7 @@ def run_sweep(config: SweepConfig, options: RunOptions) -> int:
             for spec, number, size, which in todo:
                 part = parts / f"{list(policies).index(spec)}-{number}-{which[0]}.json"
                 if not part.exists():
-                    rows = _run_block(config, spec, policies[spec], groups[number], which, (size, devices))
+                    rows = _run_block(config, spec, policies[spec], groups[number], which, (size, meshes[number]))
                     found = [{"policy": spec, **everything[place].values, **row} for place, row in rows]
                     write_json(part, found)
                 bar.update(len(which))
@@ -85,7 +93,8 @@ def _devices(count: int | None) -> Sequence[Any]:
     """The devices to use. A CPU that JAX has not started yet is made as many as it has cores, or as are asked."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
-        if not os.environ.get("JAX_NUM_CPU_DEVICES"):
+        told = os.environ.get("JAX_NUM_CPU_DEVICES"), os.environ.get("XLA_FLAGS", "")
+        if not told[0] and "xla_force_host_platform_device_count" not in told[1]:
             jax.config.update("jax_num_cpu_devices", count or cores or 1)
     except RuntimeError:
         pass  # JAX has started: its devices are those that are here
@@ -130,7 +139,7 @@ def _blocks(
 
 
 def _run_block(
-    config: SweepConfig, spec: str, policy: Policy, group: Group, which: np.ndarray, where: tuple[int, Sequence[Any]]
+    config: SweepConfig, spec: str, policy: Policy, group: Group, which: np.ndarray, where: tuple[int, Mesh | None]
 ) -> list[tuple[int, dict[str, Any]]]:
     """The rows of a block's simulations, each with its world's place.
 
@@ -140,10 +149,9 @@ def _run_block(
       policy: who waits for whom.
       group: worlds of one shape.
       which: places in the group.
-      where: the size of a full block, and the devices that share it.
+      where: the size of a full block, and the devices that share it; `None`: one.
     """
-    size, devices = where
-    mesh = batch.mesh_of(devices[:size])
+    size, mesh = where
     shares = 1 if mesh is None else mesh.size
     # A block that is shorter or does not divide repeats itself, so that nothing is compiled anew.
     filled = np.resize(which, -(-size // shares) * shares)

@@ -9,7 +9,8 @@ core (one device) and, as a sweep does it, on all of them. Limits: drawing as ma
 clocks do (`network/draws.py`) and as `jax.random` does with two folds and a draw.
 
 Training: 32 simulations of 10 workers (digits, 2nn) in one program, walked in blocks of `BLOCKS` simulations, against
-one at a time (which is what a sweep does with models that outgrow the cache). The limit there is the matrix product.
+one at a time, and one on each core, which is what a sweep does with models that outgrow the cache. The limit there is
+the matrix product.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from dbwjax.tasks import build_task
 WORKERS, BATCH, LAYERS = 10, 32, (64, 256, 256, 10)
 DELAYS = "shifted_exponential"
 BLOCKS = (4, 32)
+EACH = "one on each core"
 LOOPED = 4  # graphs that the NumPy loop is measured on
 
 
@@ -141,10 +143,12 @@ def training(quick: bool) -> dict:
     work = {"one at a time": one_at_a_time}
     for size in dict.fromkeys(min(size, count) for size in BLOCKS):
         work[f"blocks of {size}"] = _in_blocks(batch, policy, learner, (worlds, params), (size, steps))
+    mesh = batch.mesh_of(jax.devices())
+    work[EACH] = _in_blocks(batch, policy, learner, (worlds, params), (len(jax.devices()), steps), mesh)
     work["matrix product"], flops = timing.matrix_product()
     seconds = timing.take_turns(work, rounds)
     units = count * steps * operations(WORKERS, BATCH, LAYERS) / flops
-    blocks = [name for name in work if name.startswith("blocks")]
+    blocks = [name for name in work if name.startswith("blocks") or name == EACH]
     return {
         "limit: matrix product [GFLOP/s]": timing.rates(seconds["matrix product"], flops / 1e9),
         "fraction of the matrix product": {
@@ -154,19 +158,20 @@ def training(quick: bool) -> dict:
     }
 
 
-def _in_blocks(batch: Any, policy: Any, learner: Any, simulations: tuple, sizes: tuple[int, int]) -> Any:
+def _in_blocks(
+    batch: Any, policy: Any, learner: Any, simulations: tuple, sizes: tuple[int, int], mesh: Any = None
+) -> Any:
     (worlds, params), (size, steps) = simulations, sizes
     stacked, box = [], []
     for first in range(0, len(worlds), size):
         block, some = worlds[first : first + size], params[first : first + size]
-        stacked.append(batch.stack(block))
-        states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[policy.init(world.graph) for world in block])
-        together = jax.tree.map(lambda *leaves: jnp.stack(leaves), *some)
-        box.append(batch.init(policy, learner, stacked[-1], states, together))
+        stacked.append(batch.spread(batch.stack(block), mesh))
+        states = batch.stack_all([policy.init(world.graph) for world in block])
+        box.append(batch.init(policy, learner, stacked[-1], states, batch.stack_all(some), mesh))
 
     def call() -> Any:
         for i, block in enumerate(stacked):
-            box[i], record = batch.run_batch(policy, learner, block, box[i], steps)
+            box[i], record = batch.run_batch(policy, learner, block, box[i], steps, mesh)
         return box, record
 
     return call

@@ -37,6 +37,7 @@ _RC: dict[Any, Any] = {
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
     "axes.linewidth": 0.7,
+    "axes.prop_cycle": f"cycler('color', {list(_COLOURS)})",
     "figure.dpi": 160,
     "savefig.dpi": 160,
     "legend.frameon": False,

@@ -115,6 +115,7 @@ def write_figures(path: Path, config: SweepConfig, rows: Rows) -> list[Path]:
             _against(axis, axes.index(name), values[name], seconds)
             axis.set_xlabel(name.replace("_", " "))
             axis.set_ylabel(_LABELS[what])
+            axis.margins(x=0.12, y=0.1)
             axis.set_ylim(bottom=0)
             axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=3)
             made.append(path / f"{what}-{name}.png")

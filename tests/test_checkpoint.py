@@ -223,6 +223,47 @@ def test_a_failed_write_is_told_by_the_next_call_and_keeps_the_old_checkpoint(tm
     assert capfd.readouterr().err == ""
 
 
+LATE = """
+import asyncio, sys, tensorstore
+import jax.numpy as jnp
+from dbwjax.experiments.checkpoint import Checkpoints
+
+def ends_after_its_loop():
+    promise, write = tensorstore.Promise.new()
+    async def wait():
+        await write
+    loop = asyncio.new_event_loop()
+    waiting = loop.create_task(wait())
+    waiting._log_destroy_pending = False
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    loop.close()
+    promise.set_result(0)
+
+class Other:
+    def __del__(self):
+        raise RuntimeError("another error")
+
+print("before", file=sys.stderr)
+ends_after_its_loop()
+with Checkpoints(sys.argv[1]) as checkpoints:
+    checkpoints.save(1, {"x": jnp.zeros(2)}, {})
+print("after", file=sys.stderr)
+ends_after_its_loop()
+Other()
+"""
+
+
+def test_late_news_of_a_failed_write_is_not_printed(tmp_path):
+    """TensorStore's own traceback: printed without us, dropped with us; other errors of its kind are not."""
+    done = subprocess.run([sys.executable, "-c", LATE, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    before, after = done.stderr.removeprefix("before\n").split("after\n")
+    assert "Event loop is closed" in before
+    assert "Event loop is closed" not in after
+    assert "another error" in after
+
+
 WRITER = """
 import sys, jax, jax.numpy as jnp
 from dbwjax.experiments.checkpoint import Checkpoints

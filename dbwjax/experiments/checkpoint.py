@@ -15,11 +15,13 @@ the arrays, the first one everything else. They call `save`, `latest` and `load`
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
 import re
 import shutil
+import sys
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -40,7 +42,8 @@ class Checkpoints:
     """The newest checkpoints of one folder, for one process.
 
     `save` returns as soon as the state may be donated and writes on in the background; what it writes is durable when
-    the next `save`, `latest`, `load` or `close` returns. Also a context manager that closes itself.
+    the next `save`, `latest`, `load` or `close` returns. Also a context manager that closes itself; close it, for Orbax
+    hangs at the end of a process that is still writing.
 
     Args:
       directory: the folder; the first `save` makes it.
@@ -228,12 +231,27 @@ def _orbax() -> Any:
     except ImportError:
         from orbax.checkpoint.experimental import v1
     logging.getLogger("absl").addFilter(_not_twice)
+    _drop_late_news()
     return v1
 
 
 def _not_twice(record: logging.LogRecord) -> bool:
     """Drops the tracebacks that Orbax's threads print of errors that they also raise."""
     return "_SignalingThread.run() raised" not in record.getMessage()
+
+
+@functools.cache
+def _drop_late_news() -> None:
+    """Drops the traceback that TensorStore prints when a write ends after Orbax gave up for the failure of another:
+    nobody waits for its news any more, and the failure itself is raised."""
+    before = sys.unraisablehook
+
+    def hook(news: Any) -> None:
+        late = isinstance(news.exc_value, RuntimeError) and str(news.exc_value) == "Event loop is closed"
+        if not late or news.object is not None:
+            before(news)
+
+    sys.unraisablehook = hook
 
 
 def _named(tree: PyTree) -> dict[str, Any]:

@@ -4,9 +4,10 @@ JAX's own runtime (`jax.distributed`) does all the talking; with its flags, or w
 MPI and Cloud TPU. With one process everything here is trivial and nothing is sent. With several, all of them call
 these functions in the same order.
 
-It is lockstep by design, so the end of one process is the end of all: of one that dies or raises the others hear at
-once (its connections close), of one that freezes after `patience` seconds, of one that never comes after `patience`
-and about 5 more. Each says one line, and the checkpoint stays.
+It is lockstep by design, so the end of one process is the end of all: of one that dies or raises while they train the
+others hear at once (its connections close), of one that freezes, or ends while they wait for Orbax to write a
+checkpoint, after `patience` seconds, of one that never comes after `patience` and about 5 more. Each says one line, and
+the checkpoint stays.
 """
 
 from __future__ import annotations

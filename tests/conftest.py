@@ -45,6 +45,15 @@ def programs_are_let_go():
 
 
 @pytest.fixture
+def compiled_lightly():
+    """Most of such a test's time is the compiler's optimisation, of which numbers do not depend beyond rounding. Tests
+    of what holds to the last bit, of memory and of what is sent compile as users do."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
 def x64():
     """Double precision for one test: for agreement with the references to 1e-12."""
     before = jax.config.jax_enable_x64

@@ -26,7 +26,7 @@ P = 3
 STEPS = 60
 RATE = 0.1
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = pytest.mark.usefixtures("x64", "compiled_lightly")
 
 
 def sample(targets, key, worker, started):

@@ -22,14 +22,7 @@ from dbwjax.policies import POLICIES, build_policy
 from dbwjax.types import Learner
 from tests import handmade
 
-
-@pytest.fixture(scope="module", autouse=True)
-def little_optimised():
-    """Hundreds of small programs, each run once: half of the time is spent on optimising them."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
+pytestmark = pytest.mark.usefixtures("compiled_lightly")
 
 SHIPPED = [
     "dybw",

@@ -30,7 +30,7 @@ from tests.test_agreement import Case
 
 NODES, STEPS, RATE, BATCH = 6, 25, 0.3, 4
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = pytest.mark.usefixtures("x64", "compiled_lightly")
 
 GRAPHS = {
     "random": lambda: graphs.erdos_renyi(NODES, p=0.5, seed=2),

@@ -61,7 +61,7 @@ def servers(workers):
 
 @pytest.mark.parametrize(("spec", "workers", "count"), [("ring", 16, 8), ("erdos_renyi:p=0.4", 10, 4)])
 @pytest.mark.parametrize("policy", POLICIES)
-def test_many_devices_are_one(x64, spec, workers, count, policy):
+def test_many_devices_are_one(x64, compiled_lightly, spec, workers, count, policy):
     rule, learner, world, params, _ = setting(spec, workers, policy)
     compare(rule, learner, world, params, count)
 
@@ -87,7 +87,7 @@ def compare(rule, learner, world, params, count):
 
 
 @pytest.mark.parametrize("rule", [handmade.server(2), handmade.asynchronous_server(), handmade.bounded_staleness(1)])
-def test_servers_on_many_devices(x64, rule):
+def test_servers_on_many_devices(x64, compiled_lightly, rule):
     task = build_task("logistic", workers=7, batch_size=4)
     world = make_world(task, servers(7), delays.delays("shifted_exponential", 7), seed=3)
     learner = from_optimizer(task.loss, optax.sgd(0.1))

@@ -3,10 +3,10 @@
     python -m benchmarks graphs
 
 Timing only: 1,024 random graphs of 10 workers, 500 iterations of cb-DyBW, clock alone. Rivals: the same arithmetic in
-a NumPy loop over iterations (delays, DTUR, Metropolis matrix of the active subgraph), one graph after another; its
-seconds are measured on a few graphs and counted as that many for each, because every graph costs it the same. On one
-core (one device) and, as a sweep does it, on all of them. Limits: drawing as many delays and nothing else, as the
-clocks do (`network/draws.py`) and as `jax.random` does with two folds and a draw.
+a NumPy loop over iterations (delays, DTUR, active and backup workers; no mixing matrix, for the clock makes none), one
+graph after another; its seconds are measured on a few graphs and counted as that many for each, because every graph
+costs it the same. On one core (one device) and, as a sweep does it, on all of them. Limits: drawing as many delays and
+nothing else, as the clocks do (`network/draws.py`) and as `jax.random` does with two folds and a draw.
 
 Training: 32 simulations of 10 workers (digits, 2nn) in one program, walked in blocks of `BLOCKS` simulations, against
 one at a time, and one on each core, which is what a sweep does with models that outgrow the cache. The limit there is
@@ -44,24 +44,22 @@ EACH = "one on each core"
 LOOPED = 4  # graphs that the NumPy loop is measured on
 
 
-def in_numpy(linked: np.ndarray, links: np.ndarray, iterations: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Durations of DTUR on one graph and its last mixing matrix, as a researcher's loop computes them."""
+def in_numpy(linked: np.ndarray, links: np.ndarray, iterations: int, seed: int) -> tuple[np.ndarray, ...]:
+    """Of every iteration of DTUR on one graph the duration, the active workers and the backup workers on average."""
     rng = np.random.default_rng(seed)
-    established = np.zeros(len(links), bool)
-    durations = np.empty(iterations)
+    established, edges = np.zeros(len(links), bool), linked.sum()
+    durations, actives, backups = np.empty(iterations), np.empty(iterations, int), np.empty(iterations)
     for k in range(iterations):
         arrival = 0.5 + rng.exponential(size=len(linked))
         ends = arrival[links].max(axis=1)
         durations[k] = theta = np.where(established, np.inf, ends).min()
         active = arrival <= theta
-        kept = linked & active[:, None] & active
-        degree = kept.sum(axis=1)
-        mix = np.where(kept, 1 / (1 + np.maximum(degree[:, None], degree)), 0)
-        np.fill_diagonal(mix, 1 - mix.sum(axis=1))
-        established |= active[links].all(axis=1)
+        actives[k] = active.sum()
+        backups[k] = (edges - linked[active][:, active].sum()) / len(linked)
+        established |= ends <= theta
         if established.all():
             established[:] = False
-    return durations, mix
+    return durations, actives, backups
 
 
 def timing_only(quick: bool) -> dict:

@@ -55,9 +55,9 @@ class Plan(NamedTuple):
     - `workers=None`: all nodes compute, `M = N`. `rows=None`: all rows are written, `R = N`. An entry of `rows` equal
       to `N` is padding and writes nothing.
     - `restart=None`: every node starts its next computation. A mask `[N]`, or node numbers `[K]` (N is padding) where
-    so
-      few restart that a pass over all nodes would cost more than the step. `ready=None`: at the end of the step.
+      so few restart that a pass over all nodes would cost more than the step. `ready=None`: at the end of the step.
     - `active=None`: the workers whose updates count took part, and nobody else.
+    - `heard=None`: counted from `mix` and `sources`. It changes nothing but the speed of a clock that runs alone.
     """
 
     duration: Float[Array, ""]  # seconds by which the step moves the clock's origin
@@ -70,6 +70,7 @@ class Plan(NamedTuple):
     restart: Bool[Array, " N"] | Int[Array, " K"] | None = None  # who starts its next computation
     ready: Float[Array, " N"] | None = None  # when it starts, seconds after the step's origin
     active: Bool[Array, " N"] | None = None  # who took part in the step
+    heard: Int[Array, " R"] | None = None  # how many other nodes each row takes from
 
 
 class Policy(NamedTuple):

@@ -10,7 +10,7 @@ from jax.extend.random import threefry_2x32
 from scipy import stats
 
 from dbwjax.network import draws
-from dbwjax.network.flags import WORD, flagged
+from dbwjax.network.flags import WORD, count_flagged, flagged, rows_as_words
 
 KEY = jax.random.key(7)
 WORKERS, STARTED = (grid.reshape(-1) for grid in np.mgrid[0:200, 0:500])
@@ -69,3 +69,15 @@ def test_flagged(count):
     for share in (0, 0.5, 1):
         flags, nodes = rng.random(count) < share, rng.integers(0, count, (5, 9))
         np.testing.assert_array_equal(flagged(jnp.asarray(flags), jnp.asarray(nodes)), flags[nodes])
+
+
+@pytest.mark.parametrize("count", [1, 7, WORD, WORD + 1])
+def test_flagged_nodes_of_a_row_are_counted(count):
+    rng = np.random.default_rng(count)
+    flags, nodes = rng.random(count) < 0.5, np.array([rng.permutation(count) for _ in range(count)])
+    kept = rng.random(nodes.shape) < 0.7
+    rows = rows_as_words(nodes, kept)
+    if count > WORD:
+        assert rows is None
+    else:
+        np.testing.assert_array_equal(count_flagged(jnp.asarray(flags), rows), (kept & flags[nodes]).sum(axis=1))

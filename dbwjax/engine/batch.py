@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from dbwjax.engine import clock, simulate
 from dbwjax.engine import learner as learning
 from dbwjax.engine.simulate import SimState, World
-from dbwjax.types import ClockState, Graph, Learner, ModelState, Plan, Policy, StepRecord
+from dbwjax.types import ClockState, Learner, ModelState, Policy, StepRecord
 
 AXIS = "sims"
 
@@ -228,7 +228,8 @@ def _clocks(
     def tick(world: World, state: ClockState) -> tuple[ClockState, ClockRecord]:
         plan, state = clock.tick(policy, world.graph, world.delays, world.key, state)
         active = plan.fresh.sum() if plan.active is None else plan.active.sum()
-        return state, ClockRecord(plan.duration, active, plan.fresh.sum(), _missed(world.graph, plan))
+        missed = simulate.missed(world.graph, plan.rows, simulate.heard(plan, reads_weights=False))
+        return state, ClockRecord(plan.duration, active, plan.fresh.sum(), missed)
 
     def some(worlds: World, states: ClockState) -> tuple[ClockState, ClockRecord]:
         def step(states: ClockState, _: None) -> tuple[ClockState, ClockRecord]:
@@ -238,21 +239,6 @@ def _clocks(
         return states, jax.tree.map(lambda leaf: leaf.T, records)
 
     return shared(some, (axes.tree, 0), mesh)(worlds, states)
-
-
-def _missed(graph: Graph, plan: Plan) -> Array:
-    """The mean over the rows written of the neighbours not heard. Where the plan has sources they are all that is
-    read, so that no weight need be computed."""
-    nodes = graph.links.shape[0]
-    rows = jnp.arange(nodes) if plan.rows is None else plan.rows
-    if plan.sources is None:
-        return simulate.missed(graph, rows, simulate.heard(plan, rows))
-    if plan.rows is None:
-        # Floats, because a CPU adds whole numbers up one by one; exact below 2^24.
-        kind = jnp.float32 if plan.sources.size < 1 << 24 else jnp.int32
-        others = (plan.sources != rows[:, None]).reshape(-1).astype(kind).sum()
-        return (graph.links.sum() - others) / nodes
-    return simulate.missed(graph, rows, (plan.sources != rows[:, None]).sum(axis=1))
 
 
 def _placed(batch: Batch, mesh: Mesh | None, spec: P, of: int | None) -> Batch:

@@ -113,35 +113,47 @@ def record(graph: Graph, plan: Plan, info: StepInfo | None = None) -> StepRecord
     active = plan.active
     if active is None:
         active = jnp.zeros(nodes, bool).at[workers].set(plan.fresh, mode="drop")
-    rows = jnp.arange(nodes) if plan.rows is None else plan.rows
     loss = jnp.zeros(plan.fresh.shape) if info is None else info.loss
     bad = plan.fresh & ~jnp.isfinite(loss)
     return StepRecord(
         duration=plan.duration,
         active=active,
-        backup_workers=missed(graph, rows, heard(plan, rows)),
+        backup_workers=missed(graph, plan.rows, heard(plan)),
         gradients=plan.fresh.sum(),
         loss=loss.sum() / jnp.maximum(plan.fresh.sum(), 1),
         broken=jnp.where(bad.any(), workers[jnp.argmax(bad)], -1),
     )
 
 
-def missed(graph: Graph, rows: Array, others: Array) -> Array:
+def missed(graph: Graph, rows: Array | None, others: Array) -> Array:
     """The mean over the rows written of the neighbours not heard.
 
     Args:
       graph: who hears whom.
-      rows: node numbers `[R]`; N is padding.
+      rows: node numbers `[R]`; N is padding. `None`: all.
       others: how many other nodes each of them heard, `[R]`.
     """
-    degree, written = graph.links.sum(axis=1).at[rows].get(mode="clip"), rows < graph.links.shape[0]
-    return jnp.where(written, degree - others, 0).sum() / jnp.maximum(written.sum(), 1)
+    degree = graph.links.sum(axis=1)
+    if rows is None:
+        return (degree - others).sum() / len(degree)
+    written = rows < len(degree)
+    return jnp.where(written, degree.at[rows].get(mode="clip") - others, 0).sum() / jnp.maximum(written.sum(), 1)
 
 
-def heard(plan: Plan, rows: Array) -> Array:
-    """How many other nodes each written row `[R]` takes from in this step."""
+def heard(plan: Plan, reads_weights: bool = True) -> Array:
+    """How many other nodes each written row `[R]` takes from in this step.
+
+    Args:
+      plan: of the step.
+      reads_weights: whether a source of weight 0 is one not heard. Without, no weight need be computed, and the plan
+        must have sources that point to the row itself where nothing is taken.
+    """
+    if plan.heard is not None:
+        return plan.heard
+    rows = jnp.arange(plan.mix.shape[0]) if plan.rows is None else plan.rows
     sources = jnp.arange(plan.mix.shape[1])[None, :] if plan.sources is None else plan.sources
-    return ((plan.mix != 0) & (sources != rows[:, None])).sum(axis=1)
+    others = sources != rows[:, None]
+    return (others & (plan.mix != 0) if reads_weights or plan.sources is None else others).sum(axis=1)
 
 
 def by_node(plan: Plan, info: StepInfo, model: ModelState) -> StepInfo:

@@ -24,7 +24,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from dbwjax.network.facts import eccentricity, spanning_links
-from dbwjax.network.flags import flagged
 from dbwjax.types import Graph, Key, WaitRule
 
 
@@ -33,7 +32,7 @@ class DturState(NamedTuple):
 
     path: Int[Array, "L 2"]  # links of the spanning path or tree
     established: Bool[Array, " L"]  # in this epoch
-    announcement: Float[Array, " N"]  # seconds for a worker's announcement to reach everybody
+    announcement: Float[Array, " N"] | None  # seconds for a worker's announcement to reach everybody; None: none
 
 
 def dtur(flood_latency: float = 0.0) -> WaitRule:
@@ -53,26 +52,28 @@ def dtur(flood_latency: float = 0.0) -> WaitRule:
 
     def init_fn(graph: Graph) -> DturState:
         links, _ = spanning_links(graph)
-        seconds = flood_latency * np.asarray(eccentricity(graph), float) if flood_latency else np.zeros(len(links) + 1)
-        return DturState(
-            path=jnp.asarray(links, jnp.int32).reshape(-1, 2),
-            established=jnp.zeros(len(links), bool),
-            announcement=jnp.asarray(seconds, jnp.result_type(float)),
-        )
+        seconds = None
+        if flood_latency:
+            seconds = jnp.asarray(flood_latency * np.asarray(eccentricity(graph), float), jnp.result_type(float))
+        path = jnp.asarray(links, jnp.int32).reshape(-1, 2)
+        return DturState(path, jnp.zeros(len(links), bool), seconds)
 
     def cut_fn(key: Key, graph: Graph, state: DturState, arrival: Array) -> tuple[Array, Array, DturState]:
         del key, graph
         if not state.path.shape[0]:  # one worker has no link to establish and waits for itself
             return jnp.ones(arrival.shape, bool), arrival.max(), state
         one, other = state.path[:, 0], state.path[:, 1]
-        exchanged = jnp.where(state.established, jnp.inf, jnp.maximum(arrival[one], arrival[other]))
-        link = jnp.argmin(exchanged)
-        theta = exchanged[link]
-        announcer = jnp.where(arrival[one[link]] >= arrival[other[link]], one[link], other[link])
-
-        active = arrival <= theta
-        established = state.established | (flagged(active, one) & flagged(active, other))
+        exchanged = jnp.maximum(arrival[one], arrival[other])
+        candidates = jnp.where(state.established, jnp.inf, exchanged)
+        theta = candidates.min()
+        established = state.established | (exchanged <= theta)  # both ends are active
         established &= ~established.all()
-        return active, theta + state.announcement[announcer], state._replace(established=established)
+        state = state._replace(established=established)
+        if state.announcement is None:
+            return arrival <= theta, theta, state
+        # It floods from the later end of the link that set theta.
+        one, other = state.path[jnp.argmin(candidates)]
+        announcer = jnp.where(arrival[one] >= arrival[other], one, other)
+        return arrival <= theta, theta + state.announcement[announcer], state
 
     return WaitRule(init_fn, cut_fn)

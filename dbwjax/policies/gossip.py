@@ -12,9 +12,9 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree, UInt32
 
-from dbwjax.network.flags import flagged
+from dbwjax.network.flags import count_flagged, flagged, rows_as_words
 from dbwjax.network.graphs import delivery
 from dbwjax.network.weights import Weights, dense, metropolis
 from dbwjax.specs import nearest
@@ -43,6 +43,7 @@ class GossipState(NamedTuple):
     rule: PyTree
     weights: PyTree
     delivery: Float[Array, " N"]  # seconds until all neighbours have a worker's message
+    links: UInt32[Array, " N"] | None  # each worker's neighbours as the bits of a word; None: too many workers
 
 
 def gossip(rule: WaitRule, weights: Weights | None = None, late: Late = "drop") -> Policy:
@@ -64,7 +65,8 @@ def gossip(rule: WaitRule, weights: Weights | None = None, late: Late = "drop") 
 
     def init_fn(graph: Graph) -> GossipState:
         require_workers(graph)
-        return GossipState(rule.init(graph), scheme.init(graph), delivery(graph))
+        links = rows_as_words(graph.neighbours, graph.links)
+        return GossipState(rule.init(graph), scheme.init(graph), delivery(graph), links)
 
     def decide_fn(
         key: Key, graph: Graph, state: GossipState, remaining: Array, feedback: Any
@@ -82,6 +84,7 @@ def gossip(rule: WaitRule, weights: Weights | None = None, late: Late = "drop") 
             sources=sources,
             restart=active if late == "carry" else None,
             active=active,
+            heard=None if state.links is None else jnp.where(active, count_flagged(active, state.links), 0),
         )
         return plan, state._replace(rule=rule_state)
 

@@ -70,6 +70,8 @@ def test_the_filter_drops_the_native_log_and_says_one_line():
     assert filtered(others + b"\n" + NATIVE) == others + b"\n" + quiet.LOST
     assert filtered(NATIVE + b"error: mine\n") == b"error: mine\n"  # one line, whoever is first
     assert filtered(b"error: mine\n" + NATIVE) == b"error: mine\n"
+    # A warning or an error that ends nothing is no loss.
+    assert filtered(b"ours\n" + NATIVE.partition(b"\n")[0] + b"\n") == b"ours\n"
 
 
 def test_a_progress_bar_is_shown_at_once():

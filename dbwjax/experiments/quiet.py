@@ -18,8 +18,9 @@ from typing import TextIO
 
 _between = False  # whether this process's fd 2 is a pipe to its filter
 
-FATAL = re.compile(rb"[EFW]\d{4} \d\d:\d\d:\d\d.*(coordination_|preemption_sync|distributed service detected fatal)")
-"""A line that begins the native log of a lost process; what follows it is more of the same."""
+NATIVE = re.compile(rb"[EFW]\d{4} \d\d:\d\d:\d\d.*(coordination_|preemption_sync|distributed service detected fatal)")
+"""A line that begins the native log of the coordination; what follows it is more of the same. Only one that begins with
+F, for fatal, says that the process ends."""
 
 LOST = (
     b"error: another process was lost, froze or never came; "
@@ -55,20 +56,21 @@ def main() -> None:
     """Copies standard input to standard output, which is the other process's real standard error."""
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
-    kept, lost, told = b"", False, False
+    kept, native, lost, told = b"", False, False, False
     while block := os.read(0, 1 << 16):
         *lines, kept = (kept + block).split(b"\n")
         for line in lines:
-            lost = lost or FATAL.match(line) is not None
+            begins = NATIVE.match(line) is not None
+            native, lost = native or begins, lost or (begins and line.startswith(b"F"))
             own = line.rpartition(b"\r")[2].startswith(b"error:")
-            if own or not lost:
+            if own or not native:
                 _write(line + b"\n")
             told = told or own
         # What begins a line is shown at once, for a progress bar ends none; but the native log's beginning is held.
-        if kept and not lost and not re.match(rb"[EFIW]\d{0,4}( |$)", kept):
+        if kept and not native and not re.match(rb"[EFIW]\d{0,4}( |$)", kept):
             _write(kept)
             kept = b""
-    if kept and not lost:
+    if kept and not native:
         _write(kept)
     if lost and not told:
         _write(LOST)

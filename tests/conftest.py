@@ -20,6 +20,11 @@ collect_ignore = [] if os.environ.get("JAX_NUM_CPU_DEVICES") == "8" else ["eight
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_modifyitems(items):
+    """The longest first, so that at the end no core waits for the other."""
+    items.sort(key=lambda item: "test_eight_devices" not in item.nodeid)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once(tmp_path_factory):
     """Programs compiled by one test are found by the others, and by the processes that tests start."""

@@ -57,7 +57,8 @@ class Plan(NamedTuple):
     - `restart=None`: every node starts its next computation. A mask `[N]`, or node numbers `[K]` (N is padding) where
       so few restart that a pass over all nodes would cost more than the step. `ready=None`: at the end of the step.
     - `active=None`: the workers whose updates count took part, and nobody else.
-    - `heard=None`: counted from `mix` and `sources`. It changes nothing but the speed of a clock that runs alone.
+    - `heard=None`: counted from `mix` and `sources`. A policy that knows it by less work makes clocks that run alone
+      faster; the count must be the same.
     """
 
     duration: Float[Array, ""]  # seconds by which the step moves the clock's origin

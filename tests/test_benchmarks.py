@@ -105,7 +105,8 @@ def test_contenders_agree_on_a_small_job(tmp_path):
 
 
 def test_the_numpy_loop_is_the_same_rule():
-    """Of 4,000 iterations on one graph, with delays of its own, the means that the engine has."""
+    """Of 4,000 iterations on one graph, with delays of its own, the means that the engine has, to four standard errors
+    of the difference of two independent means."""
     graph, steps = graphs.erdos_renyi(10, p=0.4, seed=0), 4000
     looped = clocks.in_numpy(graphs.adjacency(graph), spanning_links(graph)[0], steps, seed=1)
     policy, model = build_policy("dybw"), delays.delays(clocks.DELAYS, 10, 0)

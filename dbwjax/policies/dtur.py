@@ -32,7 +32,7 @@ class DturState(NamedTuple):
 
     path: Int[Array, "L 2"]  # links of the spanning path or tree
     established: Bool[Array, " L"]  # in this epoch
-    announcement: Float[Array, " N"] | None  # seconds for a worker's announcement to reach everybody; None: none
+    announcement: Float[Array, " N"] | None  # seconds until all have a worker's announcement; None: at once
 
 
 def dtur(flood_latency: float = 0.0) -> WaitRule:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import jax
 import optax
@@ -18,9 +19,11 @@ import optax
 from benchmarks.step import problem
 from dbwjax.engine import simulate
 from dbwjax.engine.learner import from_optimizer
+from dbwjax.engine.simulate import World
 from dbwjax.experiments.training import initial_params, make_world
 from dbwjax.network import delays, graphs
 from dbwjax.policies import build_policy
+from dbwjax.types import Learner, Policy
 
 WORKERS, BATCH, STEPS = 256, 32, 5
 
@@ -47,6 +50,24 @@ def start_anew() -> int:
     return resident("VmRSS")
 
 
+def trained(policy: Policy, learner: Learner, world: World, one: Any) -> tuple[int, Any]:
+    """A few steps in this process, whose peak should not be higher already.
+
+    Returns:
+      Bytes by which the peak has grown since before the parameters existed, and the compiled program.
+    """
+    jax.block_until_ready(world)
+    # Compiled before, so that the compiler's own memory is not counted.
+    shape = jax.eval_shape(lambda: simulate.init(policy, learner, world, one))
+    compiled = simulate.run.lower(policy, learner, world=world, state=shape, steps=STEPS).compile()
+    before = start_anew()
+    state = simulate.init(policy, learner, world, one)
+    for _ in range(3):
+        state, record = compiled(world=world, state=state)
+    jax.block_until_ready((state, record))
+    return resident("VmHWM") - before, compiled
+
+
 def measure(quick: bool) -> dict:
     """A few steps, and the peak."""
     workers = 16 if quick else WORKERS
@@ -56,21 +77,14 @@ def measure(quick: bool) -> dict:
     learner, policy = from_optimizer(task.loss, optax.sgd(0.05)), build_policy("full")
     one = initial_params(task, world)
     parameters = workers * sum(leaf.nbytes for leaf in jax.tree.leaves(one))
-    shape = jax.eval_shape(lambda: simulate.init(policy, learner, world, one))
-    compiled = simulate.run.lower(policy, learner, world=world, state=shape, steps=STEPS).compile()
+    grown, compiled = trained(policy, learner, world, one)
     need = compiled.memory_analysis()
     data = sum(leaf.nbytes for leaf in jax.tree.leaves(task.batches))
     total = need.argument_size_in_bytes + need.output_size_in_bytes - need.alias_size_in_bytes + need.temp_size_in_bytes
-
-    before = start_anew()
-    state = simulate.init(policy, learner, world, one)
-    for _ in range(3):
-        state, record = compiled(world=world, state=state)
-    jax.block_until_ready((state, record))
     return {
         "parameters [MB]": parameters / 1e6,
         "data [MB]": data / 1e6,
         "limit: copies of the parameters": 2.0,
         "compiled, in multiples of the parameters": (total - data) / parameters,
-        "resident, in multiples of the parameters": (resident("VmHWM") - before) / parameters,
+        "resident, in multiples of the parameters": grown / parameters,
     }

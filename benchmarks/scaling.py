@@ -19,7 +19,7 @@ import numpy as np
 import optax
 
 from benchmarks import timing
-from benchmarks.memory import resident, start_anew
+from benchmarks.memory import trained
 from benchmarks.step import problem
 from dbwjax.engine import simulate
 from dbwjax.engine.learner import from_optimizer
@@ -57,19 +57,9 @@ def engine(workers: int, steps: int) -> Any:
 def memory(workers: int) -> dict[str, float]:
     """Bytes of the parameters and of the peak's growth in this process; runs in a process of its own."""
     policy, learner, world, one = setting(workers)
-    jax.block_until_ready(world)
-    kept = workers * sum(leaf.nbytes for leaf in jax.tree.leaves((one, learner.init(one))))
-    # Compiled before, so that the compiler's own memory is not counted.
-    shape = jax.eval_shape(lambda: simulate.init(policy, learner, world, one))
-    compiled = simulate.run.lower(policy, learner, world=world, state=shape, steps=STEPS).compile()
-    before = start_anew()
-    state = simulate.init(policy, learner, world, one)
-    for _ in range(3):
-        state, record = compiled(world=world, state=state)
-    jax.block_until_ready((state, record))
     return {
-        "kept": kept,
-        "grown": resident("VmHWM") - before,
+        "kept": workers * sum(leaf.nbytes for leaf in jax.tree.leaves((one, learner.init(one)))),
+        "grown": trained(policy, learner, world, one)[0],
         "data": sum(leaf.nbytes for leaf in jax.tree.leaves(world.batches)),
     }
 

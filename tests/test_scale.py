@@ -132,6 +132,27 @@ def test_slices_of_a_batch_give_the_same_gradient():
         in_slices(loss, 5)(params, batch)
 
 
+def test_a_run_that_is_short_of_memory_slices_its_batches(monkeypatch):
+    """The model is too large for the free memory here, so each batch of 32 is walked in slices; the run is the same."""
+    config = TrainConfig(learning_rate=0.05)
+    whole, free = build(config), 8 * 40_000
+    monkeypatch.setattr(memory_check, "available_bytes", lambda: free)
+    sliced = build(config)
+    batch = jax.eval_shape(whole.task.batches, jax.random.key(0), 0, 0)
+    used = [str(jax.make_jaxpr(one.learner.gradient)(one.params, batch)) for one in (whole, sliced)]
+    assert ["remat" in text or "checkpoint" in text for text in used] == [False, True]
+    trainings = []
+    for setting in (whole, sliced):
+        policy = setting.policies["dybw"]
+        trainings.append(Training(policy, setting.learner, setting.world, setting.params, setting.task.evaluate))
+        trainings[-1].advance(5)
+    np.testing.assert_array_equal(*(training.history.duration for training in trainings))
+    np.testing.assert_allclose(*(training.history.loss for training in trainings), rtol=1e-5)
+    pairs = zip(*(jax.tree.leaves(training.state.model.params) for training in trainings), strict=True)
+    for ours, theirs in pairs:
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
 def trained(block, dtype="float32", policy="dybw", steps=5):
     setting = build(TrainConfig(dtype=dtype, learning_rate=0.05))
     world, task = setting.world, setting.task

@@ -145,9 +145,7 @@ def _adapt(
         updates, new = jax.vmap(learner.update)(gradients, old, at)
         # Selected, not multiplied: an update that does not count must not count even when it is not finite.
         updates = _where(fresh, updates, jax.tree.map(jnp.zeros_like, updates))
-        moved = (
-            updates if base is None else jax.tree.map(lambda x, u: (wide(x) + wide(u)).astype(x.dtype), base, updates)
-        )
+        moved = updates if base is None else jax.tree.map(_added, base, updates)
         return moved, _where(fresh, new, old)
 
     if base is None:

@@ -31,7 +31,19 @@ def mix(weights: Array, sources: Array | None, tree: PyTree) -> PyTree:
     Returns:
       Leaves `[R, ...]`. Of leaves narrower than 32 bits the sums are float32 and rounded once.
     """
-    return jax.tree.map(lambda leaf: _mixed(weights, sources, leaf).astype(leaf.dtype), tree)
+    return jax.tree.map(lambda leaf: weighted(weights, sources, leaf).astype(leaf.dtype), tree)
+
+
+def weighted(weights: Array, sources: Array | None, leaf: Array) -> Array:
+    """`mix` of one leaf `[N, ...]`, not rounded to its type."""
+    weights = weights.astype(sums(leaf))
+    return _dense(weights, leaf) if sources is None else _slots(weights, sources, leaf)
+
+
+def pushed(push: Array, leaf: Array) -> Array:
+    """`push @ leaf`, not rounded to its type; a vector `push [R]` weighs each row's own update."""
+    push = push.astype(sums(leaf))
+    return along(push, leaf) * wide(leaf) if push.ndim == 1 else _dense(push, leaf)
 
 
 def apply_plan(plan: Plan, params: PyTree, updates: PyTree) -> PyTree:
@@ -51,7 +63,7 @@ def apply_plan(plan: Plan, params: PyTree, updates: PyTree) -> PyTree:
     else:
         push = plan.push
         written = jax.tree.map(
-            lambda x, u: (_mixed(plan.mix, plan.sources, x) + _pushed(push, u)).astype(x.dtype), params, updates
+            lambda x, u: (weighted(plan.mix, plan.sources, x) + pushed(push, u)).astype(x.dtype), params, updates
         )
     return write_rows(plan.rows, params, written)
 
@@ -78,17 +90,6 @@ def wide(leaf: Array) -> Array:
 def sums(leaf: Array) -> jnp.dtype:
     """The type in which rows of a leaf are weighed and added."""
     return jax.eval_shape(wide, leaf).dtype
-
-
-def _mixed(weights: Array, sources: Array | None, leaf: Array) -> Array:
-    """`mix` of one leaf, not rounded to its type."""
-    weights = weights.astype(sums(leaf))
-    return _dense(weights, leaf) if sources is None else _slots(weights, sources, leaf)
-
-
-def _pushed(push: Array, leaf: Array) -> Array:
-    push = push.astype(sums(leaf))
-    return along(push, leaf) * wide(leaf) if push.ndim == 1 else _dense(push, leaf)
 
 
 def _dense(weights: Array, leaf: Array) -> Array:

@@ -83,7 +83,8 @@ class Part:
         written = self._mixed(plan, updates if plan.push is None else params)
         if plan.push is not None:
             written = jax.tree.map(jnp.add, written, self._pushed(plan, plan.push, updates))
-        return self.put(params, plan.rows, written)
+        rounded = jax.tree.map(lambda sums, leaf: sums.astype(leaf.dtype), written, params)
+        return self.put(params, plan.rows, rounded)
 
     def checked(self, plan: Plan, record: StepRecord) -> StepRecord:  # noqa: D102
         if plan.rows is not None or plan.sources is None or self.exchange.gather:
@@ -94,23 +95,24 @@ class Part:
         return record._replace(broken=jnp.where(anywhere > 0, -2, record.broken))
 
     def _mixed(self, plan: Plan, tree: PyTree) -> PyTree:
-        """`mix @ tree` for the rows that are written: those here (`rows=None`), or all of them on every device."""
+        """`mix @ tree`, not rounded, for the rows that are written: those here (`rows=None`), or all of them on every
+        device."""
         if plan.rows is None and plan.sources is not None:
             return self._neighbours(self.mine(plan.mix), plan.sources, tree)
         if plan.sources is None:
             weights = self._by_row(plan.mix if plan.rows is not None else self.mine(plan.mix))
-            return mixing.mix(weights, None, jax.tree.map(_gathered, tree))
+            return jax.tree.map(lambda leaf: mixing.weighted(weights, None, _gathered(leaf)), tree)
         read = self.take(tree, plan.sources.reshape(-1))
-        return mixing.mix(plan.mix, jnp.arange(plan.sources.size).reshape(plan.sources.shape), read)
+        places = jnp.arange(plan.sources.size).reshape(plan.sources.shape)
+        return jax.tree.map(lambda leaf: mixing.weighted(plan.mix, places, leaf), read)
 
     def _pushed(self, plan: Plan, push: Array, updates: PyTree) -> PyTree:
         push = push if plan.rows is not None else self.mine(push)
         if push.ndim == 1:  # each row takes its own update
-            own = self.take(updates, plan.rows)
-            return jax.tree.map(lambda leaf: mixing.along(push.astype(leaf.dtype), leaf) * leaf, own)
-        if plan.workers is None:
-            return mixing.mix(self._by_row(push), None, jax.tree.map(_gathered, updates))
-        return mixing.mix(push, None, updates)
+            updates = self.take(updates, plan.rows)
+        elif plan.workers is None:
+            push, updates = self._by_row(push), jax.tree.map(_gathered, updates)
+        return jax.tree.map(lambda leaf: mixing.pushed(push, leaf), updates)
 
     def _neighbours(self, weights: Array, sources: Array, tree: PyTree) -> PyTree:
         """Padded mixing of the rows here; a row is read from this device or from what has just been received."""
@@ -119,7 +121,7 @@ class Part:
         weights = jnp.where(self.real[:, None], weights, jnp.arange(weights.shape[1]) == 0)
         if self.exchange.gather:
             places = jnp.where(self.real[:, None], self.position[sources[self.order]], 0)
-            return jax.tree.map(lambda leaf: mixing.mix(weights, places, _gathered(leaf)), tree)
+            return jax.tree.map(lambda leaf: mixing.weighted(weights, places, _gathered(leaf)), tree)
         places = jnp.maximum(jnp.where(self.real[:, None], self._places(sources), own), 0)
         leaves, kind = jax.tree.flatten(tree)
         received = self._received(leaves)
@@ -129,7 +131,7 @@ class Part:
 
     def _two_sources(self, weights: Array, places: Array, here: Array, there: Array | None) -> Array:
         if there is None:
-            return mixing.mix(weights, places, here)
+            return mixing.weighted(weights, places, here)
         height = self.exchange.height
 
         def rows(slot: int | Array) -> Array:
@@ -138,7 +140,7 @@ class Part:
             far = there.at[jnp.maximum(place - height, 0)].get(mode="promise_in_bounds")
             return jnp.where(mixing.along(place < height, near), near, far)
 
-        return mixing.add_slots(weights.astype(mixing.sums(here)), rows).astype(here.dtype)
+        return mixing.add_slots(weights.astype(mixing.sums(here)), rows)
 
     def _received(self, leaves: Sequence[Array]) -> list[Array | None]:
         """For each leaf the rows that other devices send, round after round; leaves of one type travel together."""
@@ -190,7 +192,6 @@ class Devices:
         self.exchange, layout = lay_out(graph, len(devices))
         self.order, self.real = layout.order, layout.real
         cut = Layout(P(AXIS), P(AXIS), P(), P(AXIS), tuple(P(AXIS) for _ in layout.send))
-        self._cut = cut
         self._layout = jax.tree.map(lambda leaf, spec: self._global(leaf, spec), layout, cut)
 
     def replicate(self, tree: PyTree) -> PyTree:

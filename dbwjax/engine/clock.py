@@ -30,7 +30,7 @@ def init(policy: Policy, graph: Graph, delays: DelayModel, key: Key) -> ClockSta
     Raises:
       ValueError: settings of the policy that this graph does not allow.
     """
-    return start(policy.init(graph), graph, delays, key)
+    return _start(policy.init(graph), graph, delays, key)
 
 
 def start(policy_state: PyTree, graph: Graph, delays: DelayModel, key: Key) -> ClockState:
@@ -39,6 +39,9 @@ def start(policy_state: PyTree, graph: Graph, delays: DelayModel, key: Key) -> C
     started = jnp.zeros(nodes, jnp.int32)
     remaining = jnp.where(graph.computes, _draw(delays, key, jnp.arange(nodes), started), jnp.inf)
     return ClockState(remaining, started, jnp.zeros((), jnp.int32), policy_state)
+
+
+_start = jax.jit(start)
 
 
 def tick(

@@ -9,6 +9,7 @@ that lets others change them meanwhile (`stale`) pays for keeping that copy.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -52,6 +53,7 @@ def from_optimizer(loss: Any, optimizer: Any, block: int | None = None) -> Learn
     return Learner(init_fn, gradient_fn, update_fn, block)
 
 
+@partial(jax.jit, static_argnames=("learner", "policy", "nodes"))
 def init(learner: Learner, policy: Policy, params: PyTree, nodes: int) -> ModelState:
     """Every node at the same parameters, about to start computation 0.
 

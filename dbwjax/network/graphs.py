@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -90,9 +91,11 @@ def with_links(graph: Graph, *, latency: float = 0.0, bandwidth: float = math.in
     if not 0 <= message_bytes < math.inf:
         raise ValueError(f"message_bytes={message_bytes:g} is not a size; use 0 or more bytes")
     seconds = latency + message_bytes / bandwidth
-    return graph._replace(latency=jnp.where(graph.links, graph.latency + seconds, 0))
+    total = np.where(graph.links, np.asarray(graph.latency) + seconds, 0)
+    return graph._replace(latency=jnp.asarray(total, graph.latency.dtype))
 
 
+@jax.jit
 def delivery(graph: Graph) -> Float[Array, " N"]:
     """How long until all who hear a node have its message, in seconds; 0 for a node that nobody hears. Traceable."""
     return jnp.zeros_like(graph.latency[:, 0]).at[graph.neighbours].max(graph.latency)
@@ -281,7 +284,7 @@ def _from_lists(lists: list[np.ndarray], computes: np.ndarray | None) -> Graph:
     return Graph(
         neighbours=jnp.asarray(neighbours),
         links=jnp.asarray(links),
-        latency=jnp.zeros((nodes, slots), jnp.result_type(float)),
+        latency=jnp.asarray(np.zeros((nodes, slots)), jnp.result_type(float)),
         computes=jnp.asarray(np.ones(nodes, bool) if computes is None else np.asarray(computes, bool)),
     )
 

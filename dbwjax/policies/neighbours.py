@@ -87,8 +87,7 @@ def dpsgd(weights: Weights | None = None, everybody: bool = False) -> Policy:
     Args:
       weights: of the whole graph; Metropolis by default.
       everybody: a global barrier, on the same footing as DTUR: an iteration ends for everybody when all have finished
-      and
-        all messages are in, `max(max_i c_i, max over links of latency)`.
+        and all messages are in, `max(max_i c_i, max over links of latency)`.
     """
     scheme = weights or metropolis()
 

@@ -142,7 +142,7 @@ def test_a_full_disk_ends_all(tmp_path, full):
     script += "from dbwjax import train; sys.exit(train.main(sys.argv[1:]))"
     commands[full][1:3] = ["-c", script]
     with processes.started(commands, tmp_path, JAX_ENABLE_COMPILATION_CACHE="false") as running:
-        codes = processes.ended(running, 80)
+        codes = processes.ended(running, 150)
     # The first process lives a second longer, for the others' last lines; their end may abort it before its own.
     assert codes[full] in ((2, -signal.SIGABRT) if full == 0 else (2,))
     assert codes[1 - full] in (4, -signal.SIGABRT)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import time
 
 import pytest
 
-from dbwjax import sweep, train
-from dbwjax.experiments import sweep_run
+from dbwjax import build_graph, sweep, train
+from dbwjax.experiments import memory_check, sweep_run
 from dbwjax.experiments.records import read_metrics
 from dbwjax.experiments.sweep_report import _interval
 
@@ -169,6 +170,47 @@ def test_what_does_not_fit_is_refused_before_it_starts(tmp_path, capsys, monkeyp
     assert sweep.main([*SMALL, "--out", str(tmp_path / "out")]) == 2
     assert "of memory and" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--graph", "random_regular:degree=4", "--workers", "1000000000"], "--workers 1000000000 needs about"),
+        (["--graph", "complete", "--set", "workers=10,3000000"], "--workers 3000000 in 2 graphs needs about"),
+        (
+            ["--graphs", "erdos_renyi:p=0.5", "--graph-seeds", "2000", "--workers", "20000"],
+            "use fewer --graph-seeds, or",
+        ),
+    ],
+)
+def test_graphs_that_do_not_fit_are_refused_before_any_is_built(tmp_path, capsys, words, said):
+    begin = time.perf_counter()
+    assert sweep.main(["--timing-only", *words, "--out", str(tmp_path / "out")]) == 2
+    assert time.perf_counter() - begin < 10
+    told = capsys.readouterr().err
+    assert said in told
+    assert told.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_clocks_that_do_not_fit_at_once_are_walked_in_blocks(tmp_path, capsys, monkeypatch):
+    words = ["--timing-only", "--workers", "50", "--graph", "ring", "--seeds", "5", "--steps", "20", "--no-progress"]
+    assert sweep.main([*words, "--out", str(tmp_path / "at once")]) == 0
+    monkeypatch.setattr(memory_check, "available_bytes", lambda: 2 * 50 * 3 * sweep_run.TICK)
+    assert sweep.main([*words, "--out", str(tmp_path / "in blocks")]) == 0
+    assert json.loads((tmp_path / "in blocks" / "config.json").read_text())["blocks"] == [2]
+    assert rows_of(tmp_path / "at once") == rows_of(tmp_path / "in blocks")
+    monkeypatch.setattr(memory_check, "available_bytes", lambda: 100)
+    assert sweep.main([*words, "--out", str(tmp_path / "none")]) == 2
+    assert "a clock of --workers 50 and 2 neighbours needs about" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_graph_takes_no_more_than_is_estimated():
+    for spec in ("ring", "random_regular:degree=4", "complete", "erdos_renyi:p=0.5"):
+        graph = build_graph(spec, 300)
+        held, estimated = sum(leaf.nbytes for leaf in graph), memory_check._kept(spec, 300)
+        assert estimated / 8 < held < 1.01 * estimated
 
 
 def test_an_interval_by_hand():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,17 +100,56 @@ def require_workers(workers: int, params: PyTree, learner: Learner, graph: str, 
     """
     state = (params, jax.eval_shape(learner.init, params))
     each = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    pairs = 32 if graph.partition(":")[0] in ("complete", "star", "erdos_renyi") else 0
 
     def needed(count: int) -> float:
-        return fixed + count * ((COPIES + 1) * each + _LISTED + steps + pairs * count)
+        return fixed + count * ((COPIES + 1) * each + steps) + _building(graph, count)
 
     have = available_bytes()
     fits = largest(needed, have, workers)
     require_memory(needed(workers), f"--workers {workers}", f"use at most {fits} workers or a smaller --model", have)
 
 
+def require_graphs(nets: Sequence[tuple[str, int]]) -> None:
+    """Refuses a sweep whose graphs do not fit, before any of them is built.
+
+    Counted are all graphs as they are kept, once more as they are stacked, and what it takes to build the largest.
+
+    Args:
+      nets: SPEC and workers of every graph.
+
+    Raises:
+      ValueError: one line.
+    """
+    most = max(workers for _, workers in nets)
+
+    def needed(count: int) -> float:
+        smaller = [(graph, min(workers, count)) for graph, workers in nets]
+        return max(_building(*net) for net in smaller) + 2 * sum(_kept(*net) for net in smaller)
+
+    have = _host_bytes()
+    what = f"--workers {most}" + (f" in {len(nets)} graphs" if len(nets) > 1 else "")
+    fits = largest(needed, have, most)
+    fewer = "fewer --graph-seeds, or " if len(nets) > 1 else ""
+    require_memory(needed(most), what, f"use {fewer}at most {fits} workers", have)
+
+
 _LISTED = 2000  # bytes of a worker's place in the graph's lists, the partition and the clock, a rough guess
+_SLOT = 9  # bytes of a neighbour in a graph: its number, its latency, and whether it is one
+
+
+def _has_pairs(graph: str) -> bool:
+    """Whether each worker of this SPEC may hear a share of all others, which takes memory by the square."""
+    return graph.partition(":")[0] in ("complete", "star", "erdos_renyi")
+
+
+def _building(graph: str, workers: int) -> float:
+    """Bytes needed while a graph is built."""
+    return workers * (_LISTED + (32.0 * workers if _has_pairs(graph) else 0))
+
+
+def _kept(graph: str, workers: int) -> float:
+    """Bytes of a graph, if it has up to 16 slots where it is sparse."""
+    return workers * _SLOT * float(workers if _has_pairs(graph) else min(16, workers))
 
 
 def gradient_block(

@@ -41,6 +41,9 @@ alone."""
 CLOCKS = 1024
 """Clocks that run side by side."""
 
+TICK = 32
+"""Bytes of a clock for each worker and slot; `backup` needs most, 30 (what the compiler says, 5,000 workers)."""
+
 
 def run_sweep(config: SweepConfig, options: RunOptions) -> int:
     """Runs what is not there yet, and leaves the table, the summary and the figures.
@@ -54,6 +57,8 @@ def run_sweep(config: SweepConfig, options: RunOptions) -> int:
     if options.compile_cache is not None:
         cache_programs(options.compile_cache)
     everything = worlds(config)
+    nets = {(one.config.graph, one.config.workers, one.graph_seed) for one in everything}
+    memory_check.require_graphs([(graph, workers) for graph, workers, _ in nets])
     devices = _devices(options.devices)
     policies = {spec: build_policy(spec) for spec in config.base.policies}
     groups = [build_group(config, everything, members, policies) for members in same_shapes(everything)]
@@ -90,12 +95,12 @@ def run_sweep(config: SweepConfig, options: RunOptions) -> int:
 
 
 def _devices(count: int | None) -> Sequence[Any]:
-    """The devices to use. A CPU that JAX has not started yet is made as many as it has cores, or as are asked."""
+    """The devices to use. A CPU that JAX has not started yet is made as many as it has cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
         told = os.environ.get("JAX_NUM_CPU_DEVICES"), os.environ.get("XLA_FLAGS", "")
         if not told[0] and "xla_force_host_platform_device_count" not in told[1]:
-            jax.config.update("jax_num_cpu_devices", count or cores or 1)
+            jax.config.update("jax_num_cpu_devices", cores or 1)
     except RuntimeError:
         pass  # JAX has started: its devices are those that are here
     return choose(count)
@@ -109,7 +114,7 @@ def _block_size(group: Group, devices: int) -> tuple[int, int]:
     """
     count = len(group.members)
     if group.params is None or group.learner is None or group.evaluate is None:
-        return min(CLOCKS, count), CLOCKS
+        return _clocks_at_once(group)
     one = jax.tree.map(lambda leaf: leaf[0], group.params)
     local = jax.eval_shape(group.learner.init, one)
     stack = float(group.workers * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((one, local))))
@@ -127,6 +132,17 @@ def _block_size(group: Group, devices: int) -> tuple[int, int]:
         memory_check.require_memory(held + each, f"a simulation of --workers {group.workers}", remedy, int(free))
     wanted = max(1, int(CACHE // stack)) if on_cpu else count
     return min(used * min(wanted, most), count), used * most
+
+
+def _clocks_at_once(group: Group) -> tuple[int, int]:
+    """`_block_size` of clocks alone."""
+    count, slots = len(group.members), group.worlds.tree.graph.neighbours.shape[-1]
+    each, free = TICK * group.workers * slots, memory_check.available_bytes()
+    most = min(int(free // each), CLOCKS)
+    if most < 1:
+        what = f"a clock of --workers {group.workers} and {slots - 1} neighbours"
+        memory_check.require_memory(each, what, f"use at most {free // (TICK * slots)} workers", free)
+    return min(most, count), most
 
 
 def _blocks(

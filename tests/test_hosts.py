@@ -7,6 +7,7 @@ import pty
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -101,3 +102,46 @@ def test_standard_error_stays_a_terminal_and_a_killed_process_leaves_no_filter()
         pass
     os.close(ours)
     assert text.split() == b"True False native error: last".split()
+
+
+def test_watched_work_is_done_or_raises():
+    done = []
+    hosts.watched(lambda: done.append(1))
+    assert done == [1]
+
+    def fails():
+        raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):
+        hosts.watched(fails)
+
+
+def test_work_that_waits_for_a_lost_process_is_not_waited_for(monkeypatch):
+    """The collective fails; what Orbax waits for never comes."""
+    asked, never = [], threading.Event()
+
+    def any_process(flag):
+        asked.append(flag)
+        if len(asked) == 3:
+            raise ValueError("Gloo: Connection closed by peer")
+        return True
+
+    monkeypatch.setattr(hosts, "any_process", any_process)
+    with pytest.raises(ValueError, match="Gloo"):
+        hosts.watched(never.wait)
+    assert asked == [True] * 3
+    never.set()
+
+
+def test_one_that_is_done_goes_on_asking_and_one_that_failed_leaves(monkeypatch):
+    answers = iter([True, True, False])
+    monkeypatch.setattr(hosts, "any_process", lambda flag: flag or next(answers))
+    hosts.watched(lambda: None)
+    assert next(answers, None) is None
+
+    def fails():
+        raise OSError("no space")
+
+    monkeypatch.setattr(hosts, "any_process", lambda flag: True)
+    with pytest.raises(OSError, match="no space"):
+        hosts.watched(fails)

@@ -32,6 +32,8 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from dbwjax.experiments import hosts
+
 _FACTS = "facts.json"
 _STATE = "state"
 _READ_REMEDY = "delete that folder to go on from the checkpoint before it, or use --overwrite to start anew"
@@ -118,9 +120,8 @@ class Checkpoints:
             if self._writer is not None and jax.process_count() == 1:
                 self._pending = self._writer.submit(self._finish, step, draft, facts, written)
                 return
-            # A background thread must not talk to other processes while the training does.
-            written.result()
-            _together(f"written {step}")
+            # Not in the background: while the training goes on, no other thread may speak to the other processes.
+            hosts.watched(written.result)
             if jax.process_index() == 0:
                 self._finish(step, draft, facts, written)
             _together(f"whole {step}")

@@ -1,8 +1,7 @@
 """Ready-made configurations, each with its command, its expected result with spread, and how long it takes.
 
 Measured on two slow CPU cores that were not idle. A speed-up is `dybw` over `full`, of the mean iteration and to the
-target. All but `quickstart` were measured when a delay was drawn by three hashes (`network/draws.py` says how now), so
-the same seed has other delays today; the law is the same.
+target.
 """
 
 from __future__ import annotations
@@ -61,7 +60,8 @@ def cifar10_2nn() -> TrainConfig:
 
     Command: `python -m dbwjax.train cifar10-2nn --data-dir DIR`
 
-    Seed 0 only: accuracy of `dybw` 0.491 and of `full` 0.511; speed-up 2.12 of the iteration. About 2 minutes.
+    Seed 0 only: accuracy of `dybw` 0.489 and of `full` 0.512; speed-up 2.09 of the iteration and 1.26 to 0.48. About 5
+    minutes.
     """
     return _paper("cifar10-2nn", "cifar10", "2nn", steps=1000, learning_rate=0.1, target_accuracy=0.48)
 

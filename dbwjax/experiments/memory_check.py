@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from dbwjax.engine.blocks import block_of, working_bytes
+from dbwjax.network.graphs import build_graph
 from dbwjax.types import Learner
 
 COPIES = 2.6
@@ -109,47 +110,42 @@ def require_workers(workers: int, params: PyTree, learner: Learner, graph: str, 
     require_memory(needed(workers), f"--workers {workers}", f"use at most {fits} workers or a smaller --model", have)
 
 
-def require_graphs(nets: Sequence[tuple[str, int]]) -> None:
-    """Refuses a sweep whose graphs do not fit, before any of them is built.
+def require_graphs(nets: Collection[tuple[str, int, int]]) -> None:
+    """Refuses a sweep whose graphs do not fit, before they are built.
 
-    Counted are all graphs as they are kept, once more as they are stacked, and what it takes to build the largest.
+    First what it takes to build the largest is estimated. Then, of every SPEC that has several graphs, one is built and
+    counted for all of them, twice: as they are kept, and as they are stacked.
 
     Args:
-      nets: SPEC and workers of every graph.
+      nets: SPEC, workers and seed of every graph.
 
     Raises:
       ValueError: one line.
     """
-    most = max(workers for _, workers in nets)
-
-    def needed(count: int) -> float:
-        smaller = [(graph, min(workers, count)) for graph, workers in nets]
-        return max(_building(*net) for net in smaller) + 2 * sum(_kept(*net) for net in smaller)
-
     have = _host_bytes()
-    what = f"--workers {most}" + (f" in {len(nets)} graphs" if len(nets) > 1 else "")
-    fits = largest(needed, have, most)
-    fewer = "fewer --graph-seeds, or " if len(nets) > 1 else ""
-    require_memory(needed(most), what, f"use {fewer}at most {fits} workers", have)
+    graph, workers, _ = max(nets, key=lambda net: _building(*net[:2]))
+    fits = largest(lambda count: _building(graph, count), have, workers)
+    require_memory(_building(graph, workers), f"--workers {workers}", f"use at most {fits} workers", have)
+    alike: dict[tuple[str, int], list[int]] = {}
+    for graph, workers, seed in nets:
+        alike.setdefault((graph, workers), []).append(seed)
+    needed = 0.0
+    for (graph, workers), seeds in alike.items():
+        if len(seeds) > 1:
+            one = build_graph(graph, workers, min(seeds))
+            needed += 2.0 * len(seeds) * sum(leaf.nbytes for leaf in one)
+    if needed:
+        remedy = f"use --graph-seeds for at most {int(len(nets) * have / needed)} of them"
+        require_memory(needed, f"a sweep of {len(nets)} graphs", remedy, have)
 
 
 _LISTED = 2000  # bytes of a worker's place in the graph's lists, the partition and the clock, a rough guess
-_SLOT = 9  # bytes of a neighbour in a graph: its number, its latency, and whether it is one
-
-
-def _has_pairs(graph: str) -> bool:
-    """Whether each worker of this SPEC may hear a share of all others, which takes memory by the square."""
-    return graph.partition(":")[0] in ("complete", "star", "erdos_renyi")
 
 
 def _building(graph: str, workers: int) -> float:
-    """Bytes needed while a graph is built."""
-    return workers * (_LISTED + (32.0 * workers if _has_pairs(graph) else 0))
-
-
-def _kept(graph: str, workers: int) -> float:
-    """Bytes of a graph, if it has up to 16 slots where it is sparse."""
-    return workers * _SLOT * float(workers if _has_pairs(graph) else min(16, workers))
+    """Bytes needed while a graph is built; of some kinds every pair of workers takes memory."""
+    pairs = 32.0 if graph.partition(":")[0] in ("complete", "star", "erdos_renyi") else 0
+    return workers * (_LISTED + pairs * workers)
 
 
 def gradient_block(

@@ -57,8 +57,7 @@ def run_sweep(config: SweepConfig, options: RunOptions) -> int:
     if options.compile_cache is not None:
         cache_programs(options.compile_cache)
     everything = worlds(config)
-    nets = {(one.config.graph, one.config.workers, one.graph_seed) for one in everything}
-    memory_check.require_graphs([(graph, workers) for graph, workers, _ in nets])
+    memory_check.require_graphs({(one.config.graph, one.config.workers, one.graph_seed) for one in everything})
     devices = _devices(options.devices)
     policies = {spec: build_policy(spec) for spec in config.base.policies}
     groups = [build_group(config, everything, members, policies) for members in same_shapes(everything)]
@@ -141,7 +140,8 @@ def _clocks_at_once(group: Group) -> tuple[int, int]:
     most = min(int(free // each), CLOCKS)
     if most < 1:
         what = f"a clock of --workers {group.workers} and {slots - 1} neighbours"
-        memory_check.require_memory(each, what, f"use at most {free // (TICK * slots)} workers", free)
+        fits = memory_check.largest(lambda count: TICK * count * min(slots, count), free, group.workers)
+        memory_check.require_memory(each, what, f"use at most {fits} workers", free)
     return min(most, count), most
 
 

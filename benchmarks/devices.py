@@ -22,7 +22,7 @@ WORKERS, STEPS, DEVICES = 512, 5, (1, 2, 8)
 
 def measure(quick: bool) -> dict:
     """Each number of devices that is there, in turns."""
-    from dbwjax.engine.parallel import Devices
+    from dbwjax.engine.sharding.shard import Devices
 
     workers, steps = (32, 2) if quick else (WORKERS, STEPS)
     policy, learner, world, one = setting(workers)

@@ -33,7 +33,7 @@ from dbwjax.engine.randomness import Stream, stream
 from dbwjax.engine.simulate import World
 from dbwjax.experiments.training import initial_params, make_world
 from dbwjax.network import delays, graphs
-from dbwjax.network.facts import spanning_links
+from dbwjax.network.properties import spanning_links
 from dbwjax.policies import build_policy
 from dbwjax.tasks import build_task
 
@@ -64,19 +64,19 @@ def in_numpy(linked: np.ndarray, links: np.ndarray, iterations: int, seed: int) 
 
 def timing_only(quick: bool) -> dict:
     """The clocks in one program, the loop and the random numbers."""
-    from dbwjax.engine import batch
+    from dbwjax.engine import ensemble
 
     count, iterations = (16, 20) if quick else (1024, 500)
     many = [graphs.erdos_renyi(WORKERS, p=0.4, seed=seed) for seed in range(count)]
     slots = max(graph.neighbours.shape[1] for graph in many)
     many = [graphs.pad(graph, slots) for graph in many]
     model, policy = delays.delays(DELAYS, WORKERS, 0), build_policy("dybw")
-    worlds = batch.stack([World(graph, model, None, jax.random.key(seed)) for seed, graph in enumerate(many)])
-    states = batch.stack_all([policy.init(graph) for graph in many])
-    begun = batch.start(worlds, states)
-    mesh = batch.mesh_of(jax.devices())
-    spread = batch.spread(worlds, mesh)
-    begun_everywhere = batch.start(spread, states, mesh)
+    worlds = ensemble.stack([World(graph, model, None, jax.random.key(seed)) for seed, graph in enumerate(many)])
+    states = ensemble.stack_all([policy.init(graph) for graph in many])
+    begun = ensemble.start(worlds, states)
+    mesh = ensemble.mesh_of(jax.devices())
+    spread = ensemble.spread(worlds, mesh)
+    begun_everywhere = ensemble.start(spread, states, mesh)
     keys = jax.random.split(jax.random.key(0), count)
 
     @partial(jax.jit, static_argnums=1)
@@ -95,8 +95,8 @@ def timing_only(quick: bool) -> dict:
     # What is done once for a graph is done before on both sides.
     looped = [(graphs.adjacency(graph), spanning_links(graph)[0]) for graph in many[: 2 if quick else LOOPED]]
     work = {
-        "batch": lambda: batch.clock_batch(policy, worlds, begun, iterations)[1],
-        "batch, all cores": lambda: batch.clock_batch(policy, spread, begun_everywhere, iterations, mesh)[1],
+        "batch": lambda: ensemble.clock_batch(policy, worlds, begun, iterations)[1],
+        "batch, all cores": lambda: ensemble.clock_batch(policy, spread, begun_everywhere, iterations, mesh)[1],
         "random numbers": lambda: numbers(keys, ours),
         "jax.random": lambda: numbers(keys, _by_jax),
         "NumPy loop": lambda: [in_numpy(*known, iterations, seed) for seed, known in enumerate(looped)],
@@ -123,7 +123,7 @@ def _by_jax(key: Any, worker: Any, started: Any) -> Any:
 
 def training(quick: bool) -> dict:
     """Simulations in blocks against one at a time."""
-    from dbwjax.engine import batch
+    from dbwjax.engine import ensemble
 
     count, steps, rounds = (4, 4, 3) if quick else (32, 50, 7)
     task = build_task("digits", model="2nn", workers=WORKERS, batch_size=BATCH)
@@ -141,7 +141,7 @@ def training(quick: bool) -> dict:
     work = {"one at a time": one_at_a_time}
     for size in dict.fromkeys(min(size, count) for size in BLOCKS):
         work[f"blocks of {size}"] = _in_blocks(batch, policy, learner, (worlds, params), (size, steps))
-    mesh = batch.mesh_of(jax.devices())
+    mesh = ensemble.mesh_of(jax.devices())
     work[EACH] = _in_blocks(batch, policy, learner, (worlds, params), (len(jax.devices()), steps), mesh)
     work["matrix product"], flops = timing.matrix_product()
     seconds = timing.take_turns(work, rounds)
@@ -163,13 +163,13 @@ def _in_blocks(
     stacked, box = [], []
     for first in range(0, len(worlds), size):
         block, some = worlds[first : first + size], params[first : first + size]
-        stacked.append(batch.spread(batch.stack(block), mesh))
-        states = batch.stack_all([policy.init(world.graph) for world in block])
-        box.append(batch.init(policy, learner, stacked[-1], states, batch.stack_all(some), mesh))
+        stacked.append(ensemble.spread(ensemble.stack(block), mesh))
+        states = ensemble.stack_all([policy.init(world.graph) for world in block])
+        box.append(ensemble.init(policy, learner, stacked[-1], states, ensemble.stack_all(some), mesh))
 
     def call() -> Any:
         for i, block in enumerate(stacked):
-            box[i], record = batch.run_batch(policy, learner, block, box[i], steps, mesh)
+            box[i], record = ensemble.run_batch(policy, learner, block, box[i], steps, mesh)
         return box, record
 
     return call

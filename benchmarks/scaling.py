@@ -23,10 +23,10 @@ from benchmarks.memory import trained
 from benchmarks.step import problem
 from dbwjax.engine import simulate
 from dbwjax.engine.learner import from_optimizer
-from dbwjax.experiments.memory_check import gradient_block
 from dbwjax.experiments.training import initial_params, make_world
 from dbwjax.network import delays, graphs
 from dbwjax.policies import build_policy
+from dbwjax.runtime.memory import gradient_block
 
 WORKERS = (64, 256, 1024, 4096)
 STEPS, BATCH = 2, 32

@@ -19,11 +19,12 @@ from benchmarks import timing
 ROUNDS = 5
 FIRST_STEP = """
 import sys
-from dbwjax.experiments import options, setting as settings
+from dbwjax.experiments import setting as settings
+from dbwjax.cli import arguments
 from dbwjax.experiments.training import Training
-config, options, _ = options.parse(sys.argv[1:])
-if options.compile_cache:
-    settings.cache_programs(options.compile_cache)
+config, options, _ = arguments.parse(sys.argv[1:])
+if arguments.compile_cache:
+    settings.cache_programs(arguments.compile_cache)
 setting = settings.build(config)
 policy = setting.policies[config.policies[0]]
 training = Training(policy, setting.learner, setting.world, setting.params, setting.task.evaluate)

@@ -1,33 +1,6 @@
 """`python -m dbwjax.replay RUN`: draws a finished run's arrival order again, checks it, and trains on it anew."""
 
-from __future__ import annotations
-
-import argparse
-import sys
-from collections.abc import Sequence
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command: 0 when every order is the recorded one, 1 when one is not, 2 for a folder without a run."""
-    parser = argparse.ArgumentParser(prog="python -m dbwjax.replay", description=__doc__)
-    parser.add_argument("run", metavar="RUN", help="a folder that python -m dbwjax.train finished")
-    folder = parser.parse_args(argv).run
-    from dbwjax.experiments.replay import replay_run
-
-    same = True
-    try:
-        for found in replay_run(folder):
-            order = "the recorded order" if found.same_order else "ANOTHER ORDER than recorded"
-            print(
-                f"{found.policy}: {found.steps} steps in {order}; "
-                f"final test loss {found.replayed:.6f} (recorded {found.recorded:.6f})"
-            )
-            same &= found.same_order
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0 if same else 1
-
+from dbwjax.cli.replay import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

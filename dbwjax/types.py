@@ -57,7 +57,7 @@ class Plan(NamedTuple):
     - `restart=None`: every node starts its next computation. A mask `[N]`, or node numbers `[K]` (N is padding) where
       so few restart that a pass over all nodes would cost more than the step. `ready=None`: at the end of the step.
     - `active=None`: the workers whose updates count took part, and nobody else.
-    - `heard=None`: counted from `mix` and `sources`. A policy that knows it by less work makes clocks that run alone
+    - `received=None`: counted from `mix` and `sources`. A policy that knows it by less work makes clocks that run alone
       faster; the count must be the same.
     """
 
@@ -71,7 +71,7 @@ class Plan(NamedTuple):
     restart: Bool[Array, " N"] | Int[Array, " K"] | None = None  # who starts its next computation
     ready: Float[Array, " N"] | None = None  # when it starts, seconds after the step's origin
     active: Bool[Array, " N"] | None = None  # who took part in the step
-    heard: Int[Array, " R"] | None = None  # how many other nodes each row takes from
+    received: Int[Array, " R"] | None = None  # how many other nodes each row takes from
 
 
 class Policy(NamedTuple):

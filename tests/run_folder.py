@@ -8,13 +8,14 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from dbwjax.experiments import records
-from dbwjax.experiments.checkpoint import _orbax
+from dbwjax.storage.checkpoint import _orbax
+from dbwjax.storage.metrics_log import read_metrics
+from dbwjax.storage.timelines import load_timeline
 
 
 def rows(run: Path) -> list[dict]:
     """The metrics without what a clock on the wall says."""
-    return [{**row, "wall_time": None} for row in records.read_metrics(run / "metrics.jsonl")]
+    return [{**row, "wall_time": None} for row in read_metrics(run / "metrics.jsonl")]
 
 
 def arrays(run: Path) -> dict[str, np.ndarray]:
@@ -36,7 +37,7 @@ def assert_same(first: Path, second: Path) -> None:
     assert one.keys() == other.keys()
     for name, leaf in one.items():
         np.testing.assert_array_equal(leaf, other[name], err_msg=name)
-    timelines = [records.load_timeline(run / "timeline.npz") for run in (first, second)]
+    timelines = [load_timeline(run / "timeline.npz") for run in (first, second)]
     assert timelines[0].keys() == timelines[1].keys()
     for policy, by in timelines[0].items():
         for name, array in by.items():

@@ -16,7 +16,7 @@ from dbwjax.engine import learner as learning
 from dbwjax.engine.randomness import Stream, stream
 from dbwjax.engine.simulate import World, by_node, init
 from dbwjax.network import delays as laws
-from dbwjax.network import facts, graphs
+from dbwjax.network import graphs, properties
 from dbwjax.policies import build_policy
 from dbwjax.types import Learner
 from tests import handmade
@@ -127,7 +127,7 @@ GRAPHS = {
 
 
 def reference_rule(name, graph):
-    links, _ = facts.spanning_links(graph)
+    links, _ = properties.spanning_links(graph)
     return {
         "full": gossip.Full,
         "dybw": lambda: gossip.Dtur([tuple(int(v) for v in link) for link in links]),
@@ -156,9 +156,11 @@ def test_global_barrier(rule, late, graph):
 @pytest.mark.parametrize("late", ["drop", "carry", "apply"])
 def test_dtur_announcement_floods(late):
     case = Case(graphs.path(7), seed=5)
-    links, is_path = facts.spanning_links(case.world.graph)
+    links, is_path = properties.spanning_links(case.world.graph)
     assert is_path
-    reference = gossip.Dtur([tuple(int(v) for v in link) for link in links], 0.05, facts.eccentricity(case.world.graph))
+    reference = gossip.Dtur(
+        [tuple(int(v) for v in link) for link in links], 0.05, properties.eccentricity(case.world.graph)
+    )
     records = gossip.run_global(reference, late, neighbours=case.neighbours, **case.common)
     ends, _, _, x = case.simulate(build_policy(f"dybw:flood_latency=0.05,late={late}"))
     assert_agree(records, ends, x)

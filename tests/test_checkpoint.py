@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dbwjax.experiments.checkpoint import Checkpoints
+from dbwjax.storage.checkpoint import Checkpoints
 
 
 class State(NamedTuple):
@@ -226,7 +226,7 @@ def test_a_failed_write_is_told_by_the_next_call_and_keeps_the_old_checkpoint(tm
 LATE = """
 import asyncio, sys, tensorstore
 import jax.numpy as jnp
-from dbwjax.experiments.checkpoint import Checkpoints
+from dbwjax.storage.checkpoint import Checkpoints
 
 def ends_after_its_loop():
     promise, write = tensorstore.Promise.new()
@@ -266,7 +266,7 @@ def test_late_news_of_a_failed_write_is_not_printed(tmp_path):
 
 WRITER = """
 import sys, jax, jax.numpy as jnp
-from dbwjax.experiments.checkpoint import Checkpoints
+from dbwjax.storage.checkpoint import Checkpoints
 checkpoints = Checkpoints(sys.argv[1])
 step = (checkpoints.latest() or 0)
 while True:

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 from dbwjax import train
-from dbwjax.experiments import plots, records
 from dbwjax.experiments.training import Training
+from dbwjax.storage import run_folder
+from dbwjax.storage.metrics_log import COLUMNS
+from dbwjax.storage.timelines import load_timeline
 from tests.run_folder import assert_same, rows
 
 TINY = [
@@ -94,10 +96,10 @@ def test_what_a_run_leaves(folder, capsys):
     assert [(row["policy"], row["step"]) for row in lines] == [
         (policy, step) for policy in summary["policies"] for step in (0, 4, 8, 12)
     ]
-    assert list(lines[0]) == list(records.COLUMNS)
+    assert list(lines[0]) == list(COLUMNS)
     # All start from the same parameters.
     assert len({row["test_loss"] for row in lines if row["step"] == 0}) == 1
-    timeline = records.load_timeline(run / "timeline.npz")
+    timeline = load_timeline(run / "timeline.npz")
     for policy, facts in summary["policies"].items():
         assert timeline[policy]["active"].shape == (12, 4)
         assert timeline[policy]["duration"].astype(np.float64).sum() == pytest.approx(facts["virtual_time"], rel=1e-12)
@@ -258,7 +260,7 @@ def test_damaged_run_folders_are_one_line(folder, capsys):
 
 
 def test_a_second_process_waits_outside(folder, capsys):
-    with records.RunFolder.open("run"):
+    with run_folder.RunFolder.open("run"):
         assert "is in use by process" in refused(capsys, *TINY, "--out", "run")
     command("--out", "run")
 

@@ -17,10 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dbwjax import train
+from dbwjax.cli import arguments as words
 from dbwjax.experiments import config as configs
-from dbwjax.experiments import options as words
 from dbwjax.experiments.config import RunOptions, TrainConfig
 from dbwjax.experiments.presets import PRESETS
+from dbwjax.learners import optimizers
 
 WORDS_OF_THE_ISSUE = [
     *("--policies", "--dataset", "--data-dir", "--model", "--workers", "--graph", "--delays", "--partition", "--pca"),
@@ -296,7 +297,7 @@ def test_list_names_everything_with_its_keys(capsys):
     assert train.main(["--list"]) == 0
     said = capsys.readouterr().out
     entries = [line.split()[0].split(":")[0] for line in said.splitlines() if line[:2] == "  " and line[2:3] != " "]
-    tables = [PRESETS, POLICIES, GRAPHS, DELAYS, WEIGHTS, DATASETS, PARTITIONS, configs.OPTIMIZERS, MODELS]
+    tables = [PRESETS, POLICIES, GRAPHS, DELAYS, WEIGHTS, DATASETS, PARTITIONS, optimizers.OPTIMIZERS, MODELS]
     assert sorted(entries) == sorted(name for table in tables for name in table)
     for spec in [
         *("fastest:k=INT,", "erdos_renyi:p=0.4", "small_world:degree=4,p=0.1", "from_file:path=", "momentum:beta=0.9"),
@@ -380,7 +381,7 @@ def test_an_error_of_the_program_is_not_hidden(monkeypatch):
 )
 def test_optimisers_that_cannot_be(spec, expected):
     with pytest.raises(ValueError, match=expected):
-        configs.build_optimizer(spec, 0.1)
+        optimizers.build_optimizer(spec, 0.1)
 
 
 def by_hand(spec, rates, gradients):
@@ -402,7 +403,7 @@ def test_optimisers_over_workers_with_a_learning_rate_each(x64, spec):
     """The rate is an array in the state: mapped over workers, each may have its own, in the parameters' precision."""
     rates = np.array([0.1, 0.02, 0.5])
     gradients = np.random.default_rng(0).normal(size=(4, 3, 5))
-    optimizer = configs.build_optimizer(spec, 0.1)
+    optimizer = optimizers.build_optimizer(spec, 0.1)
     params = jnp.zeros((3, 5), jnp.float64)
     state = jax.vmap(optimizer.init)(params)
     assert state.hyperparams["learning_rate"].shape == (3,)
@@ -420,7 +421,7 @@ def test_optimisers_over_workers_with_a_learning_rate_each(x64, spec):
 
 
 def test_the_learning_rate_of_float32_parameters_is_float32():
-    state = configs.build_optimizer("adam", 0.1).init(jnp.zeros(3, jnp.float32))
+    state = optimizers.build_optimizer("adam", 0.1).init(jnp.zeros(3, jnp.float32))
     assert {leaf.dtype for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)} == {
         jnp.dtype("float32")
     }

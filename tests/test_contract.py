@@ -138,9 +138,9 @@ def test_rows_sum_to_one_and_columns_where_promised(name):
         np.testing.assert_allclose(matrices, matrices.transpose(0, 2, 1), atol=1e-6)
     assert (plans.duration >= 0).all()
     assert np.isfinite(plans.duration).all()
-    if plans.heard is not None:
+    if plans.received is not None:
         taken = (matrices != 0) & ~np.eye(NODES, dtype=bool)
-        np.testing.assert_array_equal(plans.heard, taken.sum(axis=2))
+        np.testing.assert_array_equal(plans.received, taken.sum(axis=2))
         assert plans.rows is None
 
 

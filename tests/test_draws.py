@@ -10,7 +10,7 @@ from jax.extend.random import threefry_2x32
 from scipy import stats
 
 from dbwjax.network import draws
-from dbwjax.network.flags import WORD, count_flagged, flagged, rows_as_words
+from dbwjax.network.bitmask import WORD, count_flagged, flagged, rows_as_words
 
 KEY = jax.random.key(7)
 WORKERS, STARTED = (grid.reshape(-1) for grid in np.mgrid[0:200, 0:500])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dbwjax import specs
-from dbwjax.network import facts, graphs, weights
+from dbwjax.network import graphs, properties, weights
 
 
 def numbered(graph):
@@ -74,8 +74,8 @@ def test_random_graphs_follow_their_seed_and_are_connected(spec, workers):
 
 
 def test_random_graphs_have_their_parameters():
-    assert (facts.degrees(build("random_regular:degree=3", 12)) == 3).all()
-    links = [facts.degrees(build("erdos_renyi:p=0.5", 20, seed)).sum() / 2 for seed in range(20)]
+    assert (properties.degrees(build("random_regular:degree=3", 12)) == 3).all()
+    links = [properties.degrees(build("erdos_renyi:p=0.5", 20, seed)).sum() / 2 for seed in range(20)]
     assert abs(np.mean(links) - 95) < 4 * np.sqrt(190 * 0.25 / 20)
 
 
@@ -84,18 +84,20 @@ def test_facts_agree_with_networkx(spec, workers):
     graph = build(spec, workers)
     oracle = as_networkx(graph)
     lengths = dict(nx.all_pairs_shortest_path_length(oracle))
-    hops = facts.distances(graph)
+    hops = properties.distances(graph)
     assert all(hops[i, j] == lengths[i][j] for i in range(workers) for j in range(workers))
-    assert facts.diameter(graph) == nx.diameter(oracle)
-    np.testing.assert_array_equal(facts.eccentricity(graph), [nx.eccentricity(oracle)[i] for i in range(workers)])
-    assert facts.summary(graph)["links"] == oracle.number_of_edges()
+    assert properties.diameter(graph) == nx.diameter(oracle)
+    np.testing.assert_array_equal(properties.eccentricity(graph), [nx.eccentricity(oracle)[i] for i in range(workers)])
+    assert properties.summary(graph)["links"] == oracle.number_of_edges()
 
 
 def test_spectral_gap_of_a_ring():
     graph = build("ring", 8)
     scheme = weights.metropolis()
     matrix = weights.dense(scheme.apply(scheme.init(graph), graph, graph.links), graph)
-    assert facts.spectral_gap(np.asarray(matrix)) == pytest.approx(1 - (1 + 2 * np.cos(2 * np.pi / 8)) / 3, abs=1e-6)
+    assert properties.spectral_gap(np.asarray(matrix)) == pytest.approx(
+        1 - (1 + 2 * np.cos(2 * np.pi / 8)) / 3, abs=1e-6
+    )
 
 
 @settings(deadline=None, max_examples=60)
@@ -105,7 +107,7 @@ def test_spanning_links_span(workers, p, seed):
     for i in range(1, workers):  # a random tree keeps it connected
         matrix[np.random.default_rng(seed + i).integers(i), i] = True
     graph = graphs.from_adjacency(matrix | matrix.T)
-    links, is_path = facts.spanning_links(graph)
+    links, is_path = properties.spanning_links(graph)
     spanned = nx.Graph([tuple(map(int, link)) for link in links])
     assert all(graphs.adjacency(graph)[i, j] for i, j in links)
     assert len(links) == workers - 1
@@ -129,7 +131,7 @@ def test_spanning_links_span(workers, p, seed):
     ],
 )
 def test_a_spanning_path_is_found_where_there_is_one(spec, workers, path):
-    assert facts.spanning_links(build(spec, workers))[1] is path
+    assert properties.spanning_links(build(spec, workers))[1] is path
 
 
 def test_messages_take_latency_and_size_over_bandwidth():

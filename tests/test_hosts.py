@@ -11,8 +11,8 @@ import threading
 
 import pytest
 
-from dbwjax.experiments import hosts, quiet
 from dbwjax.experiments.config import RunOptions
+from dbwjax.runtime import processes, stderr_filter
 from tests.readme import ROOT
 
 NATIVE = (
@@ -42,7 +42,7 @@ def full(**given):
 )
 def test_words_are_checked(options, said):
     with pytest.raises(ValueError, match=said):
-        hosts.check(options)
+        processes.check(options)
 
 
 def test_a_port_is_free_unless_somebody_listens():
@@ -53,14 +53,14 @@ def test_a_port_is_free_unless_somebody_listens():
         server.listen()
         port = server.getsockname()[1]
         with pytest.raises(ValueError, match=f"port {port} of this machine is in use"):
-            hosts._require_free(f"127.0.0.1:{port}")
+            processes._require_free(f"127.0.0.1:{port}")
         with socket.create_connection(("::1", port)), server.accept()[0] as accepted:
             accepted.close()  # the server's end closes first, so its port is left waiting
-    hosts._require_free(f"127.0.0.1:{port}")
+    processes._require_free(f"127.0.0.1:{port}")
 
 
 def filtered(data: bytes) -> bytes:
-    done = subprocess.run([sys.executable, "-S", quiet.__file__], input=data, capture_output=True, timeout=20)
+    done = subprocess.run([sys.executable, "-S", stderr_filter.__file__], input=data, capture_output=True, timeout=20)
     assert (done.returncode, done.stderr) == (0, b"")
     return done.stdout
 
@@ -68,7 +68,7 @@ def filtered(data: bytes) -> bytes:
 def test_the_filter_drops_the_native_log_and_says_one_line():
     others = b"W1125 00:41:59.6 7 other.cc:1] kept\n\r10%|#\r20%|##\nTraceback:\n  no end of line"
     assert filtered(others) == others
-    assert filtered(others + b"\n" + NATIVE) == others + b"\n" + quiet.LOST
+    assert filtered(others + b"\n" + NATIVE) == others + b"\n" + stderr_filter.LOST
     assert filtered(NATIVE + b"error: mine\n") == b"error: mine\n"  # one line, whoever is first
     assert filtered(b"error: mine\n" + NATIVE) == b"error: mine\n"
     # A warning or an error that ends nothing is no loss.
@@ -77,7 +77,7 @@ def test_the_filter_drops_the_native_log_and_says_one_line():
 
 def test_a_progress_bar_is_shown_at_once():
     """Before its line has ended: the filter is still reading."""
-    command = [sys.executable, "-S", quiet.__file__]
+    command = [sys.executable, "-S", stderr_filter.__file__]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as running:
         running.stdin.write(b"\r10%|#")
         assert running.stdout.read(6) == b"\r10%|#"
@@ -86,7 +86,7 @@ def test_a_progress_bar_is_shown_at_once():
 
 def test_standard_error_stays_a_terminal_and_a_killed_process_leaves_no_filter():
     code = (
-        "import os, sys; from dbwjax.experiments import quiet; quiet.stand_between();"
+        "import os, sys; from dbwjax.runtime import stderr_filter; stderr_filter.stand_between();"
         "print(sys.stderr.isatty(), os.isatty(2), file=sys.stderr); os.write(2, b'native\\n');"
         "print('error: last', file=quiet.last_words(), flush=True); os.kill(os.getpid(), 9)"
     )
@@ -106,14 +106,14 @@ def test_standard_error_stays_a_terminal_and_a_killed_process_leaves_no_filter()
 
 def test_watched_work_is_done_or_raises():
     done = []
-    hosts.watched(lambda: done.append(1))
+    processes.watched(lambda: done.append(1))
     assert done == [1]
 
     def fails():
         raise OSError("no space")
 
     with pytest.raises(OSError, match="no space"):
-        hosts.watched(fails)
+        processes.watched(fails)
 
 
 def test_work_that_waits_for_a_lost_process_is_not_waited_for(monkeypatch):
@@ -128,7 +128,7 @@ def test_work_that_waits_for_a_lost_process_is_not_waited_for(monkeypatch):
 
     monkeypatch.setattr(hosts, "any_process", any_process)
     with pytest.raises(ValueError, match="Gloo"):
-        hosts.watched(never.wait)
+        processes.watched(never.wait)
     assert asked == [True] * 3
     never.set()
 
@@ -136,7 +136,7 @@ def test_work_that_waits_for_a_lost_process_is_not_waited_for(monkeypatch):
 def test_one_that_is_done_goes_on_asking_and_one_that_failed_leaves(monkeypatch):
     answers = iter([True, True, False])
     monkeypatch.setattr(hosts, "any_process", lambda flag: flag or next(answers))
-    hosts.watched(lambda: None)
+    processes.watched(lambda: None)
     assert next(answers, None) is None
 
     def fails():
@@ -144,4 +144,4 @@ def test_one_that_is_done_goes_on_asking_and_one_that_failed_leaves(monkeypatch)
 
     monkeypatch.setattr(hosts, "any_process", lambda flag: True)
     with pytest.raises(OSError, match="no space"):
-        hosts.watched(fails)
+        processes.watched(fails)

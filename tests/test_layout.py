@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dbwjax.engine.layout import crossing, lay_out
+from dbwjax.engine.sharding.schedule import crossing, lay_out
 from dbwjax.network import graphs
 
 CASES = [

@@ -11,10 +11,10 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
-from dbwjax.experiments import plots
-from dbwjax.experiments.graph_picture import GraphPicture, _layout
-from dbwjax.experiments.plots import write_figures
-from dbwjax.experiments.records import FIGURES
+from dbwjax.report import run_figures
+from dbwjax.report.network import GraphPicture, _layout
+from dbwjax.report.run_figures import write_figures
+from dbwjax.storage.run_folder import FIGURES
 
 LONG = "dybw:late=carry,weights=metropolis,path=/somewhere/with/$a/very/long/name/of_a_file_with_links.csv"
 EIGHT = [
@@ -82,9 +82,9 @@ CASES = {
 }
 
 
-def board(case: str) -> plots._Board:
+def board(case: str) -> run_figures._Board:
     policies, options, graph = CASES[case]
-    return plots._Board(*fake(policies, **options), graph, None if case == "no accuracy" else 0.9)
+    return run_figures._Board(*fake(policies, **options), graph, None if case == "no accuracy" else 0.9)
 
 
 def drawn(figure):
@@ -98,7 +98,7 @@ def drawn(figure):
 
 @pytest.mark.parametrize("case", CASES)
 def test_no_text_is_cut_and_none_covers_another_in_the_summary(case):
-    with plots.house_style():
+    with run_figures.house_style():
         figure, renderer = drawn(board(case).summary())
     width, height = figure.canvas.get_width_height()
     ticks = [tick for ax in figure.axes for axis in (ax.xaxis, ax.yaxis) for tick in axis.majorTicks + axis.minorTicks]
@@ -128,7 +128,7 @@ def test_a_policy_has_one_colour_and_all_colours_differ():
     whole = board("eight")
     looks = [(style["color"], str(style["linestyle"])) for style in whole.style.values()]
     assert len(set(looks)) == 8
-    with plots.house_style():
+    with run_figures.house_style():
         figure = whole.summary()
     for line, policy in zip(figure.legends[0].get_lines(), EIGHT, strict=True):
         assert to_hex(line.get_color()) == whole.style[policy]["color"].lower()
@@ -138,7 +138,7 @@ def test_a_policy_has_one_colour_and_all_colours_differ():
 
 def test_curves_are_the_rows_and_the_dot_is_the_time_to_target():
     whole = board("two")
-    with plots.house_style():
+    with run_figures.house_style():
         (against_time, _) = whole.accuracy().axes
     rows = whole.rows["dybw"]
     line = against_time.get_lines()[0]
@@ -152,7 +152,7 @@ def test_curves_are_the_rows_and_the_dot_is_the_time_to_target():
 
 def test_durations_are_the_distribution_function_with_the_mean_on_it():
     whole = board("two")
-    with plots.house_style():
+    with run_figures.house_style():
         (ax,) = whole.durations().axes
     seconds = whole.timelines["full"]["duration"].astype(np.float64)
     curve, dot = [line for line in ax.get_lines() if to_hex(line.get_color()) == whole.style["full"]["color"].lower()]
@@ -167,15 +167,15 @@ def test_loss_is_logarithmic_where_it_spans_decades(steps, expected):
     rows, timelines = fake(["full"], steps=steps)
     for row in rows:
         row["train_loss"] = None
-    with plots.house_style():
-        for ax in plots._Board(rows, timelines, RING, None).loss().axes:
+    with run_figures.house_style():
+        for ax in run_figures._Board(rows, timelines, RING, None).loss().axes:
             assert ax.get_yscale() == expected
 
 
 def test_backup_workers_are_means_of_windows():
     values = np.arange(7.0)
-    np.testing.assert_array_equal(plots._window_means(values, 3), [1, 4, 6])
-    assert plots._window_means(np.zeros(0), 3).shape == (0,)
+    np.testing.assert_array_equal(run_figures._window_means(values, 3), [1, 4, 6])
+    assert run_figures._window_means(np.zeros(0), 3).shape == (0,)
 
 
 def test_files_are_whole_pngs_and_the_same_every_time(tmp_path):
@@ -222,6 +222,6 @@ def test_positions_of_the_caller_are_kept_up_to_scale():
     positions = np.array([[0, 0], [4, 0], [4, 2], [0, 2]], float)
     graph = GraphPicture(networkx.to_numpy_array(networkx.cycle_graph(4), dtype=bool), [], positions)
     ax = Figure().subplots()
-    plots.draw_graph(ax, graph)
+    run_figures.draw_graph(ax, graph)
     np.testing.assert_allclose(ax.collections[-1].get_offsets(), [[-1, -0.5], [1, -0.5], [1, 0.5], [-1, 0.5]])
     assert len(ax.collections[0].get_segments()) == 4

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from dbwjax.experiments import sweep_config
-from dbwjax.experiments.options import parse
+from dbwjax.cli.arguments import parse
+from dbwjax.experiments.sweep import config
 from dbwjax.policies import POLICIES
 from tests.readme import ROOT, blocks, text
 
@@ -38,7 +38,7 @@ def test_commands_are_understood():
     swept = [line for block in blocks("sh") for line in block.splitlines() if "dbwjax.sweep" in line]
     assert len(swept) == 2
     for line in swept:
-        sweep_config.parse(line.split("dbwjax.sweep")[-1].split())
+        config.parse(line.split("dbwjax.sweep")[-1].split())
 
 
 def test_its_speeds_are_the_committed_results():

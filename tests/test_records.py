@@ -16,14 +16,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dbwjax.experiments import files, records
-from dbwjax.experiments.records import COLUMNS, MetricsLog, RunFolder, read_metrics, summary
-from dbwjax.experiments.tables import format_table
-from dbwjax.experiments.tensorboard import write_tensorboard
+from dbwjax import files
+from dbwjax.report.statistics import summary
+from dbwjax.report.table import format_table
+from dbwjax.storage import run_folder
+from dbwjax.storage.metrics_log import COLUMNS, MetricsLog, read_metrics
+from dbwjax.storage.run_folder import RunFolder
+from dbwjax.storage.timelines import load_timeline, save_timeline
+from dbwjax.storage.trackers import write_tensorboard
 
 HOLDER = """
 import sys, time
-from dbwjax.experiments.records import RunFolder
+from dbwjax.storage.run_folder import RunFolder
 run = RunFolder.open(sys.argv[1])
 print("held", flush=True)
 time.sleep(60)
@@ -74,7 +78,7 @@ def test_overwrite_deletes_what_runs_leave_and_nothing_else(tmp_path):
     with RunFolder.open(tmp_path) as run:
         run.write_config({})
     mine = ["notes.txt", "photo.png", "loss.svg", "config.json.bak", "data/summary.json"]
-    of_run = ["metrics.jsonl", "summary.json", "timeline.npz", "report.html", *records.FIGURES]
+    of_run = ["metrics.jsonl", "summary.json", "timeline.npz", "report.html", *run_folder.FIGURES]
     of_run += [".timeline.npz.draft", "checkpoint/5/state/d/x", "tensorboard/full/events.out"]
     for name in mine + of_run:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -257,8 +261,8 @@ def test_a_timeline_round_trips_under_any_policy_name(tmp_path_factory, policies
         }
         for policy in policies
     }
-    records.save_timeline(path, timelines)
-    loaded = records.load_timeline(path)
+    save_timeline(path, timelines)
+    loaded = load_timeline(path)
     assert list(loaded) == policies
     for policy in policies:
         for name, array in timelines[policy].items():
@@ -268,14 +272,14 @@ def test_a_timeline_round_trips_under_any_policy_name(tmp_path_factory, policies
 
 def test_timeline_keys_read_as_typed_and_a_damaged_file_is_one_line(tmp_path):
     path = tmp_path / "timeline.npz"
-    records.save_timeline(path, {"dybw:late=carry,weights=lazy": {"duration": np.ones(2, np.float32)}})
+    save_timeline(path, {"dybw:late=carry,weights=lazy": {"duration": np.ones(2, np.float32)}})
     with np.load(path) as arrays:
         assert arrays.files == ["dybw:late=carry,weights=lazy/duration"]
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(ValueError, match=r"timeline\.npz is corrupt"):
-        records.load_timeline(path)
+        load_timeline(path)
     with pytest.raises(ValueError, match=r"none\.npz cannot be read \(No such file"):
-        records.load_timeline(tmp_path / "none.npz")
+        load_timeline(tmp_path / "none.npz")
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

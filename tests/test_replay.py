@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dbwjax import replay, train
-from dbwjax.experiments.records import load_timeline, save_timeline
+from dbwjax.storage.timelines import load_timeline, save_timeline
 
 WORDS = ["--workers", "4", "--model", "lrm", "--steps", "6", "--eval-every", "3", "--no-progress"]
 

@@ -15,16 +15,23 @@ PACKAGE = Path(dbwjax.__file__).parent
 MODULES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 # What each room may import besides itself and the ground floor.
-GROUND = {"types", "specs"}
+GROUND = {"types", "specs", "files"}
+BUILT = GROUND | {"network", "policies", "engine", "learners", "tasks"}
 ALLOWED = {
     "types": set(),
     "specs": set(),
+    "files": set(),
     "network": GROUND,
     "policies": GROUND | {"network"},
     "engine": GROUND | {"network"},
+    "learners": GROUND | {"engine"},
     "tasks": GROUND,
-    "experiments": GROUND | {"network", "policies", "engine", "tasks"},
-    "command": {"experiments"},
+    "runtime": GROUND | {"network", "engine"},
+    "storage": GROUND | {"runtime"},
+    "report": GROUND,
+    "experiments": BUILT | {"runtime", "storage", "report"},
+    "cli": BUILT | {"runtime", "storage", "report", "experiments"},
+    "command": {"cli"},
 }
 HEAVY = ["orbax", "tensorflow_datasets", "tensorflow", "matplotlib", "networkx", "PIL", "flax", "optax", "tqdm"]
 HEAVY += ["tensorboardX", "scipy", "sklearn"]
@@ -63,8 +70,8 @@ def test_imports_go_one_way(name):
 
 
 def test_the_reader_of_imports_sees_every_form():
-    assert "dbwjax.policies.build_policy" in imported("experiments/setting.py")
-    assert "dbwjax.experiments.plots.write_figures" in imported("experiments/run.py")  # inside a function
+    assert "dbwjax.policies.build_policy" in imported("experiments/problem.py")
+    assert "dbwjax.report.run_figures.write_figures" in imported("experiments/run.py")  # inside a function
     assert "dbwjax.specs" in imported("policies/table.py")  # from dbwjax import specs
     assert {room_of(name) for name in MODULES if name != "__init__.py"} == set(ALLOWED)
 

@@ -16,17 +16,17 @@ from dbwjax.engine import simulate
 from dbwjax.engine.blocks import block_of, in_slices, map_workers, working_bytes
 from dbwjax.engine.learner import from_optimizer
 from dbwjax.engine.mixing import apply_plan, mix
-from dbwjax.experiments import memory_check
 from dbwjax.experiments.config import TrainConfig
-from dbwjax.experiments.graph_picture import GraphPicture, _links, _reach
 from dbwjax.experiments.metrics import consensus_distance, mean_model, measure
-from dbwjax.experiments.plots import write_figures
 from dbwjax.experiments.run import build
 from dbwjax.experiments.training import Training, initial_params, make_world
-from dbwjax.network import delays, facts, graphs
+from dbwjax.network import delays, graphs, properties
 from dbwjax.network.weights import dense, metropolis
 from dbwjax.policies import build_policy
 from dbwjax.policies.gossip import matrix, mixing_form
+from dbwjax.report.network import GraphPicture, _links, _reach
+from dbwjax.report.run_figures import write_figures
+from dbwjax.runtime import memory
 from dbwjax.tasks import build_task
 from dbwjax.types import ModelState, Plan
 
@@ -40,28 +40,28 @@ def large():
 
 def test_facts_of_a_large_graph_are_quick_and_right(large):
     begin = time.perf_counter()
-    links, is_path = facts.spanning_links(large)
-    farthest = facts.eccentricity(large)
-    plain = facts.summary(large)
+    links, is_path = properties.spanning_links(large)
+    farthest = properties.eccentricity(large)
+    plain = properties.summary(large)
     assert time.perf_counter() - begin < 10
     assert is_path
     assert len(np.unique(links)) == MANY == len(links) + 1
     assert np.bincount(links.reshape(-1)).max() == 2
     assert graphs.adjacency(large)[links[:, 0], links[:, 1]].all()
     np.testing.assert_array_equal(links[1:, 0], links[:-1, 1])
-    near = facts.neighbour_lists(large)
+    near = properties.neighbour_lists(large)
     for start in (0, 777, MANY - 1):
-        assert farthest[start] == facts._hops(near, start).max()
+        assert farthest[start] == properties._hops(near, start).max()
     assert plain["diameter"] == farthest.max()
 
 
 def test_eccentricity_in_several_walks_and_in_pieces(monkeypatch):
     graph = graphs.build_graph("erdos_renyi:p=0.1", 50, 3)
-    expected = facts.distances(graph).max(axis=1)
+    expected = properties.distances(graph).max(axis=1)
     monkeypatch.setattr(facts, "_WALK", 13)
-    np.testing.assert_array_equal(facts.eccentricity(graph), expected)
+    np.testing.assert_array_equal(properties.eccentricity(graph), expected)
     with pytest.raises(ValueError, match="node 2 cannot be reached from node 0; connect"):
-        facts.eccentricity(graphs.from_links(4, [(0, 1), (2, 3)]))
+        properties.eccentricity(graphs.from_links(4, [(0, 1), (2, 3)]))
 
 
 def test_a_search_without_hope_ends_with_a_tree():
@@ -69,7 +69,7 @@ def test_a_search_without_hope_ends_with_a_tree():
     arms = [(0, 1), (0, 201), (0, 401), *[(i, i + 1) for i in range(1, 599) if i not in (200, 400)]]
     loops = [(i, i + 2) for i in range(1, 598) if i not in (199, 200, 399, 400)]  # no node with a single neighbour
     begin = time.perf_counter()
-    links, is_path = facts.spanning_links(graphs.from_links(600, arms + loops))
+    links, is_path = properties.spanning_links(graphs.from_links(600, arms + loops))
     assert not is_path
     assert len(np.unique(links)) == 600 == len(links) + 1
     assert time.perf_counter() - begin < 20
@@ -80,9 +80,9 @@ def test_sparse_and_dense_spectra_agree(spec):
     graph = graphs.build_graph(spec, 600, 1)
     slots = metropolis().apply(None, graph, graph.links)
     full = np.asarray(dense(slots, graph), float)
-    listed = facts.mixing_matrix(graph, slots)
+    listed = properties.mixing_matrix(graph, slots)
     np.testing.assert_allclose(listed.toarray(), full, atol=1e-7)
-    assert facts.spectral_gap(listed) == pytest.approx(1 - np.sort(np.abs(np.linalg.eigvalsh(full)))[-2], abs=1e-6)
+    assert properties.spectral_gap(listed) == pytest.approx(1 - np.sort(np.abs(np.linalg.eigvalsh(full)))[-2], abs=1e-6)
 
 
 def test_large_graphs_of_small_degree_are_never_mixed_densely(large):
@@ -219,10 +219,10 @@ def test_measuring_and_training_need_no_further_stack(dtype, large, tfds_dir):
     """From what the compiler says it needs: nothing is run."""
     task = build_task("mnist", model="lrm", workers=MANY, data_dir=tfds_dir)
     world = make_world(task, large, delays.delays("shifted_exponential", MANY, 0))
-    one = memory_check.in_dtype(initial_params(task, world), dtype)
+    one = memory.in_dtype(initial_params(task, world), dtype)
     learner, policy = from_optimizer(task.loss, optax.sgd(0.1)), build_policy("full")
     batch = jax.eval_shape(task.batches, jax.random.key(0), 0, 0)
-    block = memory_check.gradient_block(MANY, learner.gradient, one, batch)
+    block = memory.gradient_block(MANY, learner.gradient, one, batch)
     assert block is not None
     assert block < MANY // 4
     learner = learner._replace(block=block)
@@ -236,7 +236,7 @@ def test_measuring_and_training_need_no_further_stack(dtype, large, tfds_dir):
     need = simulate.run.lower(policy, learner, world, state, 3).compile().memory_analysis()
     moved = need.argument_size_in_bytes + need.output_size_in_bytes - need.alias_size_in_bytes
     data = sum(leaf.nbytes for leaf in jax.tree.leaves(task.batches))
-    assert moved + need.temp_size_in_bytes - data <= memory_check.COPIES * stack
+    assert moved + need.temp_size_in_bytes - data <= memory.COPIES * stack
 
 
 def test_rows_that_do_not_count_and_their_order_change_no_measure():
@@ -281,16 +281,16 @@ def test_the_largest_that_fits_is_named(monkeypatch):
     monkeypatch.setattr(memory_check, "available_bytes", lambda: 10**9)
     learner = from_optimizer(lambda p, b: 0.0, optax.sgd(0.1))
     params = jax.ShapeDtypeStruct((1000,), jnp.float32)
-    memory_check.require_workers(1000, params, learner, "ring", 100, 0)
+    memory.require_workers(1000, params, learner, "ring", 100, 0)
     with pytest.raises(
         ValueError, match=r"^--workers 100000 needs about .* GB .*; use at most (\d+) workers"
     ) as caught:
-        memory_check.require_workers(100_000, params, learner, "ring", 100, 0)
+        memory.require_workers(100_000, params, learner, "ring", 100, 0)
     fits = int(str(caught.value).partition("at most ")[2].split()[0])
-    memory_check.require_workers(fits, params, learner, "ring", 100, 0)
+    memory.require_workers(fits, params, learner, "ring", 100, 0)
     with pytest.raises(ValueError, match="GB"):
-        memory_check.require_workers(fits + 1, params, learner, "ring", 100, 0)
-    assert memory_check.largest(lambda n: n**2, 99, 50) == 9
+        memory.require_workers(fits + 1, params, learner, "ring", 100, 0)
+    assert memory.largest(lambda n: n**2, 99, 50) == 9
 
 
 def test_an_unknown_dtype_is_one_line(capsys):
@@ -311,7 +311,7 @@ def test_figures_of_two_thousand_workers(large, tmp_path):
     }
     for row in rows:
         row |= {"train_loss": 1.0, "consensus_distance": 0.1, "wall_time": 1.0}
-    picture = GraphPicture(np.asarray(large.neighbours), facts.spanning_links(large)[0])
+    picture = GraphPicture(np.asarray(large.neighbours), properties.spanning_links(large)[0])
     begin = time.perf_counter()
     files = write_figures(tmp_path, rows, {"dybw": timeline, "full": timeline}, picture, 0.9)
     assert time.perf_counter() - begin < 20
@@ -321,6 +321,6 @@ def test_figures_of_two_thousand_workers(large, tmp_path):
 
 def test_reach_is_the_share_within_so_many_hops():
     graph = graphs.grid(30, rows=5)
-    hops = facts.distances(graph)
+    hops = properties.distances(graph)
     shares = _reach(30, _links(GraphPicture(np.asarray(graph.neighbours))))
     np.testing.assert_allclose(shares, [(hops <= h).mean(axis=1) for h in range(hops.max() + 1)])

@@ -9,9 +9,10 @@ import time
 import pytest
 
 from dbwjax import build_graph, sweep, train
-from dbwjax.experiments import memory_check, sweep_run
-from dbwjax.experiments.records import read_metrics
-from dbwjax.experiments.sweep_report import _interval
+from dbwjax.experiments.sweep import run
+from dbwjax.report.sweep_figures import _interval
+from dbwjax.runtime import memory
+from dbwjax.storage.metrics_log import read_metrics
 
 SMALL = ["--dataset", "logistic", "--workers", "6", "--steps", "20", "--eval-every", "10", "--batch-size", "4"]
 SMALL += ["--no-progress"]
@@ -65,7 +66,7 @@ def test_killed_and_started_again(swept, tmp_path, monkeypatch):
     axes = ["--graphs", "ring", "complete", "--seeds", "2", "--learning-rates", "0.1", "0.3"]
     words = [*SMALL, *axes, "--out", str(tmp_path / "out")]
     monkeypatch.setattr(sweep_run, "CACHE", 0)  # blocks of one, and resumed where more would fit
-    run_block, done = sweep_run._run_block, []
+    run_block, done = run._run_block, []
 
     def dying(*arguments):
         if len(done) == 5:
@@ -166,7 +167,7 @@ def test_mistakes_are_one_line_and_write_nothing(tmp_path, capsys, words, said):
 
 
 def test_what_does_not_fit_is_refused_before_it_starts(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("dbwjax.experiments.memory_check.available_bytes", lambda: 100_000)
+    monkeypatch.setattr("dbwjax.runtime.memory.available_bytes", lambda: 100_000)
     assert sweep.main([*SMALL, "--out", str(tmp_path / "out")]) == 2
     assert "of memory and" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -192,7 +193,7 @@ def test_graphs_that_do_not_fit_are_refused_before_any_is_built(tmp_path, capsys
 def test_clocks_that_do_not_fit_at_once_are_walked_in_blocks(tmp_path, capsys, monkeypatch):
     words = ["--timing-only", "--workers", "50", "--graph", "ring", "--seeds", "5", "--steps", "20", "--no-progress"]
     assert sweep.main([*words, "--out", str(tmp_path / "at once")]) == 0
-    monkeypatch.setattr(memory_check, "available_bytes", lambda: 2 * 50 * 3 * sweep_run.TICK)
+    monkeypatch.setattr(memory_check, "available_bytes", lambda: 2 * 50 * 3 * run.TICK)
     assert sweep.main([*words, "--out", str(tmp_path / "in blocks")]) == 0
     assert json.loads((tmp_path / "in blocks" / "config.json").read_text())["blocks"] == [2]
     assert rows_of(tmp_path / "at once") == rows_of(tmp_path / "in blocks")
@@ -208,7 +209,7 @@ def test_many_graphs_are_counted_by_one_of_them(tmp_path, capsys, monkeypatch):
     graphs = {("random_regular:degree=4", 30, seed) for seed in range(500)}
     held = 2 * sum(sum(leaf.nbytes for leaf in build_graph(*net)) for net in graphs)
     monkeypatch.setattr(memory_check, "_host_bytes", lambda: held)
-    memory_check.require_graphs(graphs)
+    memory.require_graphs(graphs)
     monkeypatch.setattr(memory_check, "_host_bytes", lambda: held - 1)
     assert sweep.main([*words, "--out", str(tmp_path / "out")]) == 2
     told = capsys.readouterr().err

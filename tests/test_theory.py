@@ -17,7 +17,7 @@ from dbwjax.engine import clock, learner, simulate
 from dbwjax.engine import timeline as timelines
 from dbwjax.engine.learner import from_optimizer
 from dbwjax.engine.simulate import World
-from dbwjax.experiments.config import build_optimizer
+from dbwjax.learners.optimizers import build_optimizer
 from dbwjax.network import delays as laws
 from dbwjax.network import graphs
 from dbwjax.network.weights import WEIGHTS, dense

@@ -12,7 +12,6 @@ import pytest
 from jax.tree_util import Partial
 
 from dbwjax.engine.learner import from_optimizer
-from dbwjax.experiments.config import build_optimizer
 from dbwjax.experiments.metrics import measure
 from dbwjax.experiments.training import (
     LONGEST_CHUNK,
@@ -24,6 +23,7 @@ from dbwjax.experiments.training import (
     make_world,
     train,
 )
+from dbwjax.learners.optimizers import build_optimizer
 from dbwjax.network import delays as laws
 from dbwjax.network import graphs
 from dbwjax.policies import build_policy

@@ -18,10 +18,10 @@ from jaxtyping import Array, PyTree
 
 from dbwjax.engine.blocks import map_workers
 from dbwjax.engine.clock import restarted
-from dbwjax.engine.memory import once_in_memory
-from dbwjax.engine.mixing import along, mix, wide, write_rows
-from dbwjax.engine.placement import WHOLE, Placement
+from dbwjax.engine.fence import materialize
+from dbwjax.engine.mixing import expand_to, mix, upcast, write_rows
 from dbwjax.engine.randomness import Stream, stream
+from dbwjax.engine.sharding.placement import WHOLE, Placement
 from dbwjax.types import Batches, Key, Learner, ModelState, Plan, Policy, StepInfo
 
 
@@ -45,10 +45,10 @@ def from_optimizer(loss: Any, optimizer: Any, block: int | None = None) -> Learn
         return gradient, value, None
 
     def init_fn(params: PyTree) -> PyTree:
-        return optimizer.init(jax.tree.map(wide, params))
+        return optimizer.init(jax.tree.map(upcast, params))
 
     def update_fn(gradient: PyTree, local: PyTree, params: PyTree) -> tuple[PyTree, PyTree]:
-        return optimizer.update(jax.tree.map(wide, gradient), local, jax.tree.map(wide, params))
+        return optimizer.update(jax.tree.map(upcast, gradient), local, jax.tree.map(upcast, params))
 
     return Learner(init_fn, gradient_fn, update_fn, block)
 
@@ -111,7 +111,7 @@ def readable(params: PyTree, mass: Array | None) -> PyTree:
     """Parameters as they are read: `X / mass` under push-sum, otherwise `X`."""
     if mass is None:
         return params
-    return jax.tree.map(lambda leaf: leaf / along(mass.astype(leaf.dtype), leaf), params)
+    return jax.tree.map(lambda leaf: leaf / expand_to(mass.astype(leaf.dtype), leaf), params)
 
 
 def _compute(
@@ -154,12 +154,12 @@ def _adapt(
         return adapt(carry, (base, at, fresh))
     # One, though no compiler can know it: no duration is that, and even NaN differs from it.
     one = (plan.duration != -jnp.inf).astype(jnp.int32)
-    return once_in_memory(adapt, carry, (base, at, fresh), one)
+    return materialize(adapt, carry, (base, at, fresh), one)
 
 
 def _added(params: Array, update: Array) -> Array:
     """Their sum, rounded once to the type of the parameters."""
-    return (wide(params) + wide(update)).astype(params.dtype)
+    return (upcast(params) + upcast(update)).astype(params.dtype)
 
 
 def _start(plan: Plan, origin: PyTree, params: PyTree, mass: Array | None, place: Placement) -> PyTree:
@@ -176,4 +176,4 @@ def _start(plan: Plan, origin: PyTree, params: PyTree, mass: Array | None, place
 
 
 def _where(mask: Array, yes: PyTree, no: PyTree) -> PyTree:
-    return jax.tree.map(lambda a, b: jnp.where(along(mask, a), a, b), yes, no)
+    return jax.tree.map(lambda a, b: jnp.where(expand_to(mask, a), a, b), yes, no)

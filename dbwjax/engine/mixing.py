@@ -36,14 +36,14 @@ def mix(weights: Array, sources: Array | None, tree: PyTree) -> PyTree:
 
 def weighted(weights: Array, sources: Array | None, leaf: Array) -> Array:
     """`mix` of one leaf `[N, ...]`, not rounded to its type."""
-    weights = weights.astype(sums(leaf))
+    weights = weights.astype(accumulator_dtype(leaf))
     return _dense(weights, leaf) if sources is None else _slots(weights, sources, leaf)
 
 
 def pushed(push: Array, leaf: Array) -> Array:
     """`push @ leaf`, not rounded to its type; a vector `push [R]` weighs each row's own update."""
-    push = push.astype(sums(leaf))
-    return along(push, leaf) * wide(leaf) if push.ndim == 1 else _dense(push, leaf)
+    push = push.astype(accumulator_dtype(leaf))
+    return expand_to(push, leaf) * upcast(leaf) if push.ndim == 1 else _dense(push, leaf)
 
 
 def apply_plan(plan: Plan, params: PyTree, updates: PyTree) -> PyTree:
@@ -75,26 +75,26 @@ def write_rows(rows: Array | None, tree: PyTree, written: PyTree) -> PyTree:
     return jax.tree.map(lambda old, new: old.at[rows].set(new, mode="drop"), tree, written)
 
 
-def along(vector: Array, leaf: Array) -> Array:
+def expand_to(vector: Array, leaf: Array) -> Array:
     """`vector [R]` shaped to multiply `leaf [R, ...]`."""
     return vector.reshape(vector.shape + (1,) * (leaf.ndim - 1))
 
 
-def wide(leaf: Array) -> Array:
+def upcast(leaf: Array) -> Array:
     """A float narrower than 32 bits (bfloat16, float16) as float32; everything else as it is."""
     if jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.dtype.itemsize < 4:
         return leaf.astype(jnp.float32)
     return leaf
 
 
-def sums(leaf: Array) -> jnp.dtype:
+def accumulator_dtype(leaf: Array) -> jnp.dtype:
     """The type in which rows of a leaf are weighed and added."""
-    return jax.eval_shape(wide, leaf).dtype
+    return jax.eval_shape(upcast, leaf).dtype
 
 
 def _dense(weights: Array, leaf: Array) -> Array:
     # Accelerators round the inputs of a float32 product by default, which would round every parameter at every step.
-    flat = jnp.matmul(weights, wide(leaf).reshape(leaf.shape[0], -1), precision=jax.lax.Precision.HIGHEST)
+    flat = jnp.matmul(weights, upcast(leaf).reshape(leaf.shape[0], -1), precision=jax.lax.Precision.HIGHEST)
     return flat.reshape(weights.shape[:1] + leaf.shape[1:])
 
 
@@ -107,7 +107,7 @@ def add_slots(weights: Float[Array, "R D"], rows: Callable[[int | Array], Array]
 
     def term(slot: int | Array) -> Array:
         read = rows(slot)
-        return along(weights[:, slot], read) * wide(read)
+        return expand_to(weights[:, slot], read) * upcast(read)
 
     slots = weights.shape[1]
     if slots > UNROLLED_SLOTS:

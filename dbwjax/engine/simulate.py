@@ -15,7 +15,7 @@ from jaxtyping import Array, PyTree
 
 from dbwjax.engine import clock
 from dbwjax.engine import learner as learning
-from dbwjax.engine.placement import WHOLE, Placement
+from dbwjax.engine.sharding.placement import WHOLE, Placement
 from dbwjax.types import (
     Batches,
     ClockState,
@@ -118,7 +118,7 @@ def record(graph: Graph, plan: Plan, info: StepInfo | None = None) -> StepRecord
     return StepRecord(
         duration=plan.duration,
         active=active,
-        backup_workers=missed(graph, plan.rows, heard(plan)),
+        backup_workers=missed(graph, plan.rows, received(plan)),
         gradients=plan.fresh.sum(),
         loss=loss.sum() / jnp.maximum(plan.fresh.sum(), 1),
         broken=jnp.where(bad.any(), workers[jnp.argmax(bad)], -1),
@@ -140,7 +140,7 @@ def missed(graph: Graph, rows: Array | None, others: Array) -> Array:
     return jnp.where(written, degree.at[rows].get(mode="clip") - others, 0).sum() / jnp.maximum(written.sum(), 1)
 
 
-def heard(plan: Plan, reads_weights: bool = True) -> Array:
+def received(plan: Plan, reads_weights: bool = True) -> Array:
     """How many other nodes each written row `[R]` takes from in this step.
 
     Args:
@@ -148,8 +148,8 @@ def heard(plan: Plan, reads_weights: bool = True) -> Array:
       reads_weights: whether a source of weight 0 is one not heard. Without, no weight need be computed, and the plan
         must have sources that point to the row itself where nothing is taken.
     """
-    if plan.heard is not None:
-        return plan.heard
+    if plan.received is not None:
+        return plan.received
     rows = jnp.arange(plan.mix.shape[0]) if plan.rows is None else plan.rows
     sources = jnp.arange(plan.mix.shape[1])[None, :] if plan.sources is None else plan.sources
     others = sources != rows[:, None]

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, PyTree
 
-from dbwjax.engine import batch
-from dbwjax.engine.batch import Axes, Batch, shared
+from dbwjax.engine import ensemble
+from dbwjax.engine.ensemble import Axes, Batch, shared
 from dbwjax.engine.learner import readable
-from dbwjax.engine.mixing import along, wide
+from dbwjax.engine.mixing import expand_to, upcast
 from dbwjax.types import Graph, ModelState
 
 
@@ -29,7 +29,7 @@ def mean_model(share: Float[Array, " N"], params: PyTree) -> PyTree:
     def average(leaf: Array) -> Array:
         if leaf.dtype.itemsize < 4:
             # A matrix product would first write the whole stack down as float32.
-            return (along(share.astype(jnp.float32), leaf) * wide(leaf)).sum(axis=0)
+            return (expand_to(share.astype(jnp.float32), leaf) * upcast(leaf)).sum(axis=0)
         flat = leaf.reshape(leaf.shape[0], -1)
         return jnp.matmul(share.astype(leaf.dtype), flat, precision="highest").reshape(leaf.shape[1:])
 
@@ -48,7 +48,7 @@ def consensus_distance(share: Float[Array, " N"], params: PyTree, mean: PyTree) 
     """
 
     def squared(leaf: Array, centre: Array) -> Array:
-        gap = (wide(leaf) - centre[None]) ** 2
+        gap = (upcast(leaf) - centre[None]) ** 2
         return gap.reshape(gap.shape[0], -1).sum(axis=1)
 
     distances = sum(jax.tree.leaves(jax.tree.map(squared, params, mean)))
@@ -101,7 +101,9 @@ def _measure_batch(graphs: Graph, evaluate: Any, states: ModelState, axes: Axes,
     def some(*trees: Any) -> dict:
         if trees[2].started.shape[0] > 1:
             return jax.vmap(measure, in_axes=axes.tree)(*trees)
-        single = [batch.alone(batch.Batch(tree, axis), 0) for tree, axis in zip(trees[:2], axes.tree[:2], strict=True)]
+        single = [
+            ensemble.alone(ensemble.Batch(tree, axis), 0) for tree, axis in zip(trees[:2], axes.tree[:2], strict=True)
+        ]
         found = measure(*single, jax.tree.map(lambda leaf: leaf[0], trees[2]))
         return jax.tree.map(lambda leaf: leaf[None], found)
 

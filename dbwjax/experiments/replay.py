@@ -15,8 +15,9 @@ from dbwjax.engine import learner as learning
 from dbwjax.engine.timeline import replay, timeline
 from dbwjax.experiments.config import from_json
 from dbwjax.experiments.metrics import measure
-from dbwjax.experiments.records import load_timeline, refused
-from dbwjax.experiments.setting import Setting, build
+from dbwjax.experiments.problem import Problem, build
+from dbwjax.files import refused
+from dbwjax.storage.timelines import load_timeline
 from dbwjax.types import Policy
 
 
@@ -50,7 +51,7 @@ def replay_run(folder: str | Path) -> Iterator[Replayed]:
 
 
 def _replay(
-    spec: str, policy: Policy, setting: Setting, steps: int, recorded: dict[str, np.ndarray], facts: dict
+    spec: str, policy: Policy, setting: Problem, steps: int, recorded: dict[str, np.ndarray], facts: dict
 ) -> Replayed:
     world = setting.world
     start = clock.init(policy, world.graph, world.delays, world.key)

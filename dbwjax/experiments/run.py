@@ -19,14 +19,20 @@ from typing import Any
 import jax
 import numpy as np
 
-from dbwjax.experiments import hosts, records
-from dbwjax.experiments.checkpoint import Checkpoints
 from dbwjax.experiments.config import RunOptions, TrainConfig, differences, from_json, to_json
-from dbwjax.experiments.setting import Setting, build, cache_programs, place
-from dbwjax.experiments.tables import format_table
-from dbwjax.experiments.tensorboard import check_tensorboard, write_tensorboard
+from dbwjax.experiments.problem import Problem, build, place
 from dbwjax.experiments.training import Diverged, History, Stalled, Training, chunk_of
-from dbwjax.network import facts
+from dbwjax.files import write_json
+from dbwjax.network import properties
+from dbwjax.report.statistics import summary
+from dbwjax.report.table import format_table
+from dbwjax.runtime import processes
+from dbwjax.runtime.devices import cache_programs
+from dbwjax.storage import run_folder
+from dbwjax.storage.checkpoint import Checkpoints
+from dbwjax.storage.metrics_log import MetricsLog, read_metrics
+from dbwjax.storage.timelines import save_timeline
+from dbwjax.storage.trackers import check_tensorboard, write_tensorboard
 
 
 class Interrupted(RuntimeError):
@@ -53,22 +59,22 @@ def run_experiment(config: TrainConfig, options: RunOptions) -> int:
     if options.tensorboard:
         check_tensorboard()
     told = {"devices": options.devices, "checkpoint_every": options.checkpoint_every, "out": options.out}
-    hosts.agree({**_versions(), **to_json(config), **told})
+    processes.agree({**_versions(), **to_json(config), **told})
     setting = place(build(config), options.devices)
     path = options.folder(config.preset).absolute()
-    with records.RunFolder.open(path, options.overwrite) if hosts.is_first() else nullcontext() as folder:
+    with run_folder.RunFolder.open(path, options.overwrite) if processes.is_first() else nullcontext() as folder:
         if folder is not None:
             _claim(folder, config, 1 if setting.devices is None else setting.devices.exchange.devices)
-        hosts.barrier("run folder")
+        processes.barrier("run folder")
         with (
             Checkpoints(path / "checkpoint") as checkpoints,
-            records.MetricsLog(path / "metrics.jsonl") if hosts.is_first() else _NoLog() as log,
+            MetricsLog(path / "metrics.jsonl") if processes.is_first() else _NoLog() as log,
             _signals() as pending,
         ):
             histories = _Run(config, options, setting, checkpoints, log, pending).all_policies()
-        if hosts.is_first():
+        if processes.is_first():
             _leave(path, config, options, setting, histories)
-        hosts.barrier("end")
+        processes.barrier("end")
         return 0
 
 
@@ -98,9 +104,9 @@ class _Run:
         self,
         config: TrainConfig,
         options: RunOptions,
-        setting: Setting,
+        setting: Problem,
         checkpoints: Checkpoints,
-        log: records.MetricsLog | _NoLog,
+        log: MetricsLog | _NoLog,
         pending: list[int],
     ):
         self.config, self.options, self.setting = config, options, setting
@@ -143,7 +149,7 @@ class _Run:
                     self._row(index, training)
                 chunks += 1
                 self._show(bar, training)
-                stopping = hosts.any_process(bool(self.pending))
+                stopping = processes.any_process(bool(self.pending))
                 if stopping or training.step == config.steps or chunks % self.options.checkpoint_every == 0:
                     self._save(index, training)
                 if stopping and not (training.step == config.steps and index == len(config.policies) - 1):
@@ -181,14 +187,14 @@ class _Run:
         self.lines, self.saved = meta["lines"], latest
         self.log.truncate(self.lines)
         *self.histories, history = state["histories"]
-        simulation = training.laid_out(state["simulation"], meta["order"])
+        simulation = training.reshard(state["simulation"], meta["order"])
         training.restore(simulation, history, meta["virtual_time"], meta["wall_time"], meta["evaluated"])
         return training
 
     def _bar(self, index: int, training: Training) -> Any:
         from tqdm import tqdm
 
-        hidden = None if self.options.progress and hosts.is_first() else True  # None: unless a person watches
+        hidden = None if self.options.progress and processes.is_first() else True  # None: unless a person watches
         name = self.config.policies[index]
         return tqdm(total=self.config.steps, initial=training.step, desc=name, unit=" steps", disable=hidden)
 
@@ -214,7 +220,7 @@ def _signals() -> Iterator[list[int]]:
             signal.signal(signum, handler)
 
 
-def _claim(folder: records.RunFolder, config: TrainConfig, devices: int) -> None:
+def _claim(folder: run_folder.RunFolder, config: TrainConfig, devices: int) -> None:
     """Writes `config.json`, or makes sure that the one there is of the same run.
 
     Raises:
@@ -255,26 +261,26 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _leave(path: Path, config: TrainConfig, options: RunOptions, setting: Setting, histories: list[History]) -> None:
+def _leave(path: Path, config: TrainConfig, options: RunOptions, setting: Problem, histories: list[History]) -> None:
     """Writes the summary, the timeline and the figures, and prints the table."""
-    from dbwjax.experiments.graph_picture import GraphPicture
-    from dbwjax.experiments.plots import write_figures
+    from dbwjax.report.network import GraphPicture
+    from dbwjax.report.run_figures import write_figures
 
-    rows = records.read_metrics(path / "metrics.jsonl")
+    rows = read_metrics(path / "metrics.jsonl")
     has_accuracy = any(row["test_accuracy"] is not None for row in rows)
-    summary = records.summary(rows, config.policies, config.target_accuracy if has_accuracy else None)
+    found = summary(rows, config.policies, config.target_accuracy if has_accuracy else None)
     kept = ("duration", "active", "backup_workers")
     timelines = {
         name: {field: getattr(history, field) for field in kept}
         for name, history in zip(config.policies, histories, strict=True)
     }
-    records.save_timeline(path / "timeline.npz", timelines)
-    records.write_json(path / "summary.json", summary)
+    save_timeline(path / "timeline.npz", timelines)
+    write_json(path / "summary.json", found)
     graph = setting.world.graph
-    links, _ = facts.spanning_links(graph)
+    links, _ = properties.spanning_links(graph)
     picture = GraphPicture(np.asarray(graph.neighbours), [(int(i), int(j)) for i, j in links])
     figures = write_figures(path, rows, timelines, picture, config.target_accuracy if has_accuracy else None)
     if options.tensorboard:
         write_tensorboard(path / "tensorboard", rows)
-    print(format_table(summary))
+    print(format_table(found))
     print(f"figures: {figures[0]} and {len(figures) - 1} more in {path}")

@@ -14,8 +14,8 @@ import numpy as np
 
 from dbwjax.engine import simulate
 from dbwjax.engine.learner import from_optimizer
-from dbwjax.engine.parallel import Devices, first_rows, stacks_of
 from dbwjax.engine.randomness import Stream, stream
+from dbwjax.engine.sharding.shard import Devices, first_rows, stacks_of
 from dbwjax.engine.simulate import SimState, World
 from dbwjax.experiments.metrics import measure
 from dbwjax.types import DelayModel, Graph, Learner, Policy
@@ -45,7 +45,7 @@ class Stalled(RuntimeError):
         )
 
 
-class Astray(RuntimeError):
+class UnreachableRow(RuntimeError):
     """A plan reads a row that is not moved between these devices."""
 
     exit_code = 3
@@ -119,7 +119,7 @@ class Training:
         Raises:
           Diverged: a counted loss was not finite; the training cannot go on.
           Stalled: a duration was not finite.
-          Astray: the plan does not fit several devices.
+          UnreachableRow: the plan does not fit several devices.
         """
         begin = time.perf_counter()
         self.state, records = (self.devices or simulate).run(self.policy, self.learner, self.world, self.state, steps)
@@ -130,7 +130,7 @@ class Training:
             raise Stalled(self.step + int(endless[0]), float(records.duration[endless[0]]))
         astray = np.flatnonzero(records.broken == -2)
         if astray.size:
-            raise Astray(self.step + int(astray[0]))
+            raise UnreachableRow(self.step + int(astray[0]))
         broken = np.flatnonzero(records.broken >= 0)
         if broken.size:
             raise Diverged(self.step + int(broken[0]), int(records.broken[broken[0]]))
@@ -191,7 +191,7 @@ class Training:
 
         return self.state._replace(model=stacks_of(self.state.model, stack))
 
-    def laid_out(self, state: SimState, order: list[int] | None) -> SimState:
+    def reshard(self, state: SimState, order: list[int] | None) -> SimState:
         """A state read as `like(order)`, with its rows where this training has them."""
         if order == self.order:
             return state

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from dbwjax.network.facts import eccentricity, spanning_links
+from dbwjax.network.properties import eccentricity, spanning_links
 from dbwjax.types import Graph, Key, WaitRule
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree, UInt32
 
-from dbwjax.network.flags import count_flagged, flagged, rows_as_words
+from dbwjax.network.bitmask import count_flagged, flagged, rows_as_words
 from dbwjax.network.graphs import delivery
 from dbwjax.network.weights import Weights, dense, metropolis
 from dbwjax.specs import nearest
@@ -84,7 +84,7 @@ def gossip(rule: WaitRule, weights: Weights | None = None, late: Late = "drop") 
             sources=sources,
             restart=active if late == "carry" else None,
             active=active,
-            heard=None if state.links is None else jnp.where(active, count_flagged(active, state.links), 0),
+            received=None if state.links is None else jnp.where(active, count_flagged(active, state.links), 0),
         )
         return plan, state._replace(rule=rule_state)
 

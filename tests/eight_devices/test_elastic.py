@@ -9,7 +9,8 @@ import pytest
 
 from dbwjax import train
 from dbwjax.experiments import run as running
-from dbwjax.experiments.records import load_timeline, read_metrics
+from dbwjax.storage.metrics_log import read_metrics
+from dbwjax.storage.timelines import load_timeline
 
 WORDS = [
     *("--dataset", "logistic", "--workers", "10", "--steps", "40", "--eval-every", "10", "--batch-size", "4"),

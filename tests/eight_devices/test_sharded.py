@@ -10,8 +10,8 @@ import pytest
 
 from dbwjax.engine import simulate
 from dbwjax.engine.learner import from_optimizer
-from dbwjax.engine.parallel import Devices, first_rows
-from dbwjax.experiments.training import Astray, Training, initial_params, make_world
+from dbwjax.engine.sharding.shard import Devices, first_rows
+from dbwjax.experiments.training import Training, UnreachableRow, initial_params, make_world
 from dbwjax.network import delays, graphs
 from dbwjax.policies import build_policy
 from dbwjax.tasks import build_task
@@ -162,7 +162,7 @@ def test_a_row_that_no_link_carries_is_an_error():
         devices.replicate(task.evaluate),
         devices,
     )
-    with pytest.raises(Astray, match="reads a node that is no neighbour in the graph, at step 0"):
+    with pytest.raises(UnreachableRow, match="reads a node that is no neighbour in the graph, at step 0"):
         astray.advance(3)
 
 

@@ -11,10 +11,10 @@ import optax
 import pytest
 
 from dbwjax import sweep
-from dbwjax.engine import batch
+from dbwjax.engine import ensemble
 from dbwjax.engine.learner import from_optimizer
 from dbwjax.engine.randomness import Stream, stream
-from dbwjax.experiments import sweep_run
+from dbwjax.experiments.sweep import run
 from tests.test_batch import POLICIES, many
 
 STEPS = 50
@@ -25,15 +25,15 @@ def test_a_shared_batch_is_the_batch(x64, name, count):
     policy = POLICIES[name]
     task, worlds = many()
     learner = from_optimizer(task.loss, optax.inject_hyperparams(optax.sgd)(learning_rate=0.1))
-    params = batch.stack_all([task.init(stream(world.key, Stream.PARAMETERS)) for world in worlds])
-    states = batch.stack_all([policy.init(world.graph) for world in worlds])
-    whole = batch.stack(worlds)
+    params = ensemble.stack_all([task.init(stream(world.key, Stream.PARAMETERS)) for world in worlds])
+    states = ensemble.stack_all([policy.init(world.graph) for world in worlds])
+    whole = ensemble.stack(worlds)
     found = {}
-    for mesh in (None, batch.mesh_of(jax.devices()[:count])):
-        some = batch.spread(whole, mesh)
-        sims = batch.init(policy, learner, some, states, params, mesh)
-        found[mesh] = batch.run_batch(policy, learner, some, sims, STEPS, mesh)
-        _, clocks = batch.clock_batch(policy, some, batch.start(some, states, mesh), STEPS, mesh)
+    for mesh in (None, ensemble.mesh_of(jax.devices()[:count])):
+        some = ensemble.spread(whole, mesh)
+        sims = ensemble.init(policy, learner, some, states, params, mesh)
+        found[mesh] = ensemble.run_batch(policy, learner, some, sims, STEPS, mesh)
+        _, clocks = ensemble.clock_batch(policy, some, ensemble.start(some, states, mesh), STEPS, mesh)
         np.testing.assert_array_equal(clocks.duration, found[mesh][1].duration)
     (one, records), (shared, others) = found.values()
     assert len(jax.tree.leaves(shared)[0].sharding.device_set) == count
@@ -47,12 +47,12 @@ def test_a_shared_batch_is_the_batch(x64, name, count):
 def test_nothing_is_sent_between_simulations():
     policy = POLICIES["synchronous"]
     _, worlds = many()
-    mesh = batch.mesh_of(jax.devices())
-    some = batch.spread(batch.stack(worlds), mesh)
-    states = batch.stack_all([policy.init(world.graph) for world in worlds])
-    lean = batch._lean(some)
-    clocks = batch.start(some, states, mesh)
-    text = batch._clocks.lower(policy, lean.tree, batch.Axes(lean.axes), clocks, 5, mesh).compile().as_text()
+    mesh = ensemble.mesh_of(jax.devices())
+    some = ensemble.spread(ensemble.stack(worlds), mesh)
+    states = ensemble.stack_all([policy.init(world.graph) for world in worlds])
+    lean = ensemble._lean(some)
+    clocks = ensemble.start(some, states, mesh)
+    text = ensemble._clocks.lower(policy, lean.tree, ensemble.Axes(lean.axes), clocks, 5, mesh).compile().as_text()
     assert not [word for word in ("all-gather", "all-reduce", "collective-permute", "all-to-all") if word in text]
 
 
@@ -65,7 +65,7 @@ def test_a_sweep_begun_on_some_devices_and_finished_on_others(tmp_path, monkeypa
     words = ["--dataset", "logistic", "--workers", "6", "--steps", "20", "--eval-every", "10", "--batch-size", "4"]
     words += ["--seeds", "5", "--learning-rates", "0.1", "0.3", "--no-progress"]
     assert sweep.main([*words, "--devices", "1", "--out", str(tmp_path / "one")]) == 0
-    run_block, done = sweep_run._run_block, []
+    run_block, done = run._run_block, []
 
     def dying(*arguments):
         if done:

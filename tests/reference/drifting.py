@@ -133,7 +133,7 @@ class Drift:
             x=[ends[j][0] for j in everybody],
             restarted=everybody,
             started=[k + 1 for _ in everybody],
-            heard=[ends[j][2] for j in everybody],
+            received=[ends[j][2] for j in everybody],
             ends=times,
         )
 

@@ -186,7 +186,7 @@ def run_global(rule, late, delay, update, x0, neighbours, steps, latency=no_late
                 x=[worker.x for worker in workers],
                 restarted=[worker.index for worker in restarted],
                 started=[worker.number for worker in workers],
-                heard=heard,
+                received=heard,
                 ends=[now for _ in workers],
             )
         )

@@ -69,7 +69,7 @@ class Record:
       ends: for each worker the absolute second at which it ends the iteration.
     """
 
-    def __init__(self, time, active, x, restarted, started, heard=None, ends=None):
+    def __init__(self, time, active, x, restarted, started, received=None, ends=None):
         self.time = time
         self.active = set(active)
         self.x = np.array(x, dtype=np.float64)

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dbwjax.experiments.records import load_timeline, read_metrics
+from dbwjax.storage.metrics_log import read_metrics
+from dbwjax.storage.timelines import load_timeline
 from tests import processes
 
 pytestmark = pytest.mark.slow

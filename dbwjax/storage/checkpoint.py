@@ -32,7 +32,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from dbwjax.experiments import hosts
+from dbwjax.runtime import processes
 
 _FACTS = "facts.json"
 _STATE = "state"
@@ -121,7 +121,7 @@ class Checkpoints:
                 self._pending = self._writer.submit(self._finish, step, draft, facts, written)
                 return
             # Not in the background: while the training goes on, no other thread may speak to the other processes.
-            hosts.watched(written.result)
+            processes.watched(written.result)
             if jax.process_index() == 0:
                 self._finish(step, draft, facts, written)
             _together(f"whole {step}")

@@ -22,10 +22,9 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Protocol
 
-from dbwjax.experiments import quiet
-from dbwjax.experiments.config import RunOptions
+from dbwjax.runtime import stderr_filter
 
 _ROOM = 1 << 16  # bytes for one process's facts
 _joined = False  # whether this is one of several; JAX is not imported to find out that it is not
@@ -35,7 +34,22 @@ LOST_EXIT = 4
 """Exit code where another process was lost; the abort of a native thread gives 134 (or -6) instead."""
 
 
-def check(options: RunOptions) -> None:
+class ProcessOptions(Protocol):
+    """What is said about processes; read only."""
+
+    @property
+    def distributed(self) -> bool: ...  # noqa: D102
+    @property
+    def coordinator(self) -> str | None: ...  # noqa: D102
+    @property
+    def processes(self) -> int | None: ...  # noqa: D102
+    @property
+    def process_id(self) -> int | None: ...  # noqa: D102
+    @property
+    def patience(self) -> int: ...  # noqa: D102
+
+
+def check(options: ProcessOptions) -> None:
     """Checks the words about hosts.
 
     Raises:
@@ -66,7 +80,7 @@ def check(options: RunOptions) -> None:
         raise ValueError(f"--coordinator {options.coordinator} is no address; write HOST:PORT, as in 10.0.0.1:8476")
 
 
-def connect(options: RunOptions) -> None:
+def connect(options: ProcessOptions) -> None:
     """Joins the other processes; nothing without `--distributed`. Call it before anything touches a device.
 
     Raises:
@@ -78,7 +92,7 @@ def connect(options: RunOptions) -> None:
     import jax
 
     global _joined
-    quiet.stand_between()
+    stderr_filter.stand_between()
     if options.process_id == 0:
         _require_free(str(options.coordinator))
     patience: dict[str, Any] = {
@@ -113,7 +127,7 @@ def is_lost(error: BaseException) -> bool:
 
 def lost_line() -> str:
     """What is said then."""
-    return quiet.LOST.decode().strip().removeprefix("error: ")
+    return stderr_filter.LOST.decode().strip().removeprefix("error: ")
 
 
 def leave(code: int) -> int:

@@ -24,7 +24,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, PyTree
 
 from dbwjax.engine import mixing, simulate
-from dbwjax.engine.layout import Exchange, Layout, lay_out
+from dbwjax.engine.sharding.schedule import Exchange, Layout, lay_out
 from dbwjax.engine.simulate import SimState, World
 from dbwjax.types import Graph, Learner, ModelState, Plan, Policy, StepRecord
 
@@ -69,7 +69,7 @@ class Part:
         def rows_of(leaf: Array) -> Array:
             own = leaf.at[place].get(mode="clip")
             # One device has the row and the others add zeros, so the sum is the row.
-            return jax.lax.psum(jnp.where(mixing.along(here, own), own, jnp.zeros_like(own)), AXIS)
+            return jax.lax.psum(jnp.where(mixing.expand_to(here, own), own, jnp.zeros_like(own)), AXIS)
 
         return jax.tree.map(rows_of, tree)
 
@@ -138,9 +138,9 @@ class Part:
             place = places[:, slot]
             near = here.at[jnp.minimum(place, height - 1)].get(mode="promise_in_bounds")
             far = there.at[jnp.maximum(place - height, 0)].get(mode="promise_in_bounds")
-            return jnp.where(mixing.along(place < height, near), near, far)
+            return jnp.where(mixing.expand_to(place < height, near), near, far)
 
-        return mixing.add_slots(weights.astype(mixing.sums(here)), rows)
+        return mixing.add_slots(weights.astype(mixing.accumulator_dtype(here)), rows)
 
     def _received(self, leaves: Sequence[Array]) -> list[Array | None]:
         """For each leaf the rows that other devices send, round after round; leaves of one type travel together."""

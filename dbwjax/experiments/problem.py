@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import sys
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
 from dbwjax.engine.blocks import in_slices
-from dbwjax.engine.layout import Exchange
 from dbwjax.engine.learner import from_optimizer
-from dbwjax.engine.parallel import Devices
+from dbwjax.engine.sharding.shard import Devices
 from dbwjax.engine.simulate import World
-from dbwjax.experiments import hosts
-from dbwjax.experiments.config import TrainConfig, build_optimizer
-from dbwjax.experiments.memory_check import gradient_block, gradient_slices, in_dtype, require_workers
+from dbwjax.experiments.config import TrainConfig
 from dbwjax.experiments.training import initial_params, make_world
+from dbwjax.learners.optimizers import build_optimizer
 from dbwjax.network import delays as laws
 from dbwjax.network import graphs
 from dbwjax.policies import build_policy
+from dbwjax.runtime import processes
+from dbwjax.runtime.devices import choose, note_padding
+from dbwjax.runtime.memory import gradient_block, gradient_slices, in_dtype, require_workers
 from dbwjax.tasks import Task, build_task
 from dbwjax.types import Learner, Policy
 
 
-class Setting(NamedTuple):
+class Problem(NamedTuple):
     """A configuration made real: what all policies share, and the policies by the SPEC that was typed."""
 
     world: World
@@ -38,7 +35,7 @@ class Setting(NamedTuple):
     devices: Devices | None = None  # where the workers are cut among several
 
 
-def build(config: TrainConfig) -> Setting:
+def build(config: TrainConfig) -> Problem:
     """Makes a configuration real and checks all of it; writes nothing.
 
     Raises:
@@ -66,7 +63,7 @@ def build(config: TrainConfig) -> Setting:
     if slices > 1:
         learner = from_optimizer(in_slices(task.loss, slices), optimizer)
     learner = learner._replace(block=gradient_block(config.workers, learner.gradient, one, batch))
-    return Setting(world, learner, policies, in_dtype(initial_params(task, world), config.dtype), task)
+    return Problem(world, learner, policies, in_dtype(initial_params(task, world), config.dtype), task)
 
 
 _SURELY_FIT = 256
@@ -103,73 +100,20 @@ def _check_memory(config: TrainConfig, optimizer: Any) -> None:
     require_workers(config.workers, _shapes(task, config), learner, config.graph, config.steps, data)
 
 
-def place(setting: Setting, count: int | None) -> Setting:
+def place(setting: Problem, count: int | None) -> Problem:
     """The setting on the devices that are here, or on `count` of them.
 
     Raises:
       ValueError: more devices asked than there are.
     """
     chosen = choose(count)
-    if len(chosen) == 1 and hosts.count() == 1:
+    if len(chosen) == 1 and processes.count() == 1:
         return setting
     devices = Devices(setting.world.graph, chosen)
-    if hosts.is_first():
+    if processes.is_first():
         note_padding(devices.exchange)
     world, task = setting.world, setting.task
     everywhere = devices.replicate(world)
     return setting._replace(
         world=everywhere, task=task._replace(evaluate=devices.replicate(task.evaluate)), devices=devices
     )
-
-
-def choose(count: int | None) -> Sequence[Any]:
-    """The devices to use: all that are here, or `count` of them, the same number of each process.
-
-    Raises:
-      ValueError: more than there are, or a number that the processes cannot share.
-    """
-    everything, processes = jax.devices(), hosts.count()
-    if count is None:
-        return everything
-    if count > len(everything):
-        remedy = "; on a CPU, start with JAX_NUM_CPU_DEVICES set" if jax.default_backend() == "cpu" else ""
-        raise ValueError(
-            f"--devices {count} is more than the {len(everything)} that are here; use 1 to {len(everything)}{remedy}"
-        )
-    if count % processes:
-        raise ValueError(f"--devices {count} cannot be shared by {processes} processes; use a multiple of {processes}")
-    each = count // processes
-    return [one for process in range(processes) for one in _of_process(everything, process)[:each]]
-
-
-def _of_process(devices: Sequence[Any], process: int) -> list[Any]:
-    return [one for one in devices if one.process_index == process]
-
-
-def note_padding(exchange: Exchange) -> None:
-    """Says on stderr that the workers do not divide among the devices, where they do not."""
-    rows = exchange.devices * exchange.height
-    if rows == exchange.nodes:
-        return
-    fits = [count for count in range(1, exchange.devices) if exchange.nodes % count == 0]
-    print(
-        f"note: {exchange.nodes} workers on {exchange.devices} devices are padded to {rows} rows; "
-        f"--devices {max(fits)} needs no padding",
-        file=sys.stderr,
-    )
-
-
-def cache_programs(folder: str) -> None:
-    """Keeps compiled programs in a folder, for later starts.
-
-    Raises:
-      ValueError: it cannot be written to.
-    """
-    place = Path(folder).absolute()
-    while not place.exists():
-        place = place.parent
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        raise ValueError(f"{place} cannot hold compiled programs; use another --compile-cache, or leave it out")
-    jax.config.update("jax_compilation_cache_dir", folder)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

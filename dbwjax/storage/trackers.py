@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dbwjax.experiments.files import as_file_name, refused
+from dbwjax.files import as_file_name, refused
 
 
 def check_tensorboard() -> None:

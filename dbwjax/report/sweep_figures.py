@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dbwjax.experiments.sweep_config import SweepConfig
+from dbwjax.experiments.sweep.config import SweepConfig
 
 Rows = list[dict[str, Any]]
 
@@ -102,7 +102,7 @@ def table(summary: dict[str, Any]) -> str:
 
 def write_figures(path: Path, config: SweepConfig, rows: Rows) -> list[Path]:
     """One figure for each axis of several values, and a heat map for the first two of them."""
-    from dbwjax.experiments.plots import house_style, new_figure, save_figure
+    from dbwjax.report.run_figures import house_style, new_figure, save_figure
 
     what, seconds = outcomes(config, rows)
     axes = axes_of(rows)

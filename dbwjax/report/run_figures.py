@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from dbwjax.experiments.files import replace_file
-from dbwjax.experiments.graph_picture import GraphPicture, draw_graph
-from dbwjax.experiments.records import Timelines, summary
+from dbwjax.files import replace_file
+from dbwjax.report.network import GraphPicture, draw_graph
+from dbwjax.report.statistics import summary
+from dbwjax.storage.timelines import Timelines
 
 Rows = Sequence[Mapping[str, Any]]
 

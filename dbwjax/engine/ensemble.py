@@ -228,7 +228,7 @@ def _clocks(
     def tick(world: World, state: ClockState) -> tuple[ClockState, ClockRecord]:
         plan, state = clock.tick(policy, world.graph, world.delays, world.key, state)
         active = plan.fresh.sum() if plan.active is None else plan.active.sum()
-        missed = simulate.missed(world.graph, plan.rows, simulate.heard(plan, reads_weights=False))
+        missed = simulate.missed(world.graph, plan.rows, simulate.received(plan, reads_weights=False))
         return state, ClockRecord(plan.duration, active, plan.fresh.sum(), missed)
 
     def some(worlds: World, states: ClockState) -> tuple[ClockState, ClockRecord]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 
-def once_in_memory(function: Callable[[PyTree, PyTree], PyTree], carry: PyTree, operands: PyTree, one: Array) -> PyTree:
+def materialize(function: Callable[[PyTree, PyTree], PyTree], carry: PyTree, operands: PyTree, one: Array) -> PyTree:
     """`function(carry, operands)`, written over `carry` in memory before anybody reads it.
 
     Left alone, XLA fuses the optimiser's update into every slot of the mixing: mixing then reads parameters and

@@ -11,8 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +20,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from dbwjax.engine import batch
-from dbwjax.engine.batch import Batch
-from dbwjax.experiments import memory_check, records
+from dbwjax.engine import ensemble
+from dbwjax.engine.ensemble import Batch
 from dbwjax.experiments.config import RunOptions
-from dbwjax.experiments.files import replace_file, write_json
 from dbwjax.experiments.metrics import measure_batch
-from dbwjax.experiments.setting import cache_programs, choose
-from dbwjax.experiments.sweep_config import SweepConfig, content, worlds
-from dbwjax.experiments.sweep_groups import Group, build_group, same_shapes
+from dbwjax.experiments.sweep.config import SweepConfig, content, worlds
+from dbwjax.experiments.sweep.groups import Group, build_group, same_shapes
 from dbwjax.experiments.training import chunk_of
+from dbwjax.files import replace_file, write_json
 from dbwjax.policies import build_policy
+from dbwjax.runtime import memory
+from dbwjax.runtime.devices import cache_programs, cores_or
+from dbwjax.storage import run_folder
 from dbwjax.types import Policy
 
 CACHE = 2 << 20
@@ -57,19 +57,19 @@ def run_sweep(config: SweepConfig, options: RunOptions) -> int:
     if options.compile_cache is not None:
         cache_programs(options.compile_cache)
     everything = worlds(config)
-    memory_check.require_graphs({(one.config.graph, one.config.workers, one.graph_seed) for one in everything})
-    devices = _devices(options.devices)
+    memory.require_graphs({(one.config.graph, one.config.workers, one.graph_seed) for one in everything})
+    devices = cores_or(options.devices)
     policies = {spec: build_policy(spec) for spec in config.base.policies}
     groups = [build_group(config, everything, members, policies) for members in same_shapes(everything)]
     fits = [_block_size(group, len(devices)) for group in groups]
     folder = Path(options.out) if options.out is not None else Path("runs") / f"sweep-{config.base.preset}"
-    with records.RunFolder.open(folder, options.overwrite) as run:
+    with run_folder.RunFolder.open(folder, options.overwrite) as run:
         blocks = _claim(run, content(config), fits)
-        meshes = [batch.mesh_of(devices[:size]) for size in blocks]
+        meshes = [ensemble.mesh_of(devices[:size]) for size in blocks]
         groups = [
             group._replace(
-                worlds=batch.spread_common(group.worlds, mesh),
-                evaluate=group.evaluate and batch.spread_common(group.evaluate, mesh),
+                worlds=ensemble.spread_common(group.worlds, mesh),
+                evaluate=group.evaluate and ensemble.spread_common(group.evaluate, mesh),
             )
             for group, mesh in zip(groups, meshes, strict=True)
         ]
@@ -93,18 +93,6 @@ def run_sweep(config: SweepConfig, options: RunOptions) -> int:
     return 0
 
 
-def _devices(count: int | None) -> Sequence[Any]:
-    """The devices to use. A CPU that JAX has not started yet is made as many as it has cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    try:
-        told = os.environ.get("JAX_NUM_CPU_DEVICES"), os.environ.get("XLA_FLAGS", "")
-        if not told[0] and "xla_force_host_platform_device_count" not in told[1]:
-            jax.config.update("jax_num_cpu_devices", cores or 1)
-    except RuntimeError:
-        pass  # JAX has started: its devices are those that are here
-    return choose(count)
-
-
 def _block_size(group: Group, devices: int) -> tuple[int, int]:
     """How many simulations run at once, and how many would fit the memory.
 
@@ -118,17 +106,17 @@ def _block_size(group: Group, devices: int) -> tuple[int, int]:
     local = jax.eval_shape(group.learner.init, one)
     stack = float(group.workers * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((one, local))))
     held = float(sum(leaf.nbytes for leaf in jax.tree.leaves((group.worlds.tree.batches, group.evaluate.tree))))
-    each = stack * (memory_check.COPIES + 1) + group.working
+    each = stack * (memory.COPIES + 1) + group.working
     on_cpu = jax.default_backend() == "cpu"
     used = min(devices, count)
     # A CPU's devices share one memory; each has its own copy of the data.
-    free = memory_check.available_bytes() / (used if on_cpu else 1)
+    free = memory.available_bytes() / (used if on_cpu else 1)
     most = int((free - held) // each)
     if most < 1:
         fits = max(int(group.workers * (free - held) // each), 0)
         fewer = "fewer --devices, " if used > 1 else ""
         remedy = f"use {fewer}at most {fits} workers, or a smaller --model"
-        memory_check.require_memory(held + each, f"a simulation of --workers {group.workers}", remedy, int(free))
+        memory.require_memory(held + each, f"a simulation of --workers {group.workers}", remedy, int(free))
     wanted = max(1, int(CACHE // stack)) if on_cpu else count
     return min(used * min(wanted, most), count), used * most
 
@@ -136,12 +124,12 @@ def _block_size(group: Group, devices: int) -> tuple[int, int]:
 def _clocks_at_once(group: Group) -> tuple[int, int]:
     """`_block_size` of clocks alone."""
     count, slots = len(group.members), group.worlds.tree.graph.neighbours.shape[-1]
-    each, free = TICK * group.workers * slots, memory_check.available_bytes()
+    each, free = TICK * group.workers * slots, memory.available_bytes()
     most = min(int(free // each), CLOCKS)
     if most < 1:
         what = f"a clock of --workers {group.workers} and {slots - 1} neighbours"
-        fits = memory_check.largest(lambda count: TICK * count * min(slots, count), free, group.workers)
-        memory_check.require_memory(each, what, f"use at most {fits} workers", free)
+        fits = memory.largest(lambda count: TICK * count * min(slots, count), free, group.workers)
+        memory.require_memory(each, what, f"use at most {fits} workers", free)
     return min(most, count), most
 
 
@@ -171,7 +159,7 @@ def _run_block(
     shares = 1 if mesh is None else mesh.size
     # A block that is shorter or does not divide repeats itself, so that nothing is compiled anew.
     filled = np.resize(which, -(-size // shares) * shares)
-    some = batch.spread(batch.take(group.worlds, filled), mesh)
+    some = ensemble.spread(ensemble.take(group.worlds, filled), mesh)
     states = jax.tree.map(lambda leaf: leaf[filled], group.states[spec])
     if group.params is None or group.learner is None:
         rows = _clock_rows(config, policy, some, states, group.workers, mesh)
@@ -183,10 +171,10 @@ def _run_block(
 def _clock_rows(
     config: SweepConfig, policy: Policy, some: Batch, states: Any, workers: int, mesh: Mesh | None
 ) -> list[list[dict]]:
-    clocks, found = batch.start(some, states, mesh), []
+    clocks, found = ensemble.start(some, states, mesh), []
     for _, chunks in _due(config):
         for steps in chunks:
-            clocks, record = batch.clock_batch(policy, some, clocks, steps, mesh)
+            clocks, record = ensemble.clock_batch(policy, some, clocks, steps, mesh)
             found.append(jax.device_get(record))
     every = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *found)
     elapsed = np.cumsum(every.duration.astype(np.float64), axis=1)
@@ -222,9 +210,9 @@ def _training_rows(
     if policy.reads_training or group.learner is None or group.evaluate is None:
         raise ValueError("a policy that reads training cannot be swept; use python -m dbwjax.train")
     params = jax.tree.map(lambda leaf: leaf[filled], group.params)
-    sims = batch.init(policy, group.learner, some, states, params, mesh)
+    sims = ensemble.init(policy, group.learner, some, states, params, mesh)
     sims = sims._replace(model=sims.model._replace(local=_with_rates(sims.model.local, group.rates[filled])))
-    evaluate = batch.spread(batch.take(group.evaluate, filled), mesh)
+    evaluate = ensemble.spread(ensemble.take(group.evaluate, filled), mesh)
     nets = Batch(some.tree.graph, some.axes.graph)
     rows: list[list[dict]] = [[] for _ in filled]
     elapsed, gradients = np.zeros(len(filled)), np.zeros(len(filled), int)
@@ -232,7 +220,7 @@ def _training_rows(
     for due, chunks in [(0, []), *_due(config)]:
         seen = []
         for steps in chunks:
-            sims, record = batch.run_batch(policy, group.learner, some, sims, steps, mesh)
+            sims, record = ensemble.run_batch(policy, group.learner, some, sims, steps, mesh)
             seen.append(jax.device_get(record))
         for record in seen:
             for duration in record.duration.astype(np.float64).T:  # in order, as `Training` adds them
@@ -282,7 +270,7 @@ def _due(config: SweepConfig) -> list[tuple[int, list[int]]]:
     return found
 
 
-def _claim(run: records.RunFolder, told: dict, fits: list[tuple[int, int]]) -> list[int]:
+def _claim(run: run_folder.RunFolder, told: dict, fits: list[tuple[int, int]]) -> list[int]:
     """The sizes of the blocks: those that the sweep began with, because finished blocks are of that size.
 
     Raises:
@@ -304,7 +292,7 @@ def _claim(run: records.RunFolder, told: dict, fits: list[tuple[int, int]]) -> l
 
 
 def _leave(path: Path, config: SweepConfig, rows: list[dict]) -> None:
-    from dbwjax.experiments import sweep_report
+    from dbwjax.report import sweep_figures
 
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
@@ -312,10 +300,10 @@ def _leave(path: Path, config: SweepConfig, rows: list[dict]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     replace_file(path / "results.csv", lambda file: file.write(text.getvalue().encode()))
-    summary = sweep_report.summarise(config, rows)
+    summary = sweep_figures.summarise(config, rows)
     write_json(path / "summary.json", summary)
-    figures = sweep_report.write_figures(path, config, rows)
-    print(sweep_report.table(summary))
+    figures = sweep_figures.write_figures(path, config, rows)
+    print(sweep_figures.table(summary))
     print(
         f"{len(rows)} rows in {path / 'results.csv'}; figures: {', '.join(figure.name for figure in figures) or 'none'}"
     )

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dbwjax import specs
+from dbwjax.cli import arguments as words
 from dbwjax.experiments import config as configs
-from dbwjax.experiments import options as words
 from dbwjax.experiments.config import RunOptions, TrainConfig, to_json
 
 OWN_AXES = ("policies", "graph", "delays", "learning_rate", "seed", "preset", "data_dir")

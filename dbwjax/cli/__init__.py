@@ -1,0 +1,1 @@
+"""What is typed: argv becomes one call and an exit code."""

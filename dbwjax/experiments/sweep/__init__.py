@@ -1,0 +1,1 @@
+"""Runs of many cells: axes, groups of one shape, blocks."""

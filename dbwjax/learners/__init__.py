@@ -1,0 +1,1 @@
+"""What a worker does with a gradient: optimisers and schedules, as SPECs."""

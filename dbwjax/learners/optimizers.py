@@ -1,0 +1,46 @@
+"""Optimisers by SPEC: what each worker does with its gradients. Optax makes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dbwjax import specs
+
+
+def build_optimizer(spec: str, learning_rate: float) -> Any:
+    """The optax optimiser that a SPEC of `OPTIMIZERS` names.
+
+    The learning rate is an array in the optimiser's state, so that a sweep over it is a `vmap`.
+
+    Raises:
+      ValueError: an unknown name or key, or a value out of range.
+    """
+    return specs.build(spec, OPTIMIZERS, "optimizer", learning_rate=learning_rate)
+
+
+def sgd(*, learning_rate: float) -> Any:
+    """`x - learning_rate * g`."""
+    import optax
+
+    return optax.inject_hyperparams(optax.sgd)(learning_rate=learning_rate)
+
+
+def momentum(*, beta: float = 0.9, learning_rate: float) -> Any:
+    """SGD with a heavy-ball momentum `beta`."""
+    import optax
+
+    if not 0 <= beta < 1:
+        raise ValueError(f"beta={beta:g} is not a momentum; use 0 to less than 1")
+    return optax.inject_hyperparams(optax.sgd, static_args="momentum")(learning_rate=learning_rate, momentum=beta)
+
+
+def adam(*, learning_rate: float) -> Any:
+    """Adam with optax's defaults; each worker has its own moments."""
+    import optax
+
+    return optax.inject_hyperparams(optax.adam, static_args=("b1", "b2", "eps", "eps_root"))(
+        learning_rate=learning_rate
+    )
+
+
+OPTIMIZERS = {"sgd": sgd, "momentum": momentum, "adam": adam}

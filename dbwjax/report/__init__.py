@@ -1,0 +1,1 @@
+"""What is shown, from rows: statistics (the only place), tables and figures."""

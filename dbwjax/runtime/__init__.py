@@ -1,0 +1,1 @@
+"""Where it runs: processes, devices, memory, and what reaches standard error."""

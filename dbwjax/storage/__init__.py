@@ -1,0 +1,1 @@
+"""What is kept on disk; it knows rows and arrays, never configurations."""

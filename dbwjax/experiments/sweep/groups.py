@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from dbwjax.engine import ensemble, simulate
+from dbwjax.engine import batch, simulate
+from dbwjax.engine.batch import Batch
 from dbwjax.engine.blocks import working_bytes
-from dbwjax.engine.ensemble import Batch
 from dbwjax.engine.learner import from_optimizer
 from dbwjax.engine.randomness import Stream, stream
 from dbwjax.experiments.sweep.config import SweepConfig, World
@@ -76,7 +76,7 @@ def build_group(config: SweepConfig, everything: list[World], members: list[int]
         stacked.append(simulate.World(nets.of(one), law, batches, key))
     states = {spec: _states(spec, policy, nets, made) for spec, policy in policies.items()}
     rates = np.array([one.config.learning_rate for one in made])
-    worlds = ensemble.stack(stacked)
+    worlds = batch.stack(stacked)
     if first is None:
         return Group(told.workers, members, worlds, states, None, rates, 0, None, None)
     params = jax.vmap(first.init)(jnp.stack([stream(key, Stream.PARAMETERS) for key in keys]))
@@ -86,7 +86,7 @@ def build_group(config: SweepConfig, everything: list[World], members: list[int]
     drawn = jax.eval_shape(first.batches, keys[0], 0, 0)
     learner = learner._replace(block=gradient_block(told.workers, learner.gradient, single, drawn))
     working = working_bytes(learner.gradient, single, drawn) * (learner.block or told.workers)
-    evaluate = ensemble.stack([tasks[one.config.seed].evaluate for one in made])
+    evaluate = batch.stack([tasks[one.config.seed].evaluate for one in made])
     return Group(told.workers, members, worlds, states, params, rates, working, learner, evaluate)
 
 
@@ -130,7 +130,7 @@ def _states(spec: str, policy: Policy, nets: _Nets, made: list[World]) -> Any:
         found = nets.each(policy.init)
     except ValueError as error:
         raise ValueError(f"policy '{spec}': {error}") from error
-    return ensemble.stack_all([found[nets.key(world)] for world in made])
+    return batch.stack_all([found[nets.key(world)] for world in made])
 
 
 def _nothing(key: Any, worker: Any, started: Any) -> None:

@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from dbwjax.engine import ensemble
-from dbwjax.engine.ensemble import Batch
+from dbwjax.engine import batch, ensemble
+from dbwjax.engine.batch import Batch
 from dbwjax.experiments.config import RunOptions
 from dbwjax.experiments.metrics import measure_batch
 from dbwjax.experiments.sweep.config import SweepConfig, content, worlds
@@ -65,11 +65,11 @@ def run_sweep(config: SweepConfig, options: RunOptions) -> int:
     folder = Path(options.out) if options.out is not None else Path("runs") / f"sweep-{config.base.preset}"
     with run_folder.RunFolder.open(folder, options.overwrite) as run:
         blocks = _claim(run, content(config), fits)
-        meshes = [ensemble.mesh_of(devices[:size]) for size in blocks]
+        meshes = [batch.mesh_of(devices[:size]) for size in blocks]
         groups = [
             group._replace(
-                worlds=ensemble.spread_common(group.worlds, mesh),
-                evaluate=group.evaluate and ensemble.spread_common(group.evaluate, mesh),
+                worlds=batch.spread_common(group.worlds, mesh),
+                evaluate=group.evaluate and batch.spread_common(group.evaluate, mesh),
             )
             for group, mesh in zip(groups, meshes, strict=True)
         ]
@@ -159,7 +159,7 @@ def _run_block(
     shares = 1 if mesh is None else mesh.size
     # A block that is shorter or does not divide repeats itself, so that nothing is compiled anew.
     filled = np.resize(which, -(-size // shares) * shares)
-    some = ensemble.spread(ensemble.take(group.worlds, filled), mesh)
+    some = batch.spread(batch.take(group.worlds, filled), mesh)
     states = jax.tree.map(lambda leaf: leaf[filled], group.states[spec])
     if group.params is None or group.learner is None:
         rows = _clock_rows(config, policy, some, states, group.workers, mesh)
@@ -212,7 +212,7 @@ def _training_rows(
     params = jax.tree.map(lambda leaf: leaf[filled], group.params)
     sims = ensemble.init(policy, group.learner, some, states, params, mesh)
     sims = sims._replace(model=sims.model._replace(local=_with_rates(sims.model.local, group.rates[filled])))
-    evaluate = ensemble.spread(ensemble.take(group.evaluate, filled), mesh)
+    evaluate = batch.spread(batch.take(group.evaluate, filled), mesh)
     nets = Batch(some.tree.graph, some.axes.graph)
     rows: list[list[dict]] = [[] for _ in filled]
     elapsed, gradients = np.zeros(len(filled)), np.zeros(len(filled), int)

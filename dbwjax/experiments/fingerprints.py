@@ -27,7 +27,7 @@ def fingerprints(problem: Problem) -> list[dict[str, Any]]:
     found = []
     for which, told in enumerate(problem.told):
         world = problem.alone(which)
-        delays = _hash(_delays(world._replace(batches=None)))  # type: ignore[arg-type]
+        delays = _hash(drawn_delays(world))
         graph = _hash((world.graph.neighbours, world.graph.links, world.graph.latency))
         timing = _hash([np.frombuffer((delays + graph).encode(), np.uint8)])
         learning = timing
@@ -37,6 +37,11 @@ def fingerprints(problem: Problem) -> list[dict[str, Any]]:
         hashes = {"graph": graph, "delays": delays, "timing": timing, "learning": learning}
         found.append({**told.values, "hashes": hashes})
     return found
+
+
+def drawn_delays(world: World) -> np.ndarray:
+    """`[N, 64]` seconds of every worker's first computations."""
+    return np.asarray(_delays(world._replace(batches=None)))  # type: ignore[arg-type]
 
 
 @jax.jit

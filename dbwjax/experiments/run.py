@@ -23,7 +23,7 @@ from dbwjax.experiments.config import RunOptions, TrainConfig, differences, from
 from dbwjax.experiments.problem import Problem, build, place
 from dbwjax.experiments.training import Diverged, History, Stalled, Training, chunk_of
 from dbwjax.files import write_json
-from dbwjax.network import properties
+from dbwjax.network import spanning
 from dbwjax.report.statistics import summary
 from dbwjax.report.table import format_table
 from dbwjax.runtime import processes
@@ -277,7 +277,7 @@ def _leave(path: Path, config: TrainConfig, options: RunOptions, setting: Proble
     save_timeline(path / "timeline.npz", timelines)
     write_json(path / "summary.json", found)
     graph = setting.world.graph
-    links, _ = properties.spanning_links(graph)
+    links, _ = spanning.spanning_links(graph)
     picture = GraphPicture(np.asarray(graph.neighbours), [(int(i), int(j)) for i, j in links])
     figures = write_figures(path, rows, timelines, picture, config.target_accuracy if has_accuracy else None)
     if options.tensorboard:

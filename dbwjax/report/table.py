@@ -169,8 +169,8 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
     notes = []
     if len(specs_shown) > 1:
         notes.append(
-            f"Baseline: {over}. Ratio: its {what} over the policy's, paired by world, geometric mean; above 1 the "
-            "policy is faster. [95 %]: Student's interval over clusters."
+            f"Baseline: {over}. Ratio: {over}'s {what} over the policy's, paired by world, geometric mean; above 1 "
+            "the policy is faster. [95 %]: Student's interval over clusters."
         )
     if target is not None:
         targets = dict.fromkeys(cell["values"].get("target_accuracy", target) for cell in summary["cells"])

@@ -5,17 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 from dbwjax import specs
+from dbwjax.learners.schedules import Schedule, build_schedule, scheduled
 
 
-def build_optimizer(spec: str, learning_rate: float) -> Any:
-    """The optax optimiser that a SPEC of `OPTIMIZERS` names.
+def build_optimizer(spec: str, learning_rate: float, schedule: str | Schedule = "constant") -> Any:
+    """The optax optimiser that a SPEC of `OPTIMIZERS` names, at a learning rate that follows a schedule.
 
-    The learning rate is an array in the optimiser's state, so that a sweep over it is a `vmap`.
+    The base rate is an array in the optimiser's state, so that a sweep over it is a `vmap` (see `with_rates`).
+
+    Args:
+      spec: as in `sgd`, `momentum:beta=0.9`, `adam`.
+      learning_rate: the base rate.
+      schedule: a SPEC of `SCHEDULES`, or any optax schedule; multiplies the base rate, and counts a worker's own
+        updates that counted.
 
     Raises:
       ValueError: an unknown name or key, or a value out of range.
     """
-    return specs.build(spec, OPTIMIZERS, "optimizer", learning_rate=learning_rate)
+    optimizer = specs.build(spec, OPTIMIZERS, "optimizer", learning_rate=learning_rate)
+    return scheduled(optimizer, build_schedule(schedule) if isinstance(schedule, str) else schedule)
 
 
 def sgd(*, learning_rate: float) -> Any:

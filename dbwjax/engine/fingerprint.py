@@ -21,7 +21,7 @@ import hashlib
 import logging
 import sys
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import (
     BuiltinFunctionType,
@@ -33,7 +33,7 @@ from types import (
     MethodType,
     ModuleType,
 )
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -45,39 +45,88 @@ LARGE_JAX = 1 << 20
 LARGE_NUMPY = 64 << 20
 """Bytes; NumPy arrays can be changed in place and are compared by contents, and beyond are equal to nothing."""
 
-MOST_WORDS = 50_000
-"""A function that takes more words to tell is equal to nothing. (A policy of this library takes some hundreds.)"""
+MOST_WORDS, MOST_OBJECTS = 50_000, 5_000
+"""A function that takes more words, or refers to more objects, is equal to nothing. (A policy of this library takes
+some hundreds of words and some tens of objects.)"""
 
 
-def fingerprint(value: Any) -> bytes | None:
+Told = dict[Any, tuple[Any, bytes, list[Any]]]
+"""What was told of the objects that are compared by identity, so that several fingerprints at one time read them once:
+the object, the digest of what it is by itself, and what it refers to."""
+
+
+def fingerprint(value: Any, told: Told | None = None) -> bytes | None:
     """A digest of what a value is now: equal digests, equal by structure.
+
+    It is to be compared only with fingerprints of values that are alive: identities are part of it.
+
+    Args:
+      value: anything.
+      told: shared by fingerprints between which nothing changes.
 
     Returns:
       `None` for what is equal to nothing but itself: too large, or not to be looked into.
     """
-    telling = _Telling()
+    told = {} if told is None else told
     try:
-        telling.tell(value)
+        digest, waiting = _read(value, told, whole=False)
+        digests, found = [digest], set()
+        while waiting:
+            referred = waiting.pop()
+            mark = _mark(referred)
+            if mark not in found:
+                found.add(mark)
+                if mark not in told:
+                    told[mark] = referred, *_read(referred, told, whole=True)
+                digests.append(told[mark][1])
+                waiting += told[mark][2]
+                if len(found) > MOST_OBJECTS:
+                    return None
     except Exception:  # objects of users may raise anything when they are looked at
         return None
-    return hashlib.sha256(repr(telling.words).encode("utf-8", "surrogatepass")).digest()
+    return hashlib.sha256(b"".join(digests)).digest()
+
+
+def _read(value: Any, told: Told, whole: bool) -> tuple[bytes, list[Any]]:
+    """The digest of one value, and what it refers to by identity; `whole` reads such a one itself."""
+    words = _Words(told)
+    if whole:
+        words.referred(value)
+    else:
+        words.tell(value)
+    return hashlib.sha256(repr(words.words).encode("utf-8", "surrogatepass")).digest(), words.waiting
+
+
+def _mark(referred: Any) -> Any:
+    return (id(referred.module), referred.names) if isinstance(referred, _Lookup) else id(referred)
+
+
+class _Lookup(NamedTuple):
+    """A module, and the names that some code may look up in it."""
+
+    module: ModuleType
+    names: tuple[str, ...]
+
+
+_MADE = frozenset(vars(NamedTuple("_Empty", []))) - {"__doc__"}
+"""What Python makes for every `NamedTuple`."""
 
 
 class _TooLarge(Exception):
     """Takes too long to compare."""
 
 
-class _Telling:
+class _Words:
     """Tells a value in words: a flat list of constants, in which every node says what and how many follow.
 
-    Identities are numbers here. That is enough because a fingerprint is compared only with that of a value that is
-    alive, and so is what it refers to.
+    What is compared by identity is only named, and waits to be read by itself.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, told: Told) -> None:
         self.words: list[Any] = []
-        self._told: dict[Any, tuple[int, Any]] = {}  # the values are kept, so that no identity is used twice
-        self._names: dict[int, tuple[tuple[str, ...], CodeType]] = {}
+        self.waiting: list[Any] = []
+        self._sets = told
+        self._seen: dict[int, tuple[int, Any]] = {}  # the values are kept, so that no identity is used twice
 
     def tell(self, value: Any, names: tuple[str, ...] = ()) -> None:
         """Adds the words of a value.
@@ -98,45 +147,59 @@ class _Telling:
         elif kind is complex:
             self.words += "complex", value.real.hex(), value.imag.hex()
         elif isinstance(value, ModuleType):
-            if self._is_new((id(value), names), value):
-                self._module(value, names)
-        elif self._is_new(id(value), value):
+            self.words += "module", id(value)
+            self.waiting.append(_Lookup(value, names))
+        elif isinstance(value, type):
+            self._refer(value)
+        elif id(value) in self._seen:  # cycles end, and what is shared differs from what is not
+            self.words += "again", self._seen[id(value)][0]
+        else:
+            self._seen[id(value)] = len(self._seen), value
             self._object(value, names)
 
-    def _is_new(self, mark: Any, value: Any) -> bool:
-        """What was told before is only referred to, so that cycles end and what is shared differs from what is not."""
-        if mark in self._told:
-            self.words += "again", self._told[mark][0]
-            return False
-        self._told[mark] = len(self._told), value
-        return True
+    def referred(self, value: Any) -> None:
+        """Adds the words of what is compared by identity."""
+        if isinstance(value, _Lookup):
+            if not _is_installed(value.module.__name__):
+                self._look_up(vars(value.module), value.names)
+        elif isinstance(value, type):
+            self._class(value)
+        elif type(value) is FunctionType:
+            self._function(value)
+        else:
+            self._instance(value)
 
-    def _module(self, module: ModuleType, names: tuple[str, ...]) -> None:
-        """A module: itself, and what the code that holds it can look up in it."""
-        self.words += "module", id(module)
-        if not _is_installed(module.__name__):
-            for name in names:
-                if name in vars(module):
-                    self.words += "name", name
-                    self.tell(vars(module)[name], names)
+    def _refer(self, value: Any) -> None:
+        self.words += "one", id(value)
+        self.waiting.append(value)
+
+    def _look_up(self, scope: Mapping[str, Any], names: Iterable[str]) -> None:
+        """What a scope holds under some names now; its functions are not made anew, so they are compared by identity
+        and read once."""
+        for name in names:
+            if name in scope:
+                self.words += "name", name
+                value = scope[name]
+                if type(value) is FunctionType:
+                    self._refer(value)
+                else:
+                    self.tell(value, tuple(names))
 
     def _class(self, kind: type) -> None:
-        """A class: itself, its methods and its attributes."""
-        self.words += "class", id(kind)
-        if not _is_installed(kind.__module__):
-            for name, value in sorted(vars(kind).items()):
-                if type(value) is FunctionType or not name.startswith("__"):
-                    self.words += "name", name
-                    self.tell(value)
-            for base in kind.__mro__[1:]:
-                self.tell(base)
+        """Its methods and its attributes."""
+        if _is_installed(kind.__module__):
+            return
+        made = _MADE.union(kind._fields) if issubclass(kind, tuple) and hasattr(kind, "_fields") else ()
+        held = vars(kind)
+        names = [name for name in held if type(held[name]) is FunctionType or not name.startswith("__")]
+        self._look_up(held, sorted(set(names).difference(made)))
+        for base in kind.__mro__[1:]:
+            self.tell(base)
 
     def _object(self, value: Any, names: tuple[str, ...]) -> None:
         kind = type(value)
         if kind is FunctionType:
             self._function(value)
-        elif isinstance(value, type):
-            self._class(value)
         elif kind is CodeType:
             self._code(value)
         elif kind is MethodType:  # told as what stands in for it
@@ -150,31 +213,35 @@ class _Telling:
         elif kind in (tuple, list) or is_named_tuple(value):
             self._items(kind, value, names)
         elif kind is dict:
-            self._items(kind, [part for item in value.items() for part in item], names)
+            self._items(kind, _flat(value.items()), names)
         elif kind in (set, frozenset):
-            self._items(kind, sorted(_digest_of(item) for item in value), names)
+            self._items(kind, self._sorted(value), names)
         elif isinstance(value, jax.Array | np.ndarray | np.generic | np.dtype):
             self._array(value, names)
         elif is_frozen_dataclass(kind):
-            self._items(kind, [part for item in _attributes(value) for part in item], names)
+            self._items(kind, _flat(_attributes(value)), names)
         else:
-            self._instance(value, names)
+            self._refer(value)
 
-    def _instance(self, value: Any, names: tuple[str, ...]) -> None:
-        """An object of any other class: itself, and what it holds now."""
-        self.words += "object", id(value)
+    def _instance(self, value: Any) -> None:
+        """What an object of any other class holds now."""
         if isinstance(value, logging.Logger):  # holds all others, and no numbers
             return
-        self.tell(type(value))
-        self._items(dict, [part for item in _attributes(value) for part in item], names)
+        self._items(type(value), _flat(_attributes(value)), ())
         if isinstance(value, tuple | list | deque):
-            self._items(list, tuple(value), names)
+            self._items(list, tuple(value), ())
         elif isinstance(value, dict | MappingProxyType):
-            self._items(dict, [part for item in value.items() for part in item], names)
+            self._items(dict, _flat(value.items()), ())
         elif isinstance(value, set | frozenset):
-            self._items(set, sorted(_digest_of(item) for item in value), names)
+            self._items(set, self._sorted(value), ())
         elif isinstance(value, bytearray):
             self.words.append(bytes(value))
+
+    def _sorted(self, items: Collection[Any]) -> list[bytes]:
+        digests = [fingerprint(item, self._sets) for item in items]
+        if None in digests:
+            raise _TooLarge
+        return sorted(digest for digest in digests if digest is not None)
 
     def _items(self, kind: type, items: Collection[Any], names: tuple[str, ...]) -> None:
         self.words += "items", len(items)
@@ -185,27 +252,19 @@ class _Telling:
     def _function(self, function: FunctionType) -> None:
         """A function, with the globals that its code names as they are now."""
         code, scope = function.__code__, function.__globals__
-        names = self._named(code)
+        names = tuple(sorted({name for one in _codes(code) for name in one.co_names}))
         self.words += "function", id(scope)
         self._code(code)
         cells = function.__closure__ or ()
         self._items(FunctionType, [function.__defaults__, function.__kwdefaults__, vars(function), *cells], names)
         if _is_installed(scope.get("__name__")):
             return
+        self._look_up(scope, names)
         for name in names:
             module = sys.modules.get(name)  # of imports inside the function
-            if name in scope:
-                self.words += "global", name
-                self.tell(scope[name], names)
-            elif module is not None and not _is_installed(name):
+            if module is not None and name not in scope and not _is_installed(name):
                 self.words += "import", name
                 self.tell(module, names)
-
-    def _named(self, code: CodeType) -> tuple[str, ...]:
-        """Every name that is not local to `code` or to the functions that it makes."""
-        if id(code) not in self._names:
-            self._names[id(code)] = tuple(sorted({name for one in _codes(code) for name in one.co_names})), code
-        return self._names[id(code)][0]
 
     def _code(self, code: CodeType) -> None:
         self.words += "code", code.co_filename, code.co_firstlineno, code.co_qualname, code.co_flags, code.co_code
@@ -227,7 +286,7 @@ class _Telling:
                 raise _TooLarge
             else:
                 self.words.append(hashlib.sha256(np.ascontiguousarray(value).view(np.uint8)).digest())
-            self._items(dict, [part for item in _attributes(value) for part in item], names)
+            self._items(dict, _flat(_attributes(value)), names)
 
     def _jax_array(self, value: jax.Array) -> None:
         self.words += "jax", str(value.dtype)
@@ -245,11 +304,8 @@ def _contents(cell: CellType) -> list[Any]:
         return []
 
 
-def _digest_of(item: Any) -> bytes:
-    digest = fingerprint(item)
-    if digest is None:
-        raise _TooLarge
-    return digest
+def _flat(pairs: Iterable[tuple[Any, Any]]) -> list[Any]:
+    return [part for pair in pairs for part in pair]
 
 
 def _attributes(value: Any) -> list[tuple[str, Any]]:
@@ -258,12 +314,21 @@ def _attributes(value: Any) -> list[tuple[str, Any]]:
         found = dict(object.__getattribute__(value, "__dict__"))
     except AttributeError:
         found = {}
-    for kind in type(value).__mro__:
-        for name, member in vars(kind).items():
-            if type(member) is MemberDescriptorType:
-                with contextlib.suppress(AttributeError):  # a slot that was never filled
-                    found[f"{kind.__name__}.{name}"] = member.__get__(value)
+    kind: Any = type(value)
+    for name, slot in _slots(kind):
+        with contextlib.suppress(AttributeError):  # a slot that was never filled
+            found[name] = slot.__get__(value)
     return sorted(found.items())
+
+
+@functools.lru_cache(1024)
+def _slots(kind: Any) -> list[tuple[str, MemberDescriptorType]]:
+    return [
+        (f"{base.__name__}.{name}", member)
+        for base in kind.__mro__
+        for name, member in vars(base).items()
+        if type(member) is MemberDescriptorType
+    ]
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:

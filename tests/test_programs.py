@@ -478,7 +478,7 @@ def changing():
     config, slotted, deep = Config(1.0), Slotted(1.0), Config([{"a": Config(1.0)}])
     ordered = __import__("collections").OrderedDict(scale=1.0)
     queue = __import__("collections").deque([1.0])
-    proxy = types.MappingProxyType(captured)
+    proxy, raw = types.MappingProxyType(captured), bytearray([1])
     cell = 1.0
 
     def rebind():
@@ -498,6 +498,7 @@ def changing():
         "ordered": (lambda: lambda: ordered["scale"], lambda: ordered.update(scale=2.0)),
         "deque": (lambda: lambda: queue[0], lambda: queue.__setitem__(0, 2.0)),
         "proxy": (lambda: lambda: proxy["scale"], lambda: captured.update(scale=2.0)),
+        "buffer": (lambda: lambda: raw[0], lambda: raw.__setitem__(0, 2)),
         "nonlocal": (lambda: lambda: cell, rebind),
         "partial": (lambda: partial(lambda held: held[0], number), lambda: number.__setitem__(0, 2.0)),
         "method": (lambda: config_method(config), lambda: setattr(config, "scale", 2.0)),

@@ -9,8 +9,8 @@ Compared by identity: large JAX arrays, which cannot change. Modules, classes an
 identity *and* by contents (of a module, what the code names), so that they may be changed between two calls. Installed
 packages (but not this one) and the standard library are taken as fixed: their globals are not read.
 
-Not seen: what a function reads from files or the environment, and state that Python cannot see, such as a random
-generator's.
+Not seen: what a function reads from files, from the environment or by names made as it runs, and state that Python
+cannot see, such as a random generator's.
 """
 
 from __future__ import annotations
@@ -20,19 +20,10 @@ import functools
 import hashlib
 import logging
 import sys
+import types
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from types import (
-    BuiltinFunctionType,
-    CellType,
-    CodeType,
-    FunctionType,
-    MappingProxyType,
-    MemberDescriptorType,
-    MethodType,
-    ModuleType,
-)
 from typing import Any, NamedTuple
 
 import jax
@@ -49,8 +40,7 @@ MOST_WORDS, MOST_OBJECTS = 50_000, 5_000
 """A function that takes more words, or refers to more objects, is equal to nothing. (A policy of this library takes
 some hundreds of words and some tens of objects.)"""
 
-
-Told = dict[Any, tuple[Any, bytes, list[Any]]]
+Told = dict[Any, tuple[Any, bytes, list[tuple[Any, Any]]]]
 """What was told of the objects that are compared by identity, so that several fingerprints at one time read them once:
 the object, the digest of what it is by itself, and what it refers to."""
 
@@ -72,8 +62,7 @@ def fingerprint(value: Any, told: Told | None = None) -> bytes | None:
         digest, waiting = _read(value, told, whole=False)
         digests, found = [digest], set()
         while waiting:
-            referred = waiting.pop()
-            mark = _mark(referred)
+            mark, referred = waiting.pop()
             if mark not in found:
                 found.add(mark)
                 if mark not in told:
@@ -87,7 +76,7 @@ def fingerprint(value: Any, told: Told | None = None) -> bytes | None:
     return hashlib.sha256(b"".join(digests)).digest()
 
 
-def _read(value: Any, told: Told, whole: bool) -> tuple[bytes, list[Any]]:
+def _read(value: Any, told: Told, whole: bool) -> tuple[bytes, list[tuple[Any, Any]]]:
     """The digest of one value, and what it refers to by identity; `whole` reads such a one itself."""
     words = _Words(told)
     if whole:
@@ -97,14 +86,10 @@ def _read(value: Any, told: Told, whole: bool) -> tuple[bytes, list[Any]]:
     return hashlib.sha256(repr(words.words).encode("utf-8", "surrogatepass")).digest(), words.waiting
 
 
-def _mark(referred: Any) -> Any:
-    return (id(referred.module), referred.names) if isinstance(referred, _Lookup) else id(referred)
-
-
 class _Lookup(NamedTuple):
     """A module, and the names that some code may look up in it."""
 
-    module: ModuleType
+    module: types.ModuleType
     names: tuple[str, ...]
 
 
@@ -124,7 +109,7 @@ class _Words:
 
     def __init__(self, told: Told) -> None:
         self.words: list[Any] = []
-        self.waiting: list[Any] = []
+        self.waiting: list[tuple[Any, Any]] = []  # each with what it is known by in `told`
         self._sets = told
         self._seen: dict[int, tuple[int, Any]] = {}  # the values are kept, so that no identity is used twice
 
@@ -146,9 +131,9 @@ class _Words:
             self.words += "float", value.hex()
         elif kind is complex:
             self.words += "complex", value.real.hex(), value.imag.hex()
-        elif isinstance(value, ModuleType):
+        elif isinstance(value, types.ModuleType):
             self.words += "module", id(value)
-            self.waiting.append(_Lookup(value, names))
+            self.waiting.append(((id(value), names), _Lookup(value, names)))
         elif isinstance(value, type):
             self._refer(value)
         elif id(value) in self._seen:  # cycles end, and what is shared differs from what is not
@@ -164,14 +149,14 @@ class _Words:
                 self._look_up(vars(value.module), value.names)
         elif isinstance(value, type):
             self._class(value)
-        elif type(value) is FunctionType:
+        elif type(value) is types.FunctionType:
             self._function(value)
         else:
             self._instance(value)
 
     def _refer(self, value: Any) -> None:
         self.words += "one", id(value)
-        self.waiting.append(value)
+        self.waiting.append((id(value), value))
 
     def _look_up(self, scope: Mapping[str, Any], names: Iterable[str]) -> None:
         """What a scope holds under some names now; its functions are not made anew, so they are compared by identity
@@ -180,7 +165,7 @@ class _Words:
             if name in scope:
                 self.words += "name", name
                 value = scope[name]
-                if type(value) is FunctionType:
+                if type(value) is types.FunctionType:
                     self._refer(value)
                 else:
                     self.tell(value, tuple(names))
@@ -191,24 +176,24 @@ class _Words:
             return
         made = _MADE.union(kind._fields) if issubclass(kind, tuple) and hasattr(kind, "_fields") else ()
         held = vars(kind)
-        names = [name for name in held if type(held[name]) is FunctionType or not name.startswith("__")]
+        names = [name for name in held if type(held[name]) is types.FunctionType or not name.startswith("__")]
         self._look_up(held, sorted(set(names).difference(made)))
         for base in kind.__mro__[1:]:
             self.tell(base)
 
     def _object(self, value: Any, names: tuple[str, ...]) -> None:
         kind = type(value)
-        if kind is FunctionType:
+        if kind is types.FunctionType:
             self._function(value)
-        elif kind is CodeType:
+        elif kind is types.CodeType:
             self._code(value)
-        elif kind is MethodType:  # told as what stands in for it
+        elif kind is types.MethodType:  # told as what stands in for it
             self._items(functools.partial, [value.__func__, (value.__self__,), {}, {}], names)
-        elif kind is BuiltinFunctionType:
+        elif kind is types.BuiltinFunctionType:
             self._items(kind, [value.__name__, value.__self__], names)
         elif kind is functools.partial or kind is Partial:
             self._items(kind, [value.func, value.args, value.keywords, vars(value)], names)
-        elif kind is CellType:
+        elif kind is types.CellType:
             self._items(kind, _contents(value), names)
         elif kind in (tuple, list) or is_named_tuple(value):
             self._items(kind, value, names)
@@ -230,12 +215,13 @@ class _Words:
         self._items(type(value), _flat(_attributes(value)), ())
         if isinstance(value, tuple | list | deque):
             self._items(list, tuple(value), ())
-        elif isinstance(value, dict | MappingProxyType):
+        elif isinstance(value, dict | types.MappingProxyType):
             self._items(dict, _flat(value.items()), ())
         elif isinstance(value, set | frozenset):
             self._items(set, self._sorted(value), ())
-        elif isinstance(value, bytearray):
-            self.words.append(bytes(value))
+        else:
+            with contextlib.suppress(TypeError):  # it is no buffer
+                self.words.append(memoryview(value).tobytes())
 
     def _sorted(self, items: Collection[Any]) -> list[bytes]:
         digests = [fingerprint(item, self._sets) for item in items]
@@ -249,14 +235,14 @@ class _Words:
         for item in items:
             self.tell(item, names)
 
-    def _function(self, function: FunctionType) -> None:
+    def _function(self, function: types.FunctionType) -> None:
         """A function, with the globals that its code names as they are now."""
         code, scope = function.__code__, function.__globals__
         names = tuple(sorted({name for one in _codes(code) for name in one.co_names}))
         self.words += "function", id(scope)
         self._code(code)
         cells = function.__closure__ or ()
-        self._items(FunctionType, [function.__defaults__, function.__kwdefaults__, vars(function), *cells], names)
+        self._items(types.FunctionType, [function.__defaults__, function.__kwdefaults__, vars(function), *cells], names)
         if _is_installed(scope.get("__name__")):
             return
         self._look_up(scope, names)
@@ -266,7 +252,7 @@ class _Words:
                 self.words += "import", name
                 self.tell(module, names)
 
-    def _code(self, code: CodeType) -> None:
+    def _code(self, code: types.CodeType) -> None:
         self.words += "code", code.co_filename, code.co_firstlineno, code.co_qualname, code.co_flags, code.co_code
         self.words += code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_exceptiontable
         self.words += code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars, len(code.co_consts)
@@ -297,7 +283,7 @@ class _Words:
             self.words += value.shape, value.weak_type, repr(value.sharding), np.asarray(value).tobytes()
 
 
-def _contents(cell: CellType) -> list[Any]:
+def _contents(cell: types.CellType) -> list[Any]:
     try:
         return [cell.cell_contents]
     except ValueError:  # nothing was put into it yet
@@ -322,19 +308,19 @@ def _attributes(value: Any) -> list[tuple[str, Any]]:
 
 
 @functools.lru_cache(1024)
-def _slots(kind: Any) -> list[tuple[str, MemberDescriptorType]]:
+def _slots(kind: Any) -> list[tuple[str, types.MemberDescriptorType]]:
     return [
         (f"{base.__name__}.{name}", member)
         for base in kind.__mro__
         for name, member in vars(base).items()
-        if type(member) is MemberDescriptorType
+        if type(member) is types.MemberDescriptorType
     ]
 
 
-def _codes(code: CodeType) -> Iterator[CodeType]:
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
     yield code
     for constant in code.co_consts:
-        if isinstance(constant, CodeType):
+        if isinstance(constant, types.CodeType):
             yield from _codes(constant)
 
 

@@ -21,12 +21,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.tree_util import Partial
 
-from dbwjax.engine import fingerprint as fingerprints
-from dbwjax.engine import programs, simulate
+from dbwjax.engine import programs, simulate, structure
 from dbwjax.engine.blocks import in_slices
-from dbwjax.engine.fingerprint import fingerprint
 from dbwjax.engine.learner import from_optimizer
 from dbwjax.engine.programs import canonical
+from dbwjax.engine.structure import digest
 from dbwjax.experiments.training import initial_params, make_world
 from dbwjax.learners import OPTIMIZERS, SCHEDULES, build_optimizer, build_schedule
 from dbwjax.network.delays import delays
@@ -65,7 +64,7 @@ def equal(one: Any, other: Any) -> bool:
     """Whether jit takes them for the same static argument, once they are canonical."""
     one, other = canonical(one), canonical(other)
     assert one == canonical(one)  # it is canonical already
-    assert (one == other) == (fingerprint(one) == fingerprint(other))
+    assert (one == other) == (digest(one) == digest(other))
     assert one != other or hash(one) == hash(other)
     return one == other
 
@@ -154,10 +153,10 @@ def test_losses_of_the_shipped_models():
         return loss
 
     all_different(build, ["lrm", "2nn"])
-    before = fingerprint(build("2nn"))
+    before = digest(build("2nn"))
     model = build_model("2nn", (8, 8, 1), 10)
     jax.eval_shape(lambda key: model.apply(model.init(key), jnp.zeros((1, 64))), jax.random.key(0))
-    assert fingerprint(build("2nn")) == before  # use leaves no mark on it
+    assert digest(build("2nn")) == before  # use leaves no mark on it
 
 
 def test_own_tasks_and_lambdas():
@@ -298,13 +297,13 @@ def test_arrays_are_compared_by_type_shape_and_bytes(values, dtype):
 
 
 def test_large_arrays(monkeypatch):
-    monkeypatch.setattr(fingerprints, "LARGE_JAX", 100)
-    monkeypatch.setattr(fingerprints, "LARGE_NUMPY", 100)
+    monkeypatch.setattr(structure, "LARGE_JAX", 100)
+    monkeypatch.setattr(structure, "LARGE_NUMPY", 100)
     fixed, loose = jnp.zeros(100), np.zeros(100)
     assert equal(captures(fixed), captures(fixed))
     assert not equal(captures(fixed), captures(jnp.zeros(100)))
     function = captures(loose)
-    assert fingerprint(function) is None
+    assert digest(function) is None
     assert canonical(function) is function
     assert canonical(captures(loose)) is not canonical(captures(loose))
 
@@ -612,7 +611,7 @@ def test_functions_that_hold_themselves_end():
         return function
 
     assert canonical(recursive(2))(3) == 6
-    assert fingerprint(recursive(2)) == fingerprint(recursive(2)) != fingerprint(recursive(3))
+    assert digest(recursive(2)) == digest(recursive(2)) != digest(recursive(3))
     loop: list = []
     loop.append(loop)
     assert equal(captures(loop), captures(loop))

@@ -40,49 +40,49 @@ MOST_WORDS, MOST_OBJECTS = 50_000, 5_000
 """A function that takes more words, or refers to more objects, is equal to nothing. (A policy of this library takes
 some hundreds of words and some tens of objects.)"""
 
-Told = dict[Any, tuple[Any, bytes, list[tuple[Any, Any]]]]
-"""What was told of the objects that are compared by identity, so that several fingerprints at one time read them once:
+Memo = dict[Any, tuple[Any, bytes, list[tuple[Any, Any]]]]
+"""What was read of the objects that are compared by identity, so that several digests at one time read them once:
 the object, the digest of what it is by itself, and what it refers to."""
 
 
-def fingerprint(value: Any, told: Told | None = None) -> bytes | None:
+def digest(value: Any, memo: Memo | None = None) -> bytes | None:
     """A digest of what a value is now: equal digests, equal by structure.
 
-    It is to be compared only with fingerprints of values that are alive: identities are part of it.
+    It is to be compared only with digests of values that are alive: identities are part of it.
 
     Args:
       value: anything.
-      told: shared by fingerprints between which nothing changes.
+      memo: shared by digests between which nothing changes.
 
     Returns:
       `None` for what is equal to nothing but itself: too large, or not to be looked into.
     """
-    told = {} if told is None else told
+    memo = {} if memo is None else memo
     try:
-        digest, waiting = _read(value, told, whole=False)
-        digests, found = [digest], set()
+        own, waiting = _read(value, memo, whole=False)
+        parts, found = [own], set()
         while waiting:
             mark, referred = waiting.pop()
             if mark not in found:
                 found.add(mark)
-                if mark not in told:
-                    told[mark] = referred, *_read(referred, told, whole=True)
-                digests.append(told[mark][1])
-                waiting += told[mark][2]
+                if mark not in memo:
+                    memo[mark] = referred, *_read(referred, memo, whole=True)
+                parts.append(memo[mark][1])
+                waiting += memo[mark][2]
                 if len(found) > MOST_OBJECTS:
                     return None
     except Exception:  # objects of users may raise anything when they are looked at
         return None
-    return hashlib.sha256(b"".join(digests)).digest()
+    return hashlib.sha256(b"".join(parts)).digest()
 
 
-def _read(value: Any, told: Told, whole: bool) -> tuple[bytes, list[tuple[Any, Any]]]:
+def _read(value: Any, memo: Memo, whole: bool) -> tuple[bytes, list[tuple[Any, Any]]]:
     """The digest of one value, and what it refers to by identity; `whole` reads such a one itself."""
-    words = _Words(told)
+    words = _Words(memo)
     if whole:
-        words.referred(value)
+        words.add_referred(value)
     else:
-        words.tell(value)
+        words.add(value)
     return hashlib.sha256(repr(words.words).encode("utf-8", "surrogatepass")).digest(), words.waiting
 
 
@@ -102,18 +102,18 @@ class _TooLarge(Exception):
 
 
 class _Words:
-    """Tells a value in words: a flat list of constants, in which every node says what and how many follow.
+    """A value in words: a flat list of constants, in which every node says what and how many follow.
 
     What is compared by identity is only named, and waits to be read by itself.
     """
 
-    def __init__(self, told: Told) -> None:
+    def __init__(self, memo: Memo) -> None:
         self.words: list[Any] = []
-        self.waiting: list[tuple[Any, Any]] = []  # each with what it is known by in `told`
-        self._sets = told
+        self.waiting: list[tuple[Any, Any]] = []  # each with what it is known by in a `Memo`
+        self._memo = memo
         self._seen: dict[int, tuple[int, Any]] = {}  # the values are kept, so that no identity is used twice
 
-    def tell(self, value: Any, names: tuple[str, ...] = ()) -> None:
+    def add(self, value: Any, names: tuple[str, ...] = ()) -> None:
         """Adds the words of a value.
 
         Args:
@@ -142,7 +142,7 @@ class _Words:
             self._seen[id(value)] = len(self._seen), value
             self._object(value, names)
 
-    def referred(self, value: Any) -> None:
+    def add_referred(self, value: Any) -> None:
         """Adds the words of what is compared by identity."""
         if isinstance(value, _Lookup):
             if not _is_installed(value.module.__name__):
@@ -168,7 +168,7 @@ class _Words:
                 if type(value) is types.FunctionType:
                     self._refer(value)
                 else:
-                    self.tell(value, tuple(names))
+                    self.add(value, tuple(names))
 
     def _class(self, kind: type) -> None:
         """Its methods and its attributes."""
@@ -179,7 +179,7 @@ class _Words:
         names = [name for name in held if type(held[name]) is types.FunctionType or not name.startswith("__")]
         self._look_up(held, sorted(set(names).difference(made)))
         for base in kind.__mro__[1:]:
-            self.tell(base)
+            self.add(base)
 
     def _object(self, value: Any, names: tuple[str, ...]) -> None:
         kind = type(value)
@@ -187,7 +187,7 @@ class _Words:
             self._function(value)
         elif kind is types.CodeType:
             self._code(value)
-        elif kind is types.MethodType:  # told as what stands in for it
+        elif kind is types.MethodType:  # as what stands in for it
             self._items(functools.partial, [value.__func__, (value.__self__,), {}, {}], names)
         elif kind is types.BuiltinFunctionType:
             self._items(kind, [value.__name__, value.__self__], names)
@@ -224,16 +224,16 @@ class _Words:
                 self.words.append(memoryview(value).tobytes())
 
     def _sorted(self, items: Collection[Any]) -> list[bytes]:
-        digests = [fingerprint(item, self._sets) for item in items]
+        digests = [digest(item, self._memo) for item in items]
         if None in digests:
             raise _TooLarge
-        return sorted(digest for digest in digests if digest is not None)
+        return sorted(filter(None, digests))
 
     def _items(self, kind: type, items: Collection[Any], names: tuple[str, ...]) -> None:
         self.words += "items", len(items)
-        self.tell(kind)
+        self.add(kind)
         for item in items:
-            self.tell(item, names)
+            self.add(item, names)
 
     def _function(self, function: types.FunctionType) -> None:
         """A function, with the globals that its code names as they are now."""
@@ -250,14 +250,14 @@ class _Words:
             module = sys.modules.get(name)  # of imports inside the function
             if module is not None and name not in scope and not _is_installed(name):
                 self.words += "import", name
-                self.tell(module, names)
+                self.add(module, names)
 
     def _code(self, code: types.CodeType) -> None:
         self.words += "code", code.co_filename, code.co_firstlineno, code.co_qualname, code.co_flags, code.co_code
         self.words += code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_exceptiontable
         self.words += code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars, len(code.co_consts)
         for constant in code.co_consts:
-            self.tell(constant)
+            self.add(constant)
 
     def _array(self, value: Any, names: tuple[str, ...]) -> None:
         if isinstance(value, np.dtype):

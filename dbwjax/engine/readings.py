@@ -135,9 +135,9 @@ def take(due: Due, step: Array, model: ModelState, held: Held, place: Placement 
 
 def _merge(due: Due, i: Array, model: ModelState, held: Held, place: Placement) -> Held:
     """One reading, merged into its slot."""
-    slot, before = due.slot[i], due.before[i]
-    weights = place.mine_once(due.weights[i])
-    count = due.weights[i].sum()
+    slot, exact = due.slot[i], held.spread.dtype
+    before, every = due.before[i].astype(exact), due.weights[i].astype(exact)
+    weights, count = place.mine_once(every), every.sum()
     mass = place.of_nodes(model.mass, None)
     share = weights / count
     # Under push-sum the weights are divided, not the parameters: that would be another stack.
@@ -152,7 +152,7 @@ def _merge(due: Due, i: Array, model: ModelState, held: Held, place: Placement) 
     first = before == 0
     merged = jax.tree.map(lambda new, was, by: jnp.where(first, new, was + by * part.astype(by.dtype)), mean, old, gap)
     apart = sum(jnp.sum(by**2) for by in jax.tree.leaves(gap))
-    total = jnp.where(first, spread, held.spread[slot] + spread + apart * weight.astype(spread.dtype))
+    total = jnp.where(first, spread, held.spread[slot] + spread + apart * weight)
     return held._replace(
         mean=jax.tree.map(lambda leaf, new: leaf.at[slot].set(new), held.mean, merged),
         spread=held.spread.at[slot].set(total.astype(held.spread.dtype)),

@@ -1,4 +1,4 @@
-"""The run folder: its lock and config, metrics that a kill may cut anywhere, summary, timeline, table, events."""
+"""The run folder: its lock and config, metrics that a kill may cut anywhere, timeline, events."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dbwjax import files
-from dbwjax.report.statistics import summary
-from dbwjax.report.table import format_table
 from dbwjax.storage import run_folder
 from dbwjax.storage.metrics_log import COLUMNS, MetricsLog, read_metrics
 from dbwjax.storage.run_folder import RunFolder
@@ -178,72 +176,6 @@ def test_a_full_disk_is_one_line():
         log.append(row_of(0))
 
 
-def simulated(policy: str, durations: np.ndarray, active: np.ndarray, every: int, accuracy: np.ndarray) -> list[dict]:
-    """Rows as a training writes them, from per-step arrays."""
-    rows, before = [], 0
-    for index, step in enumerate(dict.fromkeys([*range(0, len(durations) + 1, every), len(durations)])):
-        since = slice(before, step)
-        rows.append(
-            {
-                "policy": policy,
-                "step": step,
-                "virtual_time": float(durations[:step].sum()),
-                "wall_time": 0.5 * step,
-                "test_loss": 1.0 / (1 + step),
-                "test_accuracy": float(accuracy[index]),
-                "active_fraction": float(active[since].mean()) if step else None,
-                "backup_workers": float(2 * active[since].mean()) if step else None,
-            }
-        )
-        before = step
-    return rows
-
-
-def test_summary_agrees_with_the_steps_themselves():
-    """Evaluations that are not evenly spaced (103 steps, every 25): averages are over steps, not over rows."""
-    rng = np.random.default_rng(1)
-    slow, fast = rng.exponential(3, 103), rng.exponential(1, 103)
-    active = rng.random(103)
-    accuracy = np.array([0.1, 0.5, 0.94, 0.96, 0.93, 0.97])
-    rows = simulated("dybw:late=carry", fast, active, 25, accuracy) + simulated(
-        "full", slow, active**2, 25, accuracy - 0.02
-    )
-    result = summary(rows, ["dybw:late=carry", "full"], 0.95)
-
-    assert result["target_accuracy"] == 0.95
-    mine, last = result["policies"]["dybw:late=carry"], result["policies"]["full"]
-    assert list(mine) == [
-        *("steps", "virtual_time", "wall_time", "mean_duration", "final_test_loss", "final_test_accuracy"),
-        *("time_to_target", "active_fraction", "backup_workers"),
-    ]
-    assert (mine["steps"], mine["wall_time"], mine["final_test_accuracy"]) == (103, 51.5, 0.97)
-    assert mine["final_test_loss"] == 1 / 104
-    assert mine["mean_duration"] == pytest.approx(fast.mean(), rel=1e-12)
-    assert mine["active_fraction"] == pytest.approx(active.mean(), rel=1e-12)
-    assert last["backup_workers"] == pytest.approx(2 * (active**2).mean(), rel=1e-12)
-    assert mine["time_to_target"] == pytest.approx(fast[:75].sum())
-    assert last["time_to_target"] == pytest.approx(slow.sum())  # only the last row, at 0.9500000000000001 or 0.95
-    speedup = result["speedup"]["dybw:late=carry"]
-    assert speedup["duration"] == pytest.approx(slow.mean() / fast.mean())
-    assert speedup["time_to_target"] == pytest.approx(slow.sum() / fast[:75].sum())
-    assert result["speedup"]["full"] == {"duration": 1.0, "time_to_target": 1.0}
-    json.dumps(result, allow_nan=False)
-
-
-def test_summary_where_nothing_was_reached_or_measured():
-    reached = [row_of(0, test_accuracy=0.1), row_of(10, test_accuracy=0.9)]
-    never = [{**row, "policy": "full", "test_accuracy": 0.1} for row in reached]
-    result = summary(reached + never, ["dybw", "full"], 0.9)
-    assert result["speedup"]["dybw"] == {"duration": 1.0, "time_to_target": None}
-    assert result["speedup"]["full"] == {"duration": 1.0, "time_to_target": None}
-    synthetic = summary([row_of(0), row_of(10)], ["dybw"], 0.9)["policies"]["dybw"]
-    assert (synthetic["time_to_target"], synthetic["final_test_accuracy"], synthetic["active_fraction"]) == (None,) * 3
-    at_once = summary([row_of(0, test_accuracy=1.0)], ["dybw"], 0.9)
-    assert at_once["policies"]["dybw"]["time_to_target"] == 0
-    assert at_once["policies"]["dybw"]["mean_duration"] is None
-    assert at_once["speedup"]["dybw"] == {"duration": None, "time_to_target": 1.0}
-
-
 @settings(deadline=None, max_examples=40)
 @given(
     st.lists(st.text(min_size=1, max_size=20), min_size=1, max_size=3, unique=True),
@@ -296,29 +228,6 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         files.replace_file(path, fail)
     assert json.loads(path.read_text()) == {"a": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["summary.json"]
-
-
-def test_table_shows_every_policy_in_aligned_columns():
-    names = ["dybw", "full:barrier=neighbours", "full"]
-    rows = [
-        {
-            **row_of(step, test_accuracy=0.5 + 0.4 * (step > 40) * (name != "full"), active_fraction=0.5),
-            "policy": name,
-            "virtual_time": step * pace,
-        }
-        for name, pace in zip(names, (0.8, 1.25, 2.5), strict=True)
-        for step in (0, 50, 100)
-    ]
-    text = format_table(summary(rows, names, 0.9))
-    lines = text.splitlines()
-    assert max(map(len, lines)) <= 120
-    assert [line.split()[0] for line in lines[3:6]] == names
-    assert "0.800" in lines[3]
-    assert "3.12" in lines[3]  # 2.5 / 0.8
-    assert lines[5].count("not reached") == 1
-    assert "over full; the target is a test accuracy of 0.9" in lines[6]
-    for end in (lines[0].index("steps") + 5, lines[0].index("accuracy") + 8, lines[0].index("active") + 6):
-        assert all(line[end - 1].isdigit() and line[end] == " " for line in lines[3:6])  # numbers end where headers do
 
 
 def events(path: Path) -> list:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from benchmarks import coverage
 from dbwjax.report.intervals import cluster
 from dbwjax.report.statistics import Crossing, Time, crossing, difference, ratio, summarise
 from dbwjax.report.table import WIDTH, format_table, interval_text, to_csv, to_tex
@@ -328,6 +329,21 @@ def test_limits_are_ordered_and_a_bound_has_its_limit_on_the_safe_side_alone(wor
 def test_limits_beyond_every_float_are_no_limits():
     found = ratio(times(1e300, 1e-300), times(1e-300, 1e300), own(2))
     assert (found["estimate"], found["low"], found["high"]) == (pytest.approx(1.0), 0.0, None)
+
+
+def test_the_simulated_coverage_keeps_its_promise():
+    """Small, with a fixed seed; the figures that are quoted come from `python -m benchmarks coverage`."""
+    figures = coverage.measure(quick=True)
+    whole = {case: found["interval"] for case, found in figures.items() if case.startswith("n=")}
+    assert len(whole) == 16
+    for case, found in whole.items():
+        assert found["coverage [%]"] >= 93
+        if " 0% " in case:
+            assert found["coverage [%]"] <= 98
+            assert found["no ratio [%]"] == 0
+    shared = figures["5 delays under 20 graphs each"]
+    assert shared["as clusters"]["coverage [%]"] > 88
+    assert shared["as pairs"]["coverage [%]"] < 60
 
 
 # The summary

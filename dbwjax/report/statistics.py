@@ -61,7 +61,7 @@ def crossing(times: Sequence[float], values: Sequence[float | None], target: flo
     before, value = known[row - 1], known[row]
     if before is None or value is None:
         return Crossing(float(times[row]), gap)
-    return Crossing(float(times[row - 1]) + gap * (aim - before) / (value - before), gap)
+    return Crossing(float(times[row - 1]) + gap * (min(target, value) - before) / (value - before), gap)
 
 
 def summarise(

@@ -2,8 +2,8 @@
 
 `jax.jit` compares static arguments by `==`, and functions are equal only to themselves. Policies and learners are
 tuples of closures, so one that is built again by the same words would be traced and compiled again. `canonical` puts in
-the place of each function a *stand-in*, one for all functions that are equal by structure (`fingerprint` says what is
-compared):
+the place of each function a *stand-in*, one for all functions that are equal by structure (`engine.structure` says what
+is compared):
 
     run(canonical(policy), canonical(learner), world, state, steps)
 
@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from jax.tree_util import Partial
 
-from dbwjax.engine.fingerprint import fingerprint, is_frozen_dataclass, is_named_tuple
+from dbwjax.engine.structure import Memo, digest, is_frozen_dataclass, is_named_tuple
 
 _T = TypeVar("_T")
 
@@ -45,31 +45,32 @@ def canonical(tree: _T) -> _T:
       captured variables. A stand-in is made when its contents are first seen, so that a function whose captured
       variables have changed gets another one, and is traced again.
     """
-    return _canonical(tree)
+    with _lock:
+        return _canonical(tree, {})
 
 
-def _canonical(tree: Any) -> Any:
+def _canonical(tree: Any, memo: Memo) -> Any:
     kind = type(tree)
     if kind in (FunctionType, MethodType, functools.partial):
-        return _stand_in(tree)
+        return _stand_in(tree, memo)
     if kind is Partial:
-        func, args, keywords = _canonical((tree.func, tree.args, tree.keywords))
+        func, args, keywords = (_canonical(part, memo) for part in (tree.func, tree.args, tree.keywords))
         return Partial(func, *args, **keywords)
     if is_named_tuple(tree):
-        return kind._make(map(_canonical, tree))
+        return kind._make(_canonical(item, memo) for item in tree)
     if kind in (tuple, list):
-        return kind(map(_canonical, tree))
+        return kind(_canonical(item, memo) for item in tree)
     if kind is dict:
-        return {key: _canonical(value) for key, value in tree.items()}
+        return {key: _canonical(value, memo) for key, value in tree.items()}
     if is_frozen_dataclass(kind):
-        return _with_fields(tree)
+        return _with_fields(tree, memo)
     return tree
 
 
-def _with_fields(whole: Any) -> Any:
+def _with_fields(whole: Any, memo: Memo) -> Any:
     """A frozen dataclass with canonical fields, without running its `__init__` again."""
     old = {field.name: getattr(whole, field.name) for field in dataclasses.fields(whole) if hasattr(whole, field.name)}
-    new = {name: canonical(value) for name, value in old.items()}
+    new = {name: _canonical(value, memo) for name, value in old.items()}
     if all(new[name] is old[name] for name in old):
         return whole
     made = copy.copy(whole)
@@ -78,18 +79,17 @@ def _with_fields(whole: Any) -> Any:
     return made
 
 
-def _stand_in(function: Any) -> Any:
-    with _lock:
-        key = fingerprint(function)
-        if key is None:
-            return function
-        first = _known.get(key)
-        # Its captured variables may have changed since it was made.
-        if first is not None and fingerprint(first) == key:
-            return first
-        made = _copied(function)
-        _known[key] = made
-        return made
+def _stand_in(function: Any, memo: Memo) -> Any:
+    key = digest(function, memo)
+    if key is None:
+        return function
+    first = _known.get(key)
+    # Its captured variables may have changed since it was made.
+    if first is not None and digest(first, memo) == key:
+        return first
+    made = _copied(function)
+    _known[key] = made
+    return made
 
 
 def _copied(function: Any) -> Any:

@@ -72,7 +72,7 @@ def sizes(problem: Problem, devices: Sequence[Any]) -> Sizes:
 def _bytes(problem: Problem) -> tuple[float, float, float]:
     """Bytes of one simulation's stack, of the data, and of all that one simulation takes."""
     learner, evaluate = problem.trained()
-    one = jax.tree.map(lambda leaf: leaf[0], problem.params)
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), problem.params)
     local = jax.eval_shape(learner.init, one)
     model = float(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((one, local))))
     stack = problem.workers * model
@@ -119,10 +119,10 @@ class Places:
         learner, evaluate = problem.trained()
         which = self.filled(block.which)
         rates = None if (problem.rates == problem.rates[0]).all() else problem.rates[which]
-        params = jax.tree.map(lambda leaf: leaf[which], problem.params)
+        params = batch.rows_of(problem.params, which)
         if self.cut:
-            return self._cut(block, jax.tree.map(lambda leaf: leaf[0], params), None if rates is None else rates[0])
-        states = jax.tree.map(lambda leaf: leaf[which], problem.states[block.spec])
+            return self._cut(block, batch.rows_of(params, 0), None if rates is None else rates[0])
+        states = batch.rows_of(problem.states[block.spec], which)
         worlds: Batch = batch.take(problem.worlds, which)
         evaluations = batch.take(evaluate, which)
         return SideBySide(policy, learner, worlds, evaluations, states, params, self.mesh, rates)

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from dbwjax.engine import batch, ensemble, ledger
 from dbwjax.engine.batch import Batch
+from dbwjax.engine.programs import canonical
 from dbwjax.engine.readings import Due, Held
 from dbwjax.engine.sharding.shard import Devices, first_rows, stacks_of
 from dbwjax.engine.simulate import SimState, World
@@ -86,7 +87,8 @@ class SideBySide:
         mesh: Mesh | None = None,
         rates: np.ndarray | None = None,
     ):
-        self.policy, self.learner, self.mesh, self.rates = policy, learner, mesh, rates
+        self.policy, self.learner = canonical((policy, learner))
+        self.mesh, self.rates = mesh, rates
         self.worlds, self.evaluations = batch.spread(worlds, mesh), batch.spread(evaluate, mesh)
         self.policy_states, self.params = policy_states, params
         self.devices = 1 if mesh is None else mesh.size
@@ -175,7 +177,8 @@ class CutAmongDevices:
         cut: Devices,
         rate: float | None = None,
     ):
-        self.policy, self.learner, self.world, self.params, self.cut = policy, learner, world, params, cut
+        self.policy, self.learner = canonical((policy, learner))
+        self.world, self.params, self.cut = world, params, cut
         self.evaluation, self.rate = evaluate, rate
 
     def init(self) -> SimState:  # noqa: D102

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dbwjax.engine.batch import rows_of
 from dbwjax.experiments.blocks import Block, Places, blocks, sizes
 from dbwjax.experiments.budget import grids
 from dbwjax.experiments.config import RunOptions, TrainConfig, differences, from_json, to_json
@@ -82,7 +83,8 @@ def _say_notes(config: TrainConfig, found: list[Problem]) -> None:
     if not processes.is_first():
         return
     for spec in config.policies:
-        for note in notes(spec, found[0].alone(0).graph):
+        first = rows_of(found[0].states[spec], 0)
+        for note in notes(spec, found[0].alone(0).graph, first):
             print(f"note: {note}", file=sys.stderr)
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dbwjax.engine import ensemble
-from dbwjax.engine.batch import spread, take
+from dbwjax.engine.batch import rows_of, spread, take
 from dbwjax.experiments.accounting import mean
 from dbwjax.experiments.blocks import Block, Sizes
 from dbwjax.experiments.budget import CLOCKS, TICKS
@@ -54,7 +54,7 @@ def clock_rows(problem: Problem, block: Block, budgets: np.ndarray, size: int, m
     filled = np.resize(block.which, -(-size // shares) * shares)
     some = spread(take(problem.worlds, filled), mesh)
     policy, budget = problem.policies[block.spec], budgets[filled]
-    clocks = ensemble.start(some, jax.tree.map(lambda leaf: leaf[filled], problem.states[block.spec]), mesh)
+    clocks = ensemble.start(some, rows_of(problem.states[block.spec], filled), mesh)
     sums, origin, steps = np.zeros((len(_NAMES), len(filled))), np.zeros(len(filled)), 0
     while True:
         clocks, record = ensemble.clock_batch(policy, some, clocks, TICKS, mesh, jnp.asarray(budget - origin))

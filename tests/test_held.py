@@ -6,18 +6,20 @@ import itertools
 
 import jax
 import jax.numpy as jnp
+import networkx as nx
 import numpy as np
 import optax
 import pytest
 from jax.tree_util import Partial
 
 from dbwjax.engine.randomness import Stream, stream
-from dbwjax.network import graphs, properties
+from dbwjax.network import graphs
 from dbwjax.policies import build_policy
 from dbwjax.tasks import from_arrays
 from tests.reference.held import World, account, held, rows, run, run_until
 
 PAIR = [[1], [0]]
+TRIANGLE = [[1, 2], [0, 2], [0, 1]]
 PATH3 = [[1], [0, 2], [1]]
 RING4 = [[1, 3], [0, 2], [1, 3], [0, 2]]
 
@@ -29,7 +31,7 @@ GLOBAL = ["full:late=drop"] + [
     f"{rule}late={late}" for rule in ("dybw:", "fastest:k=3,", "deadline:seconds=0.75,") for late in LATES
 ]
 FLOODS = [f"dybw:flood_latency=0.0625,late={late}" for late in LATES]
-DRIFTING = ["full:barrier=neighbours", "backup:b=1", "dpsgd:barrier=neighbours"]
+DRIFTING = ["full:barrier=neighbours", "backup:b=1,gap=inf", "backup:b=1,gap=2", "dpsgd:barrier=neighbours"]
 POLICIES = [*GLOBAL, *FLOODS, *DRIFTING, "dpsgd:barrier=global"]
 
 
@@ -53,34 +55,51 @@ def column(found, name):
     return [row[name] for row in found]
 
 
-def test_two_workers_of_which_one_is_five_times_slower_with_backup():
-    # Nobody waits. Worker 0 holds k from second k on: what worker 1 sends in iteration k comes at 5 (k + 1) > k + 1.
-    # Worker 1 mixes what worker 0 has sent in the same iteration, long before: at 5 s (0 + 10)/2 + (0 + 1)/2 = 5.5,
-    # at 10 s (5.5 + 10)/2 + (1 + 1)/2 = 8.75.
-    world = by_hand([1, 5], updates=[1, 10], losses=[2.0, 5.0], x0=[0, 0], neighbours=PAIR)
+def test_three_workers_of_which_one_is_five_times_slower_with_backup():
+    # Workers 0 and 1 wait for each other only. They hold k from second k on: what worker 2 sends in iteration k comes
+    # at 5 (k + 1) > k + 1. Worker 2 mixes what the others have sent in the same iteration, long before: at 5 s
+    # (0 + 10)/3 + 2 (0 + 1)/3 = 4, at 10 s (4 + 10)/3 + 2 (1 + 1)/3 = 6.
+    world = by_hand([1, 1, 5], updates=[1, 1, 10], losses=[2.0, 2.0, 5.0], x0=[0, 0, 0], neighbours=TRIANGLE)
     history = run_until("backup:b=1", 12, world)
-    assert [held(history, t)[:, 0].tolist() for t in (0, 0.5, 4.5, 5, 7, 9.75, 10)] == [
-        [0, 0],
-        [0, 0],
-        [4, 0],
-        [5, 5.5],
-        [7, 5.5],
-        [9, 5.5],
-        [10, 8.75],
-    ]
+    expected = {
+        0: [0, 0, 0],
+        0.5: [0, 0, 0],
+        4.5: [4, 4, 0],
+        5: [5, 5, 4],
+        7: [7, 7, 4],
+        9.75: [9, 9, 4],
+        10: [10, 10, 6],
+    }
+    for t, x in expected.items():
+        np.testing.assert_allclose(held(history, t)[:, 0], x, rtol=0, atol=1e-14)
     found = rows(history, [0, 0.5, 5, 7, 7.25])
-    assert column(found, "iterations") == [[0, 0], [0, 0], [5, 1], [7, 1], [7, 1]]
-    assert column(found, "step") == [0, 0, 3, 4, 4]
+    assert column(found, "iterations") == [[0, 0, 0], [0, 0, 0], [5, 5, 1], [7, 7, 1], [7, 7, 1]]
+    assert column(found, "step") == [0, 0, 11 / 3, 5, 5]
     assert column(found, "drift") == [0, 0, 4, 6, 6]
-    assert [row["mean"].tolist() for row in found] == [[0], [0], [5.25], [6.25], [6.25]]
-    assert column(found, "consensus_distance") == [0, 0, 0.25, 0.75, 0.75]
-    assert column(found, "train_loss") == [None, None, (5 * 2 + 5) / 6, 2, None]
-    assert column(found, "gradients") == [0, 0, 6, 8, 8]
-    assert column(found, "computing") == [0, 0, 10, 12, 12]
+    means, distances = column(found, "mean"), column(found, "consensus_distance")
+    np.testing.assert_allclose([float(mean[0]) for mean in means], [0, 0, 14 / 3, 6, 6], rtol=1e-14)
+    np.testing.assert_allclose(distances, [0, 0, np.sqrt(2) / 3, np.sqrt(2), np.sqrt(2)], rtol=1e-14)
+    assert column(found, "train_loss") == [None, None, (10 * 2 + 5) / 11, 2, None]
+    assert column(found, "gradients") == [0, 0, 11, 15, 15]
+    assert column(found, "computing") == [0, 0, 15, 19, 19]
     assert column(found, "waiting") == column(found, "wasted") == [0] * 5
     assert column(found, "active_fraction") == [None, None, 1, 1, None]
-    assert column(found, "backup_workers") == [None, None, 5 / 6, 1, None]
-    assert column(found, "iteration_length") == [None, None, 10 / 6, 12 / 8, 12 / 8]
+    assert column(found, "backup_workers") == [None, None, 10 / 11, 1, None]
+    assert column(found, "iteration_length") == [None, None, 15 / 11, 19 / 15, 19 / 15]
+
+
+def test_a_gap_makes_the_fast_ones_wait():
+    # Nobody starts iteration 3 before worker 2 starts iteration 1, at 5 s: two seconds after its iteration 2 is done.
+    world = by_hand([1, 1, 5], updates=[1, 1, 10], losses=[2.0, 2.0, 5.0], x0=[0, 0, 0], neighbours=TRIANGLE)
+    history = run_until("backup:b=1,gap=2", 12, world)
+    assert [[one.end for one in history.workers[0]][:4], [one.end for one in history.workers[2]][:2]] == [
+        [1, 2, 5, 10],
+        [5, 10],
+    ]
+    found = rows(history, [0, 2, 4, 5, 6])
+    assert column(found, "iterations") == [[0, 0, 0], [2, 2, 0], [2, 2, 0], [3, 3, 1], [3, 3, 1]]
+    assert column(found, "drift") == [0, 2, 2, 2, 2]
+    assert account(history, 5).tolist() == [[3, 0, 2], [3, 0, 2], [5, 0, 0]]
 
 
 def test_two_workers_of_which_one_is_five_times_slower_with_full():
@@ -330,17 +349,19 @@ class Case:
         key = stream(jax.random.key(SEED), Stream.BATCHES)
         batches = np.asarray(each(key, jnp.arange(nodes), jnp.arange(DRAWS))["target"])
         self.test = {"target": targets[:1]}
-        path, _ = properties.spanning_links(graph)
         near = [dict(zip(sources[i], latency[i], strict=True)) for i in range(nodes)]
+        neighbours = [sorted(int(j) for j in sources[i][links[i]]) for i in range(nodes)]
+        hops = nx.eccentricity(nx.Graph([(i, j) for i in range(nodes) for j in neighbours[i]]))
+        path = np.asarray(build_policy("dybw").init(graph).rule.path)  # which of the paths is the rule's own choice
         self.world = World(
             seconds=lambda i, n: float(seconds[i, n]),
             gradient=lambda i, n, x: self.by_hand(x, {"target": batches[i, n]}),
             x0=np.tile(START, (nodes, 1)),
-            neighbours=[sorted(int(j) for j in sources[i][links[i]]) for i in range(nodes)],
+            neighbours=neighbours,
             rate=RATE,
             latency=lambda i, j: float(near[i][j]),
             path=[tuple(int(v) for v in link) for link in path],
-            eccentricity=[int(v) for v in properties.eccentricity(graph)],
+            eccentricity=[hops[i] for i in range(nodes)],
         )
 
 
@@ -461,7 +482,7 @@ def test_under_a_global_barrier_all_move_together_and_neighbours_drift(cases):
     for policy in [*GLOBAL, *FLOODS, "dpsgd:barrier=global"]:
         assert {row["drift"] for row in rows(run_until(policy, 15.0, world), grid)} == {0}, policy
     largest = {policy: max(column(rows(run_until(policy, 15.0, world), grid), "drift")) for policy in DRIFTING}
-    assert largest["backup:b=1"] > 5
+    assert largest["backup:b=1,gap=inf"] > 5
     assert largest["full:barrier=neighbours"] >= 1
     assert largest["dpsgd:barrier=neighbours"] >= 1
 
@@ -480,17 +501,14 @@ def compare(policy, case, exact):
         assert_rows_agree(engine_rows(built, case, grid), rows(history, grid), case)
 
 
-ENGINE = [*(policy for policy in POLICIES if not policy.startswith("backup")), "backup:b=1,gap=inf", "backup:b=1,gap=2"]
-
-
 @pytest.mark.usefixtures("x64", "compiled_lightly")
-@pytest.mark.parametrize("policy", ENGINE)
+@pytest.mark.parametrize("policy", POLICIES)
 def test_engine_on_grids_of_any_spacing(cases, policy):
     compare(policy, cases[False, "squares"], exact=False)
 
 
 @pytest.mark.usefixtures("x64", "compiled_lightly")
-@pytest.mark.parametrize("policy", ENGINE)
+@pytest.mark.parametrize("policy", POLICIES)
 def test_engine_on_grids_that_hit_the_ends(cases, policy):
     compare(policy, cases[True, "squares"], exact=True)
 

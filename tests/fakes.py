@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import networkx
 import numpy as np
 
@@ -50,7 +52,9 @@ def run(
             budget, lost = budgets[world], world < diverged.get(policy, 0)
             bad = worlds - 1 - world < unreached.get(policy, 0)
             tau = pace * np.exp(luck[world] + rng.normal(0, 0.1))
-            length = (0.4 + rng.exponential(0.25 + 0.12 * place, int(budget / (0.65 + 0.12 * place)))).astype(np.float32)
+            length = (0.4 + rng.exponential(0.25 + 0.12 * place, int(budget / (0.65 + 0.12 * place)))).astype(
+                np.float32
+            )
             timelines[policy][world] = {"length": length, "duration": length}
             errors = []
             for row in range(rows_each + 1):
@@ -133,7 +137,14 @@ def _facts(policy, baseline, own, late, times, budgets, worlds, nodes, workers):
     mean = float(np.mean(accuracies)) if accuracies else None
     difference = None
     if accuracies and worlds > 1 and policy != baseline:
-        difference = {"estimate": 0.01, "low": 0.004, "high": 0.016, "bound": None, "worlds": worlds, "clusters": worlds}
+        difference = {
+            "estimate": 0.01,
+            "low": 0.004,
+            "high": 0.016,
+            "bound": None,
+            "worlds": worlds,
+            "clusters": worlds,
+        }
     return {
         "time_to_target": float(np.exp(np.mean(np.log(known)))) if len(known) == worlds else None,
         "reached": [len(known), worlds],
@@ -162,7 +173,7 @@ def network(nodes=10, extra=7, path=True, speeds=True, seed=0, name=""):
     order = rng.permutation(nodes).tolist()
     graph = networkx.empty_graph(nodes)
     if path:
-        spanning = list(zip(order[:-1], order[1:], strict=True))
+        spanning = list(itertools.pairwise(order))
     else:
         spanning = [(order[i], order[(i - 1) // 2]) for i in range(1, nodes)]
     graph.add_edges_from(spanning)
@@ -178,3 +189,36 @@ def network(nodes=10, extra=7, path=True, speeds=True, seed=0, name=""):
         seconds = 0.9 + 0.3 * rng.random(nodes)
         seconds[0] = 4.5
     return GraphPicture(neighbours, spanning, path, seconds, None, name)
+
+
+def sweep(axes, policies=("dybw", "backup:b=1", "full"), kind="learning", worlds=10, unreached=(), diverged=(), seed=0):
+    """`(summary, rows)` of a sweep; `unreached` and `diverged`: (cell's number, SPEC) to how many worlds."""
+    rng = np.random.default_rng(seed)
+    names, cells, rows = list(axes), [], []
+    unreached, diverged = dict(unreached), dict(diverged)
+    for number, combination in enumerate(itertools.product(*axes.values())):
+        values, facts = dict(zip(names, combination, strict=True)), {}
+        base_gone = unreached.get((number, policies[-1]), 0)
+        for place, policy in enumerate(policies):
+            gone, lost = unreached.get((number, policy), 0), diverged.get((number, policy), 0)
+            speed = 0.6 - 0.25 * place + 0.15 * number
+            logs = speed + rng.normal(0, 0.15, worlds)
+            own = gone or lost
+            bound = {(0, 0): None, (1, 0): "at most", (0, 1): "at least", (1, 1): "none"}[(bool(own), bool(base_gone))]
+            seconds = float(60 * np.exp(-np.mean(logs)))
+            is_base = policy == policies[-1]
+            learning = kind == "learning"
+            facts[policy] = {
+                "time_to_target": None if own or not learning else seconds,
+                "reached": [worlds - gone - lost, worlds] if learning else None,
+                "ratio": None if is_base or not learning else interval(logs, bound),
+                "iteration_length": seconds / 50,
+                "iteration_ratio": None if is_base else interval(logs),
+                "diverged": lost,
+            }
+            for world in range(worlds):
+                rows.append({"policy": policy, "world": world, **values, "row": 0, "virtual_time": 0.0, "step": 0.0})
+        counts = {"worlds": worlds, "distinct": worlds, "clusters": worlds}
+        cells.append({"values": values, **counts, "budget": [100.0, 103.0], "equal_time": True, "policies": facts})
+    target = 0.9 if kind == "learning" else None
+    return {"kind": kind, "target_accuracy": target, "baseline": policies[-1], "rule": "made up", "cells": cells}, rows

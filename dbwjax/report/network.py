@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dbwjax.report import style
+
 _LARGEST_SPRINGS = 300
 """Nodes; a spring layout of more takes seconds and shows nothing, nor do thousands of links."""
 
@@ -19,55 +21,108 @@ _STARTS = 64
 
 
 class GraphPicture(NamedTuple):
-    """What is drawn."""
+    """What is drawn of a network."""
 
-    adjacency: np.ndarray  # [N, N] bool, or [N, D] int: the nodes that each hears, and itself in unused places
-    spanning: Sequence[tuple[int, int]] = ()  # links of the spanning path or tree
+    neighbours: np.ndarray  # [N, D] int: the nodes that each hears, itself in unused places; or [N, N] bool
+    spanning: Sequence[tuple[int, int]] | np.ndarray = ()  # links of the path or tree that DTUR establishes
+    is_path: bool = False  # whether they form one path through all nodes
+    seconds: np.ndarray | None = None  # [N] mean seconds of each worker's computation; None: not known
     positions: np.ndarray | None = None  # [N, 2]; None: the spanning path goes round a circle, others as springs
+    name: str = ""  # the graph's SPEC and, where worlds have graphs of their own, whose it is
 
 
-def draw_graph(ax: Any, graph: GraphPicture, scale: float = 1) -> None:
+def draw_graph(ax: Any, graph: GraphPicture, letter: str = "", bar: bool = True) -> None:
     """Draws a graph on Matplotlib axes; nodes bear their numbers where there are at most 20.
 
-    A graph of more than 300 nodes without given positions is drawn as the share of workers within so many hops.
+    Nodes have the colour of their mean seconds of computation, slow ones are dark. A graph of more than 300 nodes
+    without given positions is drawn as the share of workers within so many hops.
 
     Args:
       ax: the axes.
       graph: what to draw.
-      scale: of nodes and numbers; 1 suits axes two inches wide.
+      letter: of the panel.
+      bar: whether the colours get a bar.
     """
-    from matplotlib.collections import LineCollection
-
-    nodes, links = len(graph.adjacency), _links(graph)
-    bold = f"; bold: {'path' if _is_path(graph) else 'tree'}" if len(graph.spanning) else ""
+    nodes, links = len(graph.neighbours), _links(graph)
     title = f"{nodes:,} worker{'s' * (nodes > 1)}, {len(links):,} link{'s' * (len(links) != 1)}"
+    name = style.plain(graph.name, 44)
     if graph.positions is None and nodes > _LARGEST_SPRINGS:
         _draw_reach(ax, nodes, links)
-        ax.set_title(title)
+        starts = f"bars: mean; whiskers: extremes of {min(_STARTS, nodes)} workers"
+        style.heading(ax, title, "\n".join(filter(None, [name, starts, _speeds(graph.seconds)])), letter)
         return
     places = _layout(graph) if graph.positions is None else np.asarray(graph.positions, np.float64)
     places = places - (places.max(axis=0) + places.min(axis=0)) / 2
     places = places / (np.abs(places).max() or 1)
-    spanning = np.asarray(graph.spanning, int).reshape(-1, 2)
-    weight = float(np.clip(60 / max(len(links), 1), 0.15, 1))
-    few = nodes <= 50
-    ax.add_collection(
-        LineCollection(list(places[links]), colors="#9a9a9a", linewidths=0.4 + 0.6 * weight, alpha=0.25 + 0.6 * weight)
-    )
-    ax.add_collection(LineCollection(list(places[spanning]), colors="#3b3b3b", linewidths=2.4 if few else 1.1))
-    size = scale**2 * float(np.clip(2200 / nodes, 6, 130))
-    ax.scatter(*places.T, s=size, color="white", edgecolors="black", linewidths=0.9 if few else 0.4, zorder=3)
-    if nodes <= 20:
-        for node, place in enumerate(places):
-            ax.annotate(str(node), place, ha="center", va="center_baseline", fontsize=6.5 * scale, zorder=4)
+    _draw_links(ax, places, links, np.asarray(graph.spanning, int).reshape(-1, 2), nodes)
+    _draw_nodes(ax, places, graph.seconds, bar)
     ax.set(aspect="equal", xlim=(-1.15, 1.15), ylim=(-1.15, 1.15))
     ax.axis("off")
-    ax.set_title(title + bold)
+    bold = f"bold: DTUR's spanning {'path' if graph.is_path else 'tree'}" if len(graph.spanning) else ""
+    style.heading(ax, title, "\n".join(filter(None, [name, bold])), letter)
+
+
+def _speeds(seconds: np.ndarray | None) -> str:
+    """Where nodes cannot be coloured, how far their speeds lie apart."""
+    if seconds is None:
+        return ""
+    low, high = float(np.min(seconds)), float(np.max(seconds))
+    return f"mean computation: {low:.3g} to {high:.3g} s a worker"
+
+
+def _draw_links(ax: Any, places: np.ndarray, links: np.ndarray, spanning: np.ndarray, nodes: int) -> None:
+    from matplotlib.collections import LineCollection
+
+    weight = float(np.clip(60 / max(len(links), 1), 0.15, 1))
+    look = {"linewidths": 0.4 + 0.5 * weight, "alpha": 0.25 + 0.6 * weight}
+    ax.add_collection(LineCollection(list(places[links]), colors="#8c8c8c", **look))
+    wide = 2.2 if nodes <= 50 else 1.1
+    ax.add_collection(LineCollection(list(places[spanning]), colors="#3b3b3b", linewidths=wide))
+
+
+def _draw_nodes(ax: Any, places: np.ndarray, seconds: np.ndarray | None, bar: bool) -> None:
+    from matplotlib.colors import Normalize
+
+    nodes = len(places)
+    side = ax.get_position().width * ax.figure.get_figwidth()  # inches, before the layout is settled
+    scale = float(np.clip(side / 2, 0.7, 1.8))
+    size = scale**2 * float(np.clip(1400 / nodes, 5, 95))
+    edge = {"edgecolors": "black", "linewidths": 0.7 if nodes <= 50 else 0.35, "zorder": 3}
+    shades = np.ones((nodes, 4))
+    if seconds is not None:
+        speed = np.asarray(seconds, np.float64)
+        low, high = float(speed.min()), float(speed.max())
+        if high - low <= 1e-6 * abs(high):  # one colour for all, and a bar that says which
+            low, high = 0.9 * low, 1.1 * high
+        drawn = ax.scatter(*places.T, s=size, c=speed, cmap="YlOrBr", norm=Normalize(low, high), **edge)
+        shades = drawn.to_rgba(speed)
+        if bar:
+            _bar(ax, drawn)
+    else:
+        ax.scatter(*places.T, s=size, color="white", **edge)
+    if nodes <= 20:
+        for node, place in enumerate(places):
+            dark = shades[node, :3] @ (0.299, 0.587, 0.114) < 0.5
+            look = {"fontsize": 5.8 * scale, "color": "white" if dark else "black", "zorder": 4}
+            ax.annotate(str(node), place, ha="center", va="center_baseline", **look)
+
+
+def _bar(ax: Any, drawn: Any) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    place, figure = ax.get_position(), ax.figure
+    high = place.height * figure.get_figheight()
+    shrink = 0.85 * min(1.0, place.width * figure.get_figwidth() / high)  # no higher than the graph
+    bar = figure.colorbar(drawn, ax=ax, shrink=shrink, aspect=18, pad=0.02)
+    bar.set_label("mean computation [s]")
+    bar.locator = MaxNLocator(4)
+    bar.outline.set_linewidth(0.5)
+    bar.update_ticks()
 
 
 def _links(graph: GraphPicture) -> np.ndarray:
     """Every link once, `[L, 2]`, the lower number first."""
-    given = np.asarray(graph.adjacency)
+    given = np.asarray(graph.neighbours)
     if given.dtype == bool or given.dtype.kind == "f":
         return np.argwhere(np.triu((given != 0) | (given != 0).T, 1))
     pairs = np.stack([np.repeat(np.arange(len(given)), given.shape[1]), given.reshape(-1)], axis=1)
@@ -80,8 +135,9 @@ def _draw_reach(ax: Any, nodes: int, links: np.ndarray) -> None:
     reached = _reach(nodes, links)
     hops = np.arange(len(reached))
     mean = reached.mean(axis=1)
-    whiskers = [mean - reached.min(axis=1), reached.max(axis=1) - mean]
-    look = {"color": "#9a9a9a", "error_kw": {"ecolor": "black", "elinewidth": 0.9}}
+    # A mean of equal shares may round to more than they are.
+    whiskers = np.maximum([mean - reached.min(axis=1), reached.max(axis=1) - mean], 0)
+    look = {"color": "#9a9a9a", "error_kw": {"ecolor": "black", "elinewidth": 0.8}}
     ax.bar(hops, mean, 0.8 if len(hops) <= 60 else 1, yerr=whiskers if len(hops) <= 60 else None, **look)
     of = f"{degree.min()}" if degree.min() == degree.max() else f"{degree.min()} to {degree.max()}"
     ax.set(xlabel=f"hops (degree {of})", ylabel="share of workers within", ylim=(0, 1.03), xlim=(-0.6, len(hops) - 0.4))
@@ -106,8 +162,8 @@ def _reach(nodes: int, links: np.ndarray) -> np.ndarray:
 
 def _layout(graph: GraphPicture) -> np.ndarray:
     """Places [N, 2]: a spanning path goes round a circle, other graphs as springs, large ones in a circle."""
-    nodes = len(graph.adjacency)
-    if not _is_path(graph) and 1 < nodes <= _LARGEST_SPRINGS:
+    nodes = len(graph.neighbours)
+    if not graph.is_path and 1 < nodes <= _LARGEST_SPRINGS:
         import networkx
 
         # The links of the tree pull harder, so that it unfolds.
@@ -118,21 +174,15 @@ def _layout(graph: GraphPicture) -> np.ndarray:
             pull[i, j] = pull[j, i] = 1
         placed = networkx.spring_layout(networkx.from_numpy_array(pull), seed=0, iterations=200)
         return np.array([placed[node] for node in range(nodes)])
-    order = _path_order(graph) if _is_path(graph) else list(range(nodes))
+    order = _path_order(graph) if graph.is_path and nodes > 1 else list(range(nodes))
     angles = np.empty(nodes)
     angles[order] = np.pi / 2 - 2 * np.pi * np.arange(nodes) / nodes
     return np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
-def _is_path(graph: GraphPicture) -> bool:
-    """Whether the spanning links form one path through all nodes (they are a tree, so degrees of at most 2 suffice)."""
-    ends = np.asarray(graph.spanning, int).reshape(-1)
-    return len(ends) == 2 * (len(graph.adjacency) - 1) > 0 and bool(np.bincount(ends).max() <= 2)
-
-
 def _path_order(graph: GraphPicture) -> list[int]:
     """The nodes from one end of the spanning path to the other."""
-    beside: dict[int, list[int]] = {node: [] for node in range(len(graph.adjacency))}
+    beside: dict[int, list[int]] = {node: [] for node in range(len(graph.neighbours))}
     for i, j in graph.spanning:
         beside[int(i)].append(int(j))
         beside[int(j)].append(int(i))

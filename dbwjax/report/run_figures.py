@@ -1,321 +1,178 @@
-"""Figures of a run, from what its folder holds: rows of metrics, timelines and the graph.
+"""Figures of a run, from what its folder holds: rows of metrics, the summary, timelines and the network.
 
-Every policy keeps its colour in all panels, and the legend stands below them, where it covers nothing. The same data
-give the same bytes. Matplotlib is imported when the first figure is drawn, and pyplot's global state is not touched.
+Every rule keeps its colour in all figures, and the same data give the same bytes.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dbwjax.files import replace_file
+from dbwjax.report import run_panels, style
 from dbwjax.report.network import GraphPicture, draw_graph
-from dbwjax.report.statistics import summary
-from dbwjax.storage.timelines import Timelines
+from dbwjax.report.run_curves import Board, Rows, bands_note, curves, few_ticks, fit, quality, target_line
 
-Rows = Sequence[Mapping[str, Any]]
+FIGURES = ("summary", "accuracy", "loss", "iteration_length", "backup_workers", "network")
+"""Names of the files, without suffix; a task without accuracy has no `accuracy`."""
 
-# Okabe and Ito's colours, which people of all colour vision tell apart; their yellow, too pale on white, is left out.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)))
-_DASHED = (0, (4, 2))
-_MISSING = {"duration": "no iteration yet", "time_to_target": "target not reached"}
-_DOT: dict[str, Any] = {"marker": "o", "markersize": 5, "markeredgecolor": "white", "zorder": 3}
-_GREY = "#6e6e6e"
-_RC: dict[Any, Any] = {
-    "font.size": 9,
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "axes.linewidth": 0.7,
-    "axes.prop_cycle": f"cycler('color', {list(_COLOURS)})",
-    "figure.dpi": 160,
-    "savefig.dpi": 160,
-    "legend.frameon": False,
-}
-_NAMES = {
-    "virtual_time": "virtual time [s]",
-    "step": "iterations",
-    "test_accuracy": "test accuracy",
-    "test_loss": "test loss",
-    "consensus_distance": "consensus distance",
-}
+Timelines = Mapping[str, Mapping[Any, Mapping[str, np.ndarray]]]
+"""By policy and world: `length` [n] float32 s, the lengths of the iterations that ended, and other arrays."""
 
 
 def write_figures(
-    folder: str | Path, rows: Rows, timelines: Timelines, graph: GraphPicture, target_accuracy: float | None
+    folder: str | Path,
+    rows: Rows,
+    summary: Mapping[str, Any],
+    timelines: Timelines,
+    graph: GraphPicture,
+    formats: Sequence[str] = ("png",),
+    width_mm: float | None = None,
 ) -> list[Path]:
     """Draws all figures of a run.
 
     Args:
       folder: RUN.
       rows: of `metrics.jsonl`; the policies are drawn in the order in which they first appear.
-      timelines: each policy's durations and backup workers.
-      graph: who hears whom.
-      target_accuracy: drawn as a line; `None` for tasks without accuracy, which also have no `accuracy.png`.
+      summary: of `summary.json`, of one cell.
+      timelines: the lengths of iterations, by policy and world.
+      graph: who hears whom, and how slow workers are.
+      formats: of `png`, `pdf` and `svg`.
+      width_mm: of every figure; `None`: 180 for those of several panels, 85 for others.
 
     Returns:
-      The files, `summary.png` first.
+      The files, those of `summary` first.
 
     Raises:
-      ValueError: a file cannot be written.
+      ValueError: an unknown format, a width outside 60 to 600 mm, no rows, a summary of several cells, or a file
+        cannot be written.
     """
-    board = _Board(rows, timelines, graph, target_accuracy)
-    drawn: dict[str, Callable[[], Any]] = {
-        "summary.png": board.summary,
-        "accuracy.png": board.accuracy,
-        "loss.png": board.loss,
-        "durations.png": board.durations,
-        "backup_workers.png": board.backup_workers,
-        "graph.png": board.graph_alone,
+    style.check(formats, width_mm)
+    if not rows:
+        raise ValueError("there are no rows to draw; run the command again")
+    board = Board(rows, summary, timelines, graph)
+    drawn: dict[str, Callable[[Board, float], Any]] = {
+        "summary": draw_summary,
+        "accuracy": _accuracy,
+        "loss": _loss,
+        "iteration_length": _iteration_length,
+        "backup_workers": _backup_workers,
+        "network": _network,
     }
     if not board.has_accuracy:
-        del drawn["accuracy.png"]
-    with house_style():
+        del drawn["accuracy"]
+    paths = []
+    with style.house_style():
         for name, draw in drawn.items():
-            save_figure(draw(), Path(folder) / name)
-    return [Path(folder) / name for name in drawn]
+            width = width_mm or (style.COLUMN if name == "network" else style.PAGE)
+            paths += style.save(draw(board, width), folder, name, formats)
+    return paths
 
 
-class _Board:
-    """The data of a run and one method per figure."""
+def draw_summary(board: Board, width: float = style.PAGE) -> Any:
+    """Six panels that could stand in a paper; three, two or one beside each other as the width allows."""
+    columns = 3 if width >= 150 else 2 if width >= 115 else 1
+    lines = 6 // columns
+    high = max(34.0, len(board.policies) * run_panels.row_height(board.policies))
+    height = lines * (high + 19) + style.legend_height(width, board.policies)
+    figure, grid = style.new_figure(width, height, lines, columns)
+    axes = list(grid.flat)
+    quality(axes[0], board, "a")
+    run_panels.time_to_target(axes[1], board, "b")
+    run_panels.where_time_goes(axes[2], board, "c")
+    run_panels.iteration_lengths(axes[3], board, "d")
+    draw_graph(axes[4], board.graph, "e")
+    run_panels.at_the_end(axes[5], board, "f")
+    style.legend(figure, board.policies)
+    return figure
 
-    def __init__(self, rows: Rows, timelines: Timelines, graph: GraphPicture, target: float | None):
-        self.policies = list(dict.fromkeys(row["policy"] for row in rows))
-        self.rows = {name: [row for row in rows if row["policy"] == name] for name in self.policies}
-        self.timelines, self.graph, self.target = timelines, graph, target
-        self.facts = summary(rows, self.policies, target)
-        self.has_accuracy = any(row.get("test_accuracy") is not None for row in rows)
-        self.style: dict[str, dict[str, Any]] = {
-            name: {
-                "color": _COLOURS[i % len(_COLOURS)],
-                "linestyle": _DASHES[i // len(_COLOURS) % len(_DASHES)],
-                # Thinner towards the last, so that a line that lies on another leaves its edges to be seen.
-                "linewidth": 2.2 - 0.9 * i / max(1, len(self.policies) - 1),
-            }
-            for i, name in enumerate(self.policies)
-        }
 
-    def summary(self) -> Any:
-        """Six panels that could stand in a paper."""
-        figure, axes = new_figure(9.6, 5.9, 2, 3)
-        (quality, loss, durations), (backups, graph, last) = axes
-        if self.has_accuracy:
-            self._accuracy(quality, "virtual_time")
-        else:
-            self._curves(quality, "virtual_time", "test_loss")
-        self._curves(loss, "step", "test_loss")
-        self._duration_shares(durations)
-        self._backups(backups, "step")
-        draw_graph(graph, self.graph)
-        if len(self.policies) > 1:
-            self._speedups(last)
-        else:
-            self._curves(last, "virtual_time", "consensus_distance")
-        for letter, ax in zip("abcdef", axes.flat, strict=True):
-            ax.set_title(f"({letter}) {ax.get_title('left')}")
-        return self._with_legend(figure)
+def _pair(board: Board, width: float) -> tuple[Any, list[Any]]:
+    """A figure of two panels, beside each other where there is room."""
+    beside = width >= 130
+    height = (58 if beside else 112) + style.legend_height(width, board.policies)
+    figure, axes = style.new_figure(width, height, 1 if beside else 2, 2 if beside else 1)
+    return figure, list(axes.flat)
 
-    def accuracy(self) -> Any:
-        """Test accuracy against virtual time and against iterations."""
-        figure, axes = new_figure(9, 3.8, 1, 2)
-        self._accuracy(axes[0, 0], "virtual_time")
-        self._accuracy(axes[0, 1], "step")
-        return self._with_legend(figure)
 
-    def loss(self) -> Any:
-        """Test and training loss against virtual time and against iterations."""
-        figure, axes = new_figure(9, 3.8, 1, 2)
-        for ax, against in zip(axes[0], ("virtual_time", "step"), strict=True):
-            self._curves(ax, against, "test_loss", also="train_loss")
-            ax.set(title=f"loss against {_NAMES[against].removesuffix(' [s]')}", ylabel="loss")
-        return self._with_legend(
-            figure, {"test, mean model": {}, "training, mean of workers": {"alpha": 0.45, "linewidth": 0.9}}
-        )
+def _accuracy(board: Board, width: float) -> Any:
+    """Test accuracy against virtual time and against iterations."""
+    figure, axes = _pair(board, width)
+    for ax, against in zip(axes, ("virtual_time", "step"), strict=True):
+        drawn = curves(ax, board, against, "test_accuracy")
+        fit(ax, drawn, log=False)
+        style.heading(ax, "accuracy over " + ("time" if against == "virtual_time" else "iterations"), bands_note(board))
+        few_ticks(ax, whole=against == "step")
+        if board.target is not None:
+            target_line(ax, board.target, f"target {board.target:g}")
+    style.legend(figure, board.policies)
+    return figure
 
-    def durations(self) -> Any:
-        """How long iterations last."""
-        figure, axes = new_figure(6, 4, 1, 1)
-        self._duration_shares(axes[0, 0])
-        return self._with_legend(figure)
 
-    def backup_workers(self) -> Any:
-        """Backup workers against virtual time and against iterations."""
-        figure, axes = new_figure(9, 3.8, 1, 2)
-        self._backups(axes[0, 0], "virtual_time")
-        self._backups(axes[0, 1], "step")
-        return self._with_legend(figure)
+def _loss(board: Board, width: float) -> Any:
+    """Test and training loss against virtual time and against iterations."""
+    from matplotlib.lines import Line2D
 
-    def graph_alone(self) -> Any:
-        """The graph with its spanning path or tree."""
-        figure, axes = new_figure(5, 5.2, 1, 1)
-        draw_graph(axes[0, 0], self.graph, scale=1.6)
-        return figure
+    figure, axes = _pair(board, width)
+    for ax, against in zip(axes, ("virtual_time", "step"), strict=True):
+        test = curves(ax, board, against, "test_loss")
+        train = curves(ax, board, against, "train_loss", faint=True)
+        fit(ax, [*test, *train])
+        style.heading(ax, "loss over " + ("time" if against == "virtual_time" else "iterations"), bands_note(board))
+        few_ticks(ax, whole=against == "step")
+        ax.set_ylabel("loss")
+    key = [
+        Line2D([], [], color=style.GREY, linewidth=1.5, label="test, mean model"),
+        Line2D([], [], color=style.GREY, linewidth=0.7, alpha=0.5, label="training, mean of gradients"),
+    ]
+    style.legend(figure, board.policies, key)
+    return figure
 
-    def _curves(self, ax: Any, against: str, column: str, also: str | None = None) -> None:
-        seen: list[float] = []
-        for name in self.policies:
-            x = _column(self.rows[name], against)
-            for y_column, look in ((also, {"alpha": 0.45, "linewidth": 0.9}), (column, {})):
-                if y_column is not None:
-                    y = _column(self.rows[name], y_column)
-                    seen.extend(y[np.isfinite(y)])
-                    # A line of one point is invisible; so is one whose neighbours are missing.
-                    marker = "o" if np.isfinite(y).sum() < 3 else None
-                    ax.plot(x, y, marker=marker, markersize=4, clip_on=marker is None, **{**self.style[name], **look})
-        if seen and min(seen) > 0 and max(seen) / min(seen) > 10**1.5:
-            ax.set_yscale("log")
-        ax.set(xlabel=_NAMES[against], ylabel=_NAMES[column], title=_NAMES[column])
-        _from_zero(ax)
 
-    def _accuracy(self, ax: Any, against: str) -> None:
-        self._curves(ax, against, "test_accuracy")
-        if self.target is None:
-            return
-        ax.set_title(f"dashed: target {self.target:g}", loc="right", fontsize=8, color=_GREY)
-        ax.axhline(self.target, color=_GREY, linewidth=0.8, linestyle=_DASHED, zorder=1.5)
-        bottom = ax.get_ylim()[0]
-        for name in self.policies:
-            reached = [row for row in self.rows[name] if (row.get("test_accuracy") or -1) >= self.target]
-            if reached:
-                x, y, colour = reached[0][against], reached[0]["test_accuracy"], self.style[name]["color"]
-                ax.plot([x, x], [bottom, y], color=colour, linewidth=0.9, linestyle=(0, (1, 1.5)))
-                ax.plot([x], [y], color=colour, **_DOT)
-        ax.set_ylim(bottom=bottom)
+def _iteration_length(board: Board, width: float) -> Any:
+    """How long iterations last: distribution functions, and boxes with their numbers."""
+    figure, (left, right) = _pair(board, width)
+    ends: list[float] = []
+    for name in board.policies:
+        seconds = run_panels.lengths(board, name)
+        if not seconds.size:
+            continue
+        # So many points are more than can be seen; the last is the longest iteration.
+        shown = seconds if seconds.size <= 4000 else np.quantile(seconds, np.linspace(0, 1, 4000))
+        left.ecdf(shown, **board.looks[name])
+        marks = np.quantile(seconds, [0.5, 0.95])
+        look = {"color": board.looks[name]["color"], "markersize": 4.5, "markeredgecolor": "white", "zorder": 3}
+        left.plot(marks, [0.5, 0.95], board.markers[name], linestyle="none", **look)
+        ends += [seconds[0], np.quantile(seconds, 0.995)]
+    style.heading(left, "iteration length", "marks: median and 95th percentile; the axis ends at 99.5 %")
+    left.set(xlabel="iteration length [s]", ylabel="share of iterations", ylim=(0, 1.02))
+    if ends and min(ends) > 0 and max(ends) / min(ends) > 20:
+        style.log_axis(left, "x", min(ends), max(ends) * 1.05)
+    elif ends:
+        left.set_xlim(0, 1.05 * max(ends))
+        few_ticks(left)
+    run_panels.iteration_lengths(right, board)
+    style.legend(figure, board.policies)
+    return figure
 
-    def _duration_shares(self, ax: Any) -> None:
-        """Empirical distribution functions; a dot at the mean."""
-        longest, shortest = 0.0, np.inf
-        for name in self.policies:
-            seconds = np.sort(np.asarray(self.timelines[name]["duration"], np.float64))
-            if not seconds.size:
-                continue
-            ax.ecdf(seconds, **self.style[name])
-            mean = seconds.mean()
-            at = np.searchsorted(seconds, mean, side="right") / seconds.size
-            ax.plot([mean], [at], color=self.style[name]["color"], **_DOT)
-            longest, shortest = max(longest, seconds[-1]), min(shortest, seconds[0])
-        ax.set(xlabel="iteration duration [s]", ylabel="share of iterations", title="iteration duration (dot: mean)")
-        if shortest > 0 and longest / shortest > 100:
-            ax.set_xscale("log")
-        else:
-            _from_zero(ax)
-        ax.set_ylim(0, 1.03)
 
-    def _backups(self, ax: Any, against: str) -> None:
-        widest = 1
-        for name in self.policies:
-            timeline = self.timelines[name]
-            steps = len(timeline["duration"])
-            window = max(1, steps // 60)
-            widest = max(widest, window)
-            ends = np.cumsum(timeline["duration"], dtype=np.float64)
-            x = _window_means(ends if against == "virtual_time" else np.arange(1.0, steps + 1), window)
-            y = _window_means(np.asarray(timeline["backup_workers"], np.float64), window)
-            ax.plot(x, y, marker="o" if len(x) < 3 else None, markersize=4, **self.style[name])
-        smoothed = f" (means of {widest} iterations)" if widest > 1 else ""
-        ax.set(xlabel=_NAMES[against], ylabel="backup workers per worker", title=f"backup workers{smoothed}")
-        _from_zero(ax)
+def _backup_workers(board: Board, width: float) -> Any:
+    """Neighbours that a worker did not hear, and the share of workers that took part, over time."""
+    figure, axes = _pair(board, width)
+    titles = {"backup_workers": "neighbours not heard", "active_fraction": "workers that took part"}
+    for ax, (column, title) in zip(axes, titles.items(), strict=True):
+        drawn = curves(ax, board, "virtual_time", column)
+        style.heading(ax, title, f"means between rows; {bands_note(board)}")
+        fit(ax, drawn, log=False)
         ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
-
-    def _speedups(self, ax: Any) -> None:
-        speedup = self.facts["speedup"]
-        kinds = {"duration": "duration"}
-        if any(by["time_to_target"] for by in speedup.values()):
-            kinds["time_to_target"] = "to target"
-        height = 0.8 / len(kinds)
-        for place, name in enumerate(self.policies):
-            for slot, (kind, meaning) in enumerate(kinds.items()):
-                y = place + (slot - (len(kinds) - 1) / 2) * height
-                value = speedup[name][kind]
-                look = {"alpha": 0.45} if kind == "duration" and len(kinds) > 1 else {}
-                ax.barh(y, value or 0, height * 0.9, color=self.style[name]["color"], **look)
-                shown = _MISSING[kind] if value is None else f"{value:.2f}x {meaning}"
-                size = 7.5 if len(self.policies) <= 5 else 6.5
-                under = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
-                offset = {"xytext": (3, 0), "textcoords": "offset points"}
-                ax.annotate(shown, (value or 0, y), va="center", fontsize=size, bbox=under, **offset)
-        ax.axvline(1, color=_GREY, linewidth=0.8, linestyle=_DASHED, zorder=0)
-        ax.set(yticks=[], xlabel="times faster", title=f"speed-up over {_short(self.policies[-1], 18)}")
-        _from_zero(ax)
-        ax.set_xlim(right=1.6 * max(1, ax.dataLim.x1))
-        ax.invert_yaxis()
-        ax.grid(False)
-        ax.spines["left"].set_visible(False)
-
-    def _with_legend(self, figure: Any, kinds: Mapping[str, Mapping[str, Any]] | None = None) -> Any:
-        from matplotlib.lines import Line2D
-
-        labels = _distinct(self.policies)
-        handles: list[Any] = [
-            Line2D([], [], label=label, **self.style[name]) for name, label in zip(self.policies, labels, strict=True)
-        ]
-        handles += [Line2D([], [], label=label, color=_GREY, **look) for label, look in (kinds or {}).items()]
-        longest = max(len(handle.get_label()) for handle in handles)
-        columns = int(figure.get_figwidth() * 14 // (longest + 6))
-        figure.legend(
-            handles=handles, loc="outside lower center", ncols=max(1, min(columns, len(handles))), fontsize=8.5
-        )
-        return figure
+        few_ticks(ax)
+    style.legend(figure, board.policies)
+    return figure
 
 
-def _from_zero(ax: Any) -> None:
-    """A linear axis from 0, with few enough ticks that long numbers do not touch."""
-    from matplotlib.ticker import MaxNLocator
-
-    ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=ax.get_xlabel() == _NAMES["step"]))
-    ax.set_xlim(left=0)
-
-
-def _column(rows: Rows, name: str) -> np.ndarray:
-    """Float64, NaN where a row has no value."""
-    return np.array([np.nan if row.get(name) is None else row[name] for row in rows], np.float64)
-
-
-def _window_means(values: np.ndarray, window: int) -> np.ndarray:
-    """Means of consecutive windows; the last one may be shorter."""
-    starts = np.arange(0, len(values), window)
-    return np.add.reduceat(values, starts) / np.diff(np.append(starts, len(values))) if len(values) else values
-
-
-def _short(name: str, width: int) -> str:
-    """The two ends of a name that is too long; a dollar sign is not mathematics."""
-    shown = name if len(name) <= width else f"{name[: width // 2]}…{name[-(width - width // 2 - 1) :]}"
-    return shown.replace("$", r"\$")
-
-
-def _distinct(names: Sequence[str]) -> list[str]:
-    """Names short enough for a legend, numbered where that makes them equal."""
-    short = [_short(name, 60) for name in names]
-    return [f"{i + 1}: {name}" if short.count(name) > 1 else name for i, name in enumerate(short)]
-
-
-def new_figure(width: float, height: float, rows: int, columns: int) -> tuple[Any, Any]:
-    """A figure of its own, outside pyplot's list, with `[rows, columns]` axes."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False)
-
-
-def house_style() -> contextlib.AbstractContextManager:
-    """Matplotlib's settings while figures of the house are drawn."""
-    from matplotlib import rc_context
-
-    return rc_context(_RC)
-
-
-def save_figure(figure: Any, path: Path) -> None:
-    """Writes a PNG whole."""
-    # Without this entry the bytes name no matplotlib version.
-    replace_file(path, lambda file: figure.savefig(file, format="png", metadata={"Software": None}))
+def _network(board: Board, width: float) -> Any:
+    figure, axes = style.new_figure(width, width)
+    draw_graph(axes[0, 0], board.graph)
+    return figure

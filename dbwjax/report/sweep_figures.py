@@ -1,199 +1,334 @@
-"""What a sweep found: paired comparisons with their intervals, a table, and a figure for each axis.
+"""Figures of a sweep, from its summary: one for each axis of several values, and a heat map for the first two.
 
-Policies are compared world by world (the same graph, delays, batches and settings): the logarithm of the ratio of the
-last policy's seconds to this policy's, its mean, and Student's 95 % interval; given back as a speed-up.
+Cells are never pooled: a figure against one axis has a panel for each combination of the others. A category has points
+and no line; a numeric axis has both.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
+from dbwjax.report import style
+from dbwjax.report.run_panels import draw_interval, ratio_text
 
-from dbwjax.experiments.sweep.config import SweepConfig
+_MOST_PANELS = 24
+"""Panels of one figure; a figure of more says how many it leaves out."""
 
-Rows = list[dict[str, Any]]
+
+class _Quantity(NamedTuple):
+    """What a sweep compares: seconds to the target, or of an iteration."""
+
+    name: str  # of the files
+    seconds: str  # in FACTS
+    ratio: str  # in FACTS, the baseline's seconds over the rule's
+    axis: str  # the label of seconds
+    short: str
 
 
-def summarise(config: SweepConfig, rows: Rows) -> dict[str, Any]:
-    """What `summary.json` holds: by policy the mean seconds, how many worlds count and how many diverged, and the
-    paired speed-up.
+_TARGET = _Quantity("time_to_target", "time_to_target", "ratio", "time to target [s]", "time to target")
+_LENGTH = _Quantity(
+    "iteration_length", "iteration_length", "iteration_ratio", "iteration length [s]", "iteration length"
+)
 
-    Seconds are those to the target accuracy where there is one and training was done, of an iteration otherwise.
+
+def write_figures(
+    folder: str | Path,
+    summary: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    formats: Sequence[str] = ("png",),
+) -> list[Path]:
+    """Draws all figures of a sweep; none if no axis has several values.
+
+    Args:
+      folder: of the sweep.
+      summary: of `summary.json`; it holds all that is drawn.
+      rows: of the metrics; policies are drawn in the order of their first row.
+      formats: of `png`, `pdf` and `svg`.
+
+    Returns:
+      The files: `QUANTITY-AXIS` for each axis, then `QUANTITY-heatmap`.
+
+    Raises:
+      ValueError: an unknown format, or a file cannot be written.
     """
-    what, seconds = outcomes(config, rows)
-    last, axes = seconds[config.base.policies[-1]], axes_of(rows)
-    diverged: dict[str, dict[tuple, bool]] = {spec: {} for spec in config.base.policies}
-    for row in rows:
-        diverged[row["policy"]][tuple(row[name] for name in axes)] = bool(row.get("diverged"))
-    facts: dict[str, Any] = {}
-    for spec in config.base.policies:
-        own = seconds[spec]
-        known = [value for value in own.values() if value is not None]
-        pairs = [(last[world], own[world]) for world in own if own[world] and last.get(world)]
-        facts[spec] = {
-            "worlds": len(own),
-            "counted": len(known),
-            "diverged": sum(diverged[spec].values()),
-            "mean": float(np.mean(known)) if known else None,
-            "paired": len(pairs),
-            "speedup": _interval([math.log(theirs / ours) for theirs, ours in pairs if theirs and ours]),
-        }
-    return {"seconds": what, "over": config.base.policies[-1], "policies": facts}
+    style.check(formats)
+    cells = summary["cells"]
+    what = _TARGET if summary["kind"] == "learning" and summary["target_accuracy"] is not None else _LENGTH
+    order = list(dict.fromkeys(row["policy"] for row in rows))
+    policies = order or list(cells[0]["policies"])
+    values = {axis: list(dict.fromkeys(cell["values"][axis] for cell in cells)) for axis in cells[0]["values"]}
+    wide = [axis for axis, found in values.items() if len(found) > 1]
+    paths = []
+    with style.house_style():
+        for axis in wide:
+            figure = _against(summary, what, policies, axis, values[axis], [other for other in wide if other != axis])
+            paths += style.save(figure, folder, f"{what.name}-{axis}", formats)
+        if len(wide) > 1 and len(policies) > 1:
+            figure = _heat_maps(summary, what, policies, wide, values)
+            paths += style.save(figure, folder, f"{what.name}-heatmap", formats)
+    return paths
 
 
-def outcomes(config: SweepConfig, rows: Rows) -> tuple[str, dict[str, dict[tuple, float | None]]]:
-    """Which seconds are compared, and them by policy and world; `None`: the target was not reached."""
-    target = config.base.target_accuracy
-    trained = any(row.get("test_accuracy") is not None for row in rows)
-    what = "time_to_target" if trained and target is not None else "mean_duration"
-    axes = axes_of(rows)
-    found: dict[str, dict[tuple, float | None]] = {spec: {} for spec in config.base.policies}
-    for row in rows:
-        world = tuple(row[name] for name in axes)
-        of_policy = found[row["policy"]]
-        if what == "mean_duration":
-            of_policy[world] = row["virtual_time"] / row["step"] if row["step"] and row["virtual_time"] else None
-        elif of_policy.get(world) is None:
-            reached = row["test_accuracy"] is not None and row["test_accuracy"] >= target
-            of_policy[world] = row["virtual_time"] if reached else None
-    return what, found
+def _by_others(cells: Sequence[Mapping], others: Sequence[str]) -> dict[tuple, list[Mapping]]:
+    """Cells by their values of the other axes, which have one panel each."""
+    found: dict[tuple, list[Mapping]] = {}
+    for cell in cells:
+        found.setdefault(tuple(cell["values"][axis] for axis in others), []).append(cell)
+    return found
 
 
-def axes_of(rows: Rows) -> list[str]:
-    """The columns that name a world."""
-    columns = list(rows[0])
-    return columns[1 : columns.index("step")]
+def _named(others: Sequence[str], values: Sequence[Any]) -> str:
+    return "\n".join(f"{_words(axis)}: {style.plain(value, 40)}" for axis, value in zip(others, values, strict=True))
 
 
-def table(summary: dict[str, Any]) -> str:
-    """A plain-text table, a line per policy."""
-    of = "seconds to the target" if summary["seconds"] == "time_to_target" else "seconds of an iteration"
-    lines = [("policy", "worlds", "diverged", "counted", of, "speed-up", "95 % interval", "pairs")]
-    for spec, facts in summary["policies"].items():
-        speedup = facts["speedup"]
-        low, high = (_shown(speedup[name]) if speedup else "-" for name in ("low", "high"))
-        lines.append(
-            (
-                spec,
-                str(facts["worlds"]),
-                str(facts["diverged"]),
-                str(facts["counted"]),
-                _shown(facts["mean"]),
-                _shown(speedup["mean"]) if speedup else "-",
-                f"{low} to {high}" if speedup else "-",
-                str(facts["paired"]),
-            )
-        )
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = [
-        "  ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    ]
-    text.insert(1, "-" * len(text[0]))
-    note = f"Speed-ups are over {summary['over']}, paired by world; seconds are virtual time."
-    return "\n".join([*text, note])
+def _words(axis: str) -> str:
+    return style.plain(axis.replace("_", " "), 30)
 
 
-def write_figures(path: Path, config: SweepConfig, rows: Rows) -> list[Path]:
-    """One figure for each axis of several values, and a heat map for the first two of them."""
-    from dbwjax.report.run_figures import house_style, new_figure, save_figure
-
-    what, seconds = outcomes(config, rows)
-    axes = axes_of(rows)
-    values = {name: list(dict.fromkeys(row[name] for row in rows)) for name in axes}
-    wide = [name for name in axes if len(values[name]) > 1 and name not in ("seed", "graph_seed")]
-    made = []
-    with house_style():
-        for name in wide:
-            figure, axis = _one(new_figure(1.2 * len(values[name]) + 3.2, 3.4, 1, 1))
-            _against(axis, axes.index(name), values[name], seconds)
-            axis.set_xlabel(name.replace("_", " "))
-            axis.set_ylabel(_LABELS[what])
-            axis.margins(x=0.12, y=0.1)
-            axis.set_ylim(bottom=0)
-            axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=3)
-            made.append(path / f"{what}-{name}.png")
-            save_figure(figure, made[-1])
-        if len(wide) > 1 and len(config.base.policies) > 1:
-            made.append(path / "speedup.png")
-            figure, axis = _one(new_figure(1.1 * len(values[wide[0]]) + 4, 3.4, 1, 1))
-            _heat(figure, axis, axes, wide[:2], values, seconds, config.base.policies)
-            save_figure(figure, made[-1])
-    return made
+def _is_numeric(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
-def _one(made: tuple[Any, Any]) -> tuple[Any, Any]:
-    return made[0], made[1][0, 0]
+def _note(summary: Mapping[str, Any], what: _Quantity) -> str:
+    worlds = {cell["clusters"] for cell in summary["cells"]}
+    alone = max(worlds) == 1
+    said = "one world: no interval" if alone else "95 % intervals, paired by world; arrows: bounds"
+    return said if what is _TARGET else f"{said}; ranks speed, not learning"
 
 
-_LABELS = {"time_to_target": "virtual time to target [s]", "mean_duration": "mean iteration [s]"}
+def _against(
+    summary: Mapping[str, Any],
+    what: _Quantity,
+    policies: Sequence[str],
+    axis: str,
+    values: list,
+    others: Sequence[str],
+) -> Any:
+    """A figure against one axis: a panel for each combination of the others; seconds beside ratios."""
+    panels = _by_others(summary["cells"], others)
+    shown = list(panels.items())[:_MOST_PANELS]
+    rivals = [name for name in policies if name != summary["baseline"]]
+    numeric = _is_numeric(values)
+    height = 48.0 if numeric else 10 + len(values) * max(9.0, 3.2 * len(policies))
+    columns = 2 if rivals else 1
+    head = 4.0 * len(others) + 12
+    total = len(shown) * (height + head) + style.legend_height(style.PAGE, policies)
+    figure, axes = style.new_figure(style.PAGE if rivals else 110, total, len(shown), columns)
+    for line, (where, cells) in zip(axes, shown, strict=True):
+        by_value = {cell["values"][axis]: cell for cell in cells}
+        _seconds(line[0], by_value, what, policies, axis, values)
+        style.heading(line[0], what.short, _named(others, where))
+        if rivals:
+            _ratios(line[1], by_value, what, policies, summary["baseline"], axis, values)
+            base = style.plain(summary["baseline"], 24)
+            style.heading(line[1], f"{what.short}: {base} / rule", _note(summary, what))
+    if len(shown) < len(panels):
+        figure.suptitle(f"{len(shown)} of {len(panels)} combinations; all are in summary.json", fontsize=7)
+    style.legend(figure, policies)
+    return figure
 
 
-def _against(axis: Any, place: int, values: list, seconds: dict[str, dict[tuple, float | None]]) -> None:
-    for shift, (spec, by_world) in enumerate(seconds.items()):
-        means, errors = [], []
-        for value in values:
-            known = [s for world, s in by_world.items() if world[place] == value and s is not None]
-            found = _interval([math.log(s) for s in known if s > 0])
-            means.append(found["mean"] if found else math.nan)
-            ends = (found["low"], found["high"]) if found and len(known) > 1 else (means[-1], means[-1])
-            errors.append((means[-1] - ends[0], ends[1] - means[-1]))
-        x = np.arange(len(values)) + 0.08 * (shift - (len(seconds) - 1) / 2)
-        axis.errorbar(x, means, yerr=np.array(errors).T, marker="o", capsize=3, linewidth=1.2, label=spec)
-    axis.set_xticks(range(len(values)), [_wrapped(value) for value in values])
+def _places(values: list, numeric: bool, number: int, of: int) -> list[float]:
+    """Where one policy's points are on the axis: beside each other for categories."""
+    if numeric:
+        return [float(value) for value in values]
+    step = min(0.6 / max(of, 1), 0.16)
+    return [place + step * (number - (of - 1) / 2) for place in range(len(values))]
 
 
-def _heat(figure: Any, axis: Any, axes: list, two: list, values: dict, seconds: dict, policies: Any) -> None:
-    first, last = seconds[policies[0]], seconds[policies[-1]]
-    where = [axes.index(name) for name in two]
-    grid = np.full((len(values[two[1]]), len(values[two[0]])), np.nan)
-    for column, a in enumerate(values[two[0]]):
-        for row, b in enumerate(values[two[1]]):
-            pairs = [(last[w], s) for w, s in first.items() if (w[where[0]], w[where[1]]) == (a, b)]
-            logs = [math.log(theirs / ours) for theirs, ours in pairs if theirs and ours]
-            grid[row, column] = math.exp(np.mean(logs)) if logs else np.nan
-    image = axis.imshow(grid, cmap="viridis", aspect="auto")
-    axis.grid(False)
-    for (row, column), value in np.ndenumerate(grid):
-        axis.text(
-            column,
-            row,
-            "-" if np.isnan(value) else f"{value:.2f}",
-            ha="center",
-            va="center",
-            color="white",
-            bbox={"boxstyle": "round,pad=0.2", "facecolor": "#00000066", "edgecolor": "none"},
-        )
-    axis.set_xticks(range(grid.shape[1]), [_wrapped(value) for value in values[two[0]]])
-    axis.set_yticks(range(grid.shape[0]), [_wrapped(value) for value in values[two[1]]])
-    axis.set_xlabel(two[0].replace("_", " "))
-    axis.set_ylabel(two[1].replace("_", " "))
-    axis.set_title(f"speed-up of {policies[0]} over {policies[-1]}")
-    figure.colorbar(image, ax=axis)
+def _seconds(ax: Any, cells: Mapping, what: _Quantity, policies: Sequence[str], axis: str, values: list) -> None:
+    """Mean seconds; a world that did not reach the target leaves a word and not a point."""
+    numeric = _is_numeric(values)
+    looks, markers = style.looks(policies), style.markers(policies)
+    seen = []
+    for number, name in enumerate(policies):
+        places = _places(values, numeric, number, len(policies))
+        found = [cells[value]["policies"][name][what.seconds] if value in cells else None for value in values]
+        seen += [seconds for seconds in found if seconds is not None]
+        heights = [math.nan if seconds is None else seconds for seconds in found]
+        look = {"marker": markers[name], "markersize": 4, "markeredgecolor": "white", "markeredgewidth": 0.5}
+        if numeric:
+            ax.plot(places, heights, **looks[name], **look)
+        else:
+            ax.plot(heights, places, **looks[name] | {"linestyle": "none"}, **look)
+            for place, value, seconds in zip(places, values, found, strict=True):
+                if seconds is None:
+                    why = _why(cells.get(value), name, what)
+                    where = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
+                    ax.annotate(why, (0, place), (3, 0), fontsize=5.6, color=looks[name]["color"], **where)
+    _value_axis(ax, "y" if numeric else "x", seen, what.axis)
+    _axis_of(ax, axis, values, numeric)
+    if numeric:
+        _missing(ax, cells, what, policies, values)
+
+
+def _missing(ax: Any, cells: Mapping, what: _Quantity, policies: Sequence[str], values: list) -> None:
+    """A cross at the top for each policy without seconds at a numeric value, and below the axes what it means."""
+    looks = style.looks(policies)
+    at_top = {"transform": ax.get_xaxis_transform(), "clip_on": False, "linestyle": "none", "marker": "x"}
+    lost = 0
+    for value in values:
+        gone = [name for name in policies if value in cells and cells[value]["policies"][name][what.seconds] is None]
+        lost += len(gone)
+        for number, name in enumerate(gone):
+            ax.plot([value], [0.97 - 0.05 * number], color=looks[name]["color"], markersize=3.5, **at_top)
+    if lost:
+        said = "x: not reached in all worlds" if what is _TARGET else "x: no iteration"
+        look = {"fontsize": 6.2, "color": style.GREY, "ha": "right", "va": "bottom"}
+        ax.text(1, 1.01, said, transform=ax.transAxes, **look)
+
+
+def _ratios(
+    ax: Any, cells: Mapping, what: _Quantity, policies: Sequence[str], baseline: str, axis: str, values: list
+) -> None:
+    """The baseline's seconds over each rule's, with intervals; the dashed line is the baseline."""
+    numeric = _is_numeric(values)
+    looks, markers = style.looks(policies), style.markers(policies)
+    ends = [1.0]
+    for number, name in enumerate(policies):
+        if name == baseline:
+            continue
+        places = _places(values, numeric, number, len(policies))
+        found = [cells[value]["policies"][name][what.ratio] if value in cells else None for value in values]
+        for place, interval in zip(places, found, strict=True):
+            color = looks[name]["color"]
+            ends += draw_interval(ax, place, interval, color, markers[name], horizontal=not numeric, size=4)
+        if numeric:
+            heights = [math.nan if not one or one["estimate"] is None else one["estimate"] for one in found]
+            ax.plot(places, heights, **looks[name] | {"linewidth": 0.9})
+        for place, value, interval in zip(places, values, found, strict=True):
+            if not numeric and (not interval or interval["estimate"] is None):
+                why = _why(cells.get(value), name, what)
+                where = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
+                ax.annotate(why, (1, place), (-2, 0), ha="right", fontsize=5.6, color=looks[name]["color"], **where)
+    low, high = min(min(ends) / 1.1, 0.87), max(max(ends) * 1.1, 1.15)
+    style.log_axis(ax, "y" if numeric else "x", low, high, ratio=True)
+    line = ax.axhline if numeric else ax.axvline
+    line(1, color=style.GREY, linewidth=0.8, linestyle=(0, (4, 2)), zorder=0.5)
+    (ax.set_ylabel if numeric else ax.set_xlabel)("ratio (more than 1: faster than the baseline)")
+    _axis_of(ax, axis, values, numeric)
+
+
+def _value_axis(ax: Any, which: str, seen: Sequence[float], label: str) -> None:
+    if seen and min(seen) > 0 and max(seen) / min(seen) > 20:
+        style.log_axis(ax, which, min(seen) / 1.3, max(seen) * 1.3)
+    else:
+        ax.set(**{f"{which}lim": (0, 1.1 * max(seen, default=1) or 1)})
+    ax.set(**{f"{which}label": label})
+
+
+def _axis_of(ax: Any, axis: str, values: list, numeric: bool) -> None:
+    """The swept axis: horizontal where it is numeric, one line a category otherwise."""
+    if not numeric:
+        ax.set_yticks(range(len(values)), [_wrapped(value) for value in values], fontsize=6.2)
+        ax.set_ylim(len(values) - 0.5, -0.5)
+        ax.tick_params(axis="y", length=0)
+        ax.grid(False, axis="y")
+        return
+    ax.set_xlabel(_words(axis))
+    low, high = min(values), max(values)
+    if low > 0 and high / low >= 8:
+        style.log_axis(ax, "x", low / 1.15, high * 1.15)
+    if len(values) <= 6:
+        ax.set_xticks(values, [f"{value:g}" for value in values])
+        ax.minorticks_off()
+
+
+def _why(cell: Mapping[str, Any] | None, name: str, what: _Quantity) -> str:
+    """Why there is no number."""
+    if cell is None:
+        return "not run"
+    facts = cell["policies"][name]
+    if facts["diverged"]:
+        return f"{facts['diverged']} of {cell['worlds']} diverged"
+    if what is _TARGET and facts["reached"]:
+        return f"reached {facts['reached'][0]} of {facts['reached'][1]}"
+    return "no iteration" if facts["iteration_length"] is None else "no ratio"
+
+
+def _heat_maps(
+    summary: Mapping[str, Any], what: _Quantity, policies: Sequence[str], wide: Sequence[str], values: Mapping
+) -> Any:
+    """A heat map over the first two axes for each rule and each combination of further axes."""
+    across, down, *others = wide
+    rivals = [name for name in policies if name != summary["baseline"]]
+    maps = [(name, where, cells) for where, cells in _by_others(summary["cells"], others).items() for name in rivals]
+    shown = maps[:_MOST_PANELS]
+    known = [cell["policies"][name][what.ratio] for name in rivals for cell in summary["cells"]]
+    logs = [abs(math.log(one["estimate"])) for one in known if one and one["estimate"]]
+    farthest = math.exp(max([math.log(1.25), *logs]))
+    columns = min(len(shown), max(1, int(150 // max(26, 18 * len(values[across])))))
+    lines = -(-len(shown) // columns)
+    height = lines * (13 * len(values[down]) + 26 + 4 * len(others)) + 8
+    width = min(style.PAGE, max(style.COLUMN, 45 + columns * 24 * len(values[across])))
+    figure, axes = style.new_figure(width, height, lines, columns)
+    image = None
+    for ax, (name, where, cells) in zip(axes.flat, shown, strict=False):
+        found = {(cell["values"][down], cell["values"][across]): cell for cell in cells}
+        image = _heat_map(ax, found, name, what, values[across], values[down], farthest)
+        style.heading(ax, style.plain(name, 26), _named(others, where))
+        ax.set(xlabel=_words(across), ylabel=_words(down))
+    for ax in list(axes.flat)[len(shown) :]:
+        ax.set_axis_off()
+    bar = figure.colorbar(image, ax=axes, aspect=30, pad=0.02, fraction=0.05)
+    ticks = style.ratio_ticks(1 / farthest, farthest)
+    bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
+    bar.minorticks_off()
+    bar.outline.set_linewidth(0.5)
+    bar.set_label(f"{what.short}: {style.plain(summary['baseline'], 24)} / rule\n(more than 1: the rule is faster)")
+    if len(shown) < len(maps):
+        figure.suptitle(f"{len(shown)} of {len(maps)} maps; all are in summary.json", fontsize=7)
+    return figure
+
+
+def _heat_map(ax: Any, found: Mapping, name: str, what: _Quantity, across: list, down: list, farthest: float) -> Any:
+    """One map: the ratio, its interval and its number of worlds in each cell; or why there is none."""
+    import numpy as np
+    from matplotlib.colors import LogNorm
+
+    grid = np.full((len(down), len(across)), np.nan)
+    for line, column in np.ndindex(grid.shape):
+        interval = found[key]["policies"][name][what.ratio] if (key := (down[line], across[column])) in found else None
+        if interval and interval["estimate"] is not None:
+            grid[line, column] = interval["estimate"]
+    image = ax.imshow(grid, cmap="RdBu", norm=LogNorm(1 / farthest, farthest), aspect="auto")
+    ax.set_facecolor("#f2f2f2")
+    shades = image.to_rgba(grid)
+    for line, column in np.ndindex(grid.shape):
+        cell = found.get((down[line], across[column]))
+        if np.isnan(grid[line, column]):
+            ax.text(column, line, _why(cell, name, what).replace(" of ", "\nof "), **_text(5.6, "black"))
+            continue
+        dark = shades[line, column, :3] @ (0.299, 0.587, 0.114) < 0.5
+        interval, color = found[down[line], across[column]]["policies"][name][what.ratio], "white" if dark else "black"
+        ax.text(column, line - 0.2, ratio_text(interval), **_text(7.5, color))
+        ax.text(column, line + 0.2, _small_print(interval), linespacing=1.15, **_text(5.4, color))
+    ax.set_xticks(range(len(across)), [_wrapped(value) for value in across], fontsize=6)
+    ax.set_yticks(range(len(down)), [_wrapped(value) for value in down], fontsize=6)
+    ax.tick_params(length=0)
+    ax.grid(False)
+    return image
+
+
+def _text(size: float, color: str) -> dict[str, Any]:
+    return {"fontsize": size, "color": color, "ha": "center", "va": "center"}
+
+
+def _small_print(interval: Mapping[str, Any]) -> str:
+    """The limits that there are, and the number of worlds (of clusters, where those are fewer)."""
+    low, high = interval["low"], interval["high"]
+    worlds, clusters = interval["worlds"], interval["clusters"]
+    n = f"n = {worlds}" if worlds == clusters else f"n = {worlds} in {clusters}"
+    if low is None and high is None:
+        return n
+    return f"{'' if low is None else f'{low:.2f}'} to {'' if high is None else f'{high:.2f}'}\n{n}"
 
 
 def _wrapped(value: Any) -> str:
-    return str(value).replace(":", ":\n", 1).replace("*", "\n* ")
-
-
-def _interval(logs: list[float]) -> dict[str, float] | None:
-    """The geometric mean and Student's 95 % interval of it; of one value the interval is that value."""
-    if not logs:
-        return None
-    mean = float(np.mean(logs))
-    reach = 0.0
-    if len(logs) > 1:
-        from scipy.stats import t
-
-        reach = float(t.ppf(0.975, len(logs) - 1) * np.std(logs, ddof=1) / math.sqrt(len(logs)))
-    return {"mean": math.exp(mean), "low": math.exp(mean - reach), "high": math.exp(mean + reach)}
-
-
-def _shown(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
+    """A category in a few short lines."""
+    return "\n".join(
+        style.plain(part, 18) for part in str(value).replace("*", "\n* ").replace(":", ":\n", 1).split("\n")
+    )

@@ -33,7 +33,7 @@ from dbwjax.engine.randomness import Stream, stream
 from dbwjax.engine.simulate import World
 from dbwjax.experiments.training import initial_params, make_world
 from dbwjax.network import delays, graphs
-from dbwjax.network.properties import spanning_links
+from dbwjax.network.spanning import spanning_links
 from dbwjax.policies import build_policy
 from dbwjax.tasks import build_task
 
@@ -64,18 +64,18 @@ def in_numpy(linked: np.ndarray, links: np.ndarray, iterations: int, seed: int) 
 
 def timing_only(quick: bool) -> dict:
     """The clocks in one program, the loop and the random numbers."""
-    from dbwjax.engine import ensemble
+    from dbwjax.engine import batch, ensemble
 
     count, iterations = (16, 20) if quick else (1024, 500)
     many = [graphs.erdos_renyi(WORKERS, p=0.4, seed=seed) for seed in range(count)]
     slots = max(graph.neighbours.shape[1] for graph in many)
     many = [graphs.pad(graph, slots) for graph in many]
     model, policy = delays.delays(DELAYS, WORKERS, 0), build_policy("dybw")
-    worlds = ensemble.stack([World(graph, model, None, jax.random.key(seed)) for seed, graph in enumerate(many)])
-    states = ensemble.stack_all([policy.init(graph) for graph in many])
+    worlds = batch.stack([World(graph, model, None, jax.random.key(seed)) for seed, graph in enumerate(many)])
+    states = batch.stack_all([policy.init(graph) for graph in many])
     begun = ensemble.start(worlds, states)
-    mesh = ensemble.mesh_of(jax.devices())
-    spread = ensemble.spread(worlds, mesh)
+    mesh = batch.mesh_of(jax.devices())
+    spread = batch.spread(worlds, mesh)
     begun_everywhere = ensemble.start(spread, states, mesh)
     keys = jax.random.split(jax.random.key(0), count)
 
@@ -123,7 +123,6 @@ def _by_jax(key: Any, worker: Any, started: Any) -> Any:
 
 def training(quick: bool) -> dict:
     """Simulations in blocks against one at a time."""
-    from dbwjax.engine import ensemble
 
     count, steps, rounds = (4, 4, 3) if quick else (32, 50, 7)
     task = build_task("digits", model="2nn", workers=WORKERS, batch_size=BATCH)
@@ -141,7 +140,7 @@ def training(quick: bool) -> dict:
     work = {"one at a time": one_at_a_time}
     for size in dict.fromkeys(min(size, count) for size in BLOCKS):
         work[f"blocks of {size}"] = _in_blocks(batch, policy, learner, (worlds, params), (size, steps))
-    mesh = ensemble.mesh_of(jax.devices())
+    mesh = batch.mesh_of(jax.devices())
     work[EACH] = _in_blocks(batch, policy, learner, (worlds, params), (len(jax.devices()), steps), mesh)
     work["matrix product"], flops = timing.matrix_product()
     seconds = timing.take_turns(work, rounds)
@@ -163,9 +162,9 @@ def _in_blocks(
     stacked, box = [], []
     for first in range(0, len(worlds), size):
         block, some = worlds[first : first + size], params[first : first + size]
-        stacked.append(ensemble.spread(ensemble.stack(block), mesh))
-        states = ensemble.stack_all([policy.init(world.graph) for world in block])
-        box.append(ensemble.init(policy, learner, stacked[-1], states, ensemble.stack_all(some), mesh))
+        stacked.append(batch.spread(batch.stack(block), mesh))
+        states = batch.stack_all([policy.init(world.graph) for world in block])
+        box.append(ensemble.init(policy, learner, stacked[-1], states, batch.stack_all(some), mesh))
 
     def call() -> Any:
         for i, block in enumerate(stacked):

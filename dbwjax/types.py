@@ -127,6 +127,8 @@ class ClockState(NamedTuple):
     started: Int[Array, " N"]  # index of the computation each node is busy with
     step: Int[Array, ""]  # steps done
     policy: PyTree  # the policy's own state
+    begun: Float[Array, " N"]  # when each node's computation began, seconds after the coming step's origin (0 or less)
+    counted: Bool[Array, " N"]  # whether its update has counted already, though it has not been restarted
 
 
 class ModelState(NamedTuple):
@@ -147,6 +149,20 @@ class StepInfo(NamedTuple):
     observed: PyTree = None  # [M, ...] whatever the learner's update observed
 
 
+class Tick(NamedTuple):
+    """What the clock alone says about a step; stacked to [T, ...] by a scan. `None` stands for "everyone"."""
+
+    duration: Float[Array, ""]  # seconds by which the step moves the clock's origin
+    ended: Float[Array, " N"] | None  # when each worker's iteration ends, seconds after the origin; None: at `duration`
+    iterated: Bool[Array, " N"] | None  # whose iteration ends in this step
+    active: Bool[Array, " N"]  # who took part
+    missed: Int[Array, " N"]  # neighbours not heard by each row written; 0 elsewhere
+    counted: Bool[Array, " N"]  # whose update counted
+    computing: Float[Array, " N"]  # seconds of the computations that end here and counted
+    wasted: Float[Array, " N"]  # seconds of the computations that end here and were thrown away
+    waiting: Float[Array, " N"]  # seconds from a finish to the restart that takes place here
+
+
 class StepRecord(NamedTuple):
     """What a simulated step leaves for the records; stacked to [T, ...] by a scan."""
 
@@ -154,5 +170,6 @@ class StepRecord(NamedTuple):
     active: Bool[Array, " N"]  # who took part
     backup_workers: Float[Array, ""]  # mean over the rows written of the neighbours not heard
     gradients: Int[Array, ""]  # updates that counted
-    loss: Float[Array, ""]  # mean over the updates that counted
-    broken: Int[Array, ""]  # first worker whose counted loss was not finite; -1: none; -2: see Placement
+    loss: Float[Array, " M"]  # of each update that counted; 0 elsewhere
+    diverged_worker: Int[Array, ""]  # first worker whose counted loss was not finite; -1: none
+    unreachable: Bool[Array, ""]  # the plan reads a row that the placement does not move

@@ -8,7 +8,7 @@ import re
 import jax
 import pytest
 
-from dbwjax.engine import ensemble, simulate
+from dbwjax.engine import batch, ensemble, simulate
 from dbwjax.experiments.config import TrainConfig
 from dbwjax.experiments.problem import build
 from dbwjax.policies import build_policy
@@ -40,10 +40,10 @@ def test_a_run_lowers(setting, spec, platform):
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 def test_a_batch_and_its_clocks_lower(setting, platform):
     policy, (world, learner) = build_policy("dybw"), setting[:2]
-    worlds = ensemble.stack([world, world._replace(key=jax.random.key(1))])
-    states = ensemble.stack_all([policy.init(world.graph)] * 2)
-    axes, clocks = ensemble.Axes(worlds.axes), ensemble.start(worlds, states)
-    sims = ensemble.init(policy, learner, worlds, states, ensemble.stack_all([setting.params] * 2))
+    worlds = batch.stack([world, world._replace(key=jax.random.key(1))])
+    states = batch.stack_all([policy.init(world.graph)] * 2)
+    axes, clocks = batch.Axes(worlds.axes), ensemble.start(worlds, states)
+    sims = ensemble.init(policy, learner, worlds, states, batch.stack_all([setting.params] * 2))
     lowered(ensemble._run, platform, policy, learner, worlds.tree, axes, sims, 3, None)
     lean = ensemble._lean(worlds)
-    lowered(ensemble._clocks, platform, policy, lean.tree, ensemble.Axes(lean.axes), clocks, 3, None)
+    lowered(ensemble._clocks, platform, policy, lean.tree, batch.Axes(lean.axes), clocks, 3, None)

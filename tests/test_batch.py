@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from dbwjax.engine import clock, ensemble, simulate
+from dbwjax.engine import batch, clock, ensemble, simulate
 from dbwjax.engine.learner import from_optimizer
 from dbwjax.engine.randomness import Stream, stream
 from dbwjax.network import delays, graphs
@@ -55,9 +55,9 @@ def test_a_batch_is_its_simulations(x64, name):
     task, worlds = many()
     learner = from_optimizer(task.loss, optax.inject_hyperparams(optax.sgd)(learning_rate=0.1))
     params = [task.init(stream(world.key, Stream.PARAMETERS)) for world in worlds]
-    together = ensemble.stack(worlds)
-    states = ensemble.stack_all([policy.init(world.graph) for world in worlds])
-    sims = ensemble.init(policy, learner, together, states, ensemble.stack_all(params))
+    together = batch.stack(worlds)
+    states = batch.stack_all([policy.init(world.graph) for world in worlds])
+    sims = ensemble.init(policy, learner, together, states, batch.stack_all(params))
     sims, records = ensemble.run_batch(policy, learner, together, sims, STEPS)
     for place, (world, one) in enumerate(zip(worlds, params, strict=True)):
         state, record = simulate.run(policy, learner, world, simulate.init(policy, learner, world, one), STEPS)
@@ -72,8 +72,8 @@ def test_a_batch_is_its_simulations(x64, name):
 def test_clocks_alone_are_those_of_training(name):
     policy = POLICIES[name]
     _, worlds = many()
-    together = ensemble.stack(worlds)
-    states = ensemble.stack_all([policy.init(world.graph) for world in worlds])
+    together = batch.stack(worlds)
+    states = batch.stack_all([policy.init(world.graph) for world in worlds])
     clocks, records = ensemble.clock_batch(policy, together, ensemble.start(together, states), STEPS)
     for place, world in enumerate(worlds):
         state = clock.init(policy, world.graph, world.delays, world.key)
@@ -95,28 +95,28 @@ def test_one_trace_for_a_shape_and_a_policy():
         return POLICIES["synchronous"].decide(*arguments)
 
     counted = Policy(POLICIES["synchronous"].init, decide)
-    together = ensemble.stack(worlds)
-    states = ensemble.stack_all([counted.init(world.graph) for world in worlds])
+    together = batch.stack(worlds)
+    states = batch.stack_all([counted.init(world.graph) for world in worlds])
     for first in range(0, len(worlds), 4):  # as a sweep walks a group
         which = np.arange(first, first + 4)
-        some, own = ensemble.take(together, which), jax.tree.map(lambda leaf, which=which: leaf[which], states)
+        some, own = batch.take(together, which), jax.tree.map(lambda leaf, which=which: leaf[which], states)
         ensemble.clock_batch(counted, some, ensemble.start(some, own), 10)
     assert len(traced) == 1
 
 
 def test_what_is_common_is_kept_once():
     task, worlds = many()
-    together = ensemble.stack(worlds)
+    together = batch.stack(worlds)
     data = sum(leaf.nbytes for leaf in jax.tree.leaves(task.batches))
     assert sum(leaf.nbytes for leaf in jax.tree.leaves(together.tree.batches)) == data
     assert together.tree.key.shape == (len(worlds),)
-    alone = ensemble.alone(ensemble.take(together, np.array([3, 5])), 1)
+    alone = batch.alone(batch.take(together, np.array([3, 5])), 1)
     assert (jax.random.key_data(alone.key) == jax.random.key_data(worlds[5].key)).all()
     np.testing.assert_array_equal(alone.graph.neighbours, worlds[5].graph.neighbours)
 
 
 def test_shapes_that_differ():
     with pytest.raises(ValueError, match="different shapes cannot be one batch"):
-        ensemble.stack([jnp.zeros(3), jnp.zeros(4)])
+        batch.stack([jnp.zeros(3), jnp.zeros(4)])
     with pytest.raises(ValueError, match="reads training"):
-        ensemble.clock_batch(handmade.loudest(), ensemble.Batch(None, None), None, 3)
+        ensemble.clock_batch(handmade.loudest(), batch.Batch(None, None), None, 3)

@@ -14,10 +14,10 @@ from benchmarks import __main__ as command
 from benchmarks import graphs as clocks
 from benchmarks import hlo, results
 from benchmarks.peers import job, ours, plain_jax, plain_numpy, run
-from dbwjax.engine import ensemble
+from dbwjax.engine import batch, ensemble
 from dbwjax.engine.simulate import World
 from dbwjax.network import delays, graphs
-from dbwjax.network.properties import spanning_links
+from dbwjax.network.spanning import spanning_links
 from dbwjax.policies import build_policy
 
 
@@ -110,8 +110,8 @@ def test_the_numpy_loop_is_the_same_rule():
     graph, steps = graphs.erdos_renyi(10, p=0.4, seed=0), 4000
     looped = clocks.in_numpy(graphs.adjacency(graph), spanning_links(graph)[0], steps, seed=1)
     policy, model = build_policy("dybw"), delays.delays(clocks.DELAYS, 10, 0)
-    worlds = ensemble.stack([World(graph, model, None, jax.random.key(0))])
-    states = ensemble.stack_all([policy.init(graph)])
+    worlds = batch.stack([World(graph, model, None, jax.random.key(0))])
+    states = batch.stack_all([policy.init(graph)])
     records = ensemble.clock_batch(policy, worlds, ensemble.start(worlds, states), steps)[1]
     for theirs, engine in zip(looped, (records.duration, records.active, records.backup_workers), strict=True):
         known = np.asarray(engine[0], float)

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import math
 import re
+import typing
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -65,7 +66,15 @@ def from_typed(typed: dict[str, Any]) -> tuple[TrainConfig, RunOptions]:
     if "policies" in given:
         given["policies"] = tuple(given["policies"])
     fields = {field.name for field in dataclasses.fields(TrainConfig)}
-    config = dataclasses.replace(PRESETS[preset](), **{name: given[name] for name in given if name in fields})
+    base = PRESETS[preset]()
+    # A budget that is typed takes the place of the preset's, of whichever kind.
+    if "steps" in given and "seconds" not in given:
+        base = dataclasses.replace(base, seconds=None)
+    if "seconds" in given and "steps" not in given:
+        base = dataclasses.replace(base, steps=None, eval_every=None)
+    config = dataclasses.replace(base, **{name: given[name] for name in given if name in fields})
+    if "policies" in given and "baseline" not in given and config.baseline not in config.policies:
+        config = dataclasses.replace(config, baseline=None)
     options = RunOptions(**{name: given[name] for name in given if name not in fields})
     return config, options
 
@@ -97,48 +106,30 @@ def parser(prog: str, description: str, conflicts: str = "error") -> argparse.Ar
         allow_abbrev=False,
     )
     parser.add_argument("preset", nargs="?", default="quickstart", metavar="PRESET", help=", ".join(PRESETS))
-    add = parser.add_argument_group("what is compared").add_argument
-    add("--policies", nargs="+", action="extend", metavar="SPEC", help="waiting rules; speed-ups are over the last one")
-    add("--steps", type=whole, metavar="T", help="iterations of each policy")
-    add("--target-accuracy", type=number, metavar="A", help="time to target counts to this test accuracy")
-    add("--eval-every", type=whole, metavar="E", help="iterations between evaluations")
-    add("--seed", type=whole, metavar="S", help="of delays, batches, parameters, partition and random graphs")
-    add = parser.add_argument_group("the network").add_argument
-    add("--workers", type=whole, metavar="N", help="how many compute")
-    add("--graph", metavar="SPEC", help="who hears whom")
-    add("--delays", metavar="SPEC", help="seconds per computation; factors are joined by *")
-    add("--latency", type=number, metavar="SECONDS", help="of every message")
-    add("--bandwidth", type=number, metavar="BYTES_PER_SECOND", help="of every link")
-    add = parser.add_argument_group("what is learned").add_argument
-    add("--dataset", metavar="NAME", help="pictures, or a synthetic problem as a SPEC")
-    add("--data-dir", metavar="DIR", help="a TFDS folder (default: TFDS_DATA_DIR, or ~/tensorflow_datasets)")
-    add("--model", metavar="NAME", help="of pictures (default: the data set's own)")
-    add("--partition", metavar="SPEC", help="which samples each worker holds")
-    add("--pca", type=whole, metavar="K", help="learn from K principal components")
-    add("--batch-size", type=whole, metavar="B", help="samples of one worker's computation")
-    add("--learning-rate", type=number, metavar="X", help="the same all the time, for every worker")
-    add("--optimizer", metavar="SPEC", help="what each worker does with its gradients")
-    add("--dtype", metavar="TYPE", help="in which parameters are kept: float32, or bfloat16 (sums are float32)")
-    add = parser.add_argument_group("the run folder").add_argument
-    add("--out", metavar="DIR", help="default: runs/PRESET; the same command resumes what it finds there")
-    add("--overwrite", action="store_true", default=None, help="start anew in an existing run folder")
-    add(
-        "--checkpoint-every",
-        type=whole,
-        metavar="CHUNKS",
-        help="chunks (of at most 100 iterations) between checkpoints",
-    )
-    add("--tensorboard", action="store_true", default=None, help="write event files (extra: tensorboard)")
-    add("--no-progress", dest="progress", action="store_false", default=None, help="show no progress bar")
-    add("--compile-cache", metavar="DIR", help="keep compiled programs there for later starts")
-    add = parser.add_argument_group("devices and hosts").add_argument
-    add("--devices", type=whole, metavar="K", help="cut the workers among K devices (default: all that are here)")
-    add("--distributed", action="store_true", default=None, help="be one of several processes (jax.distributed)")
-    add("--coordinator", metavar="HOST:PORT", help="of process 0; left out, JAX asks Slurm, Open MPI or the TPU")
-    add("--processes", type=whole, metavar="P", help="how many there are")
-    add("--process-id", type=whole, metavar="I", help="which one this is, from 0")
-    add("--patience", type=whole, metavar="SECONDS", help="to wait for a process that does not answer (default: 30)")
+    groups: dict[str, Any] = {}
+    for kind in (TrainConfig, RunOptions):
+        hints = typing.get_type_hints(kind)
+        for one in dataclasses.fields(kind):
+            if one.metadata:
+                title = one.metadata["group"]
+                group = groups.get(title) or groups.setdefault(title, parser.add_argument_group(title))
+                _add(group, one, hints[one.name])
     return parser
+
+
+def _add(group: Any, one: dataclasses.Field, hint: Any) -> None:
+    """One option, as its field describes it. Nothing typed is None, so that presets keep their values."""
+    said, word = one.metadata, "--" + one.name.replace("_", "-")
+    if hint is bool:
+        word, action = said.get("negated", word), "store_false" if "negated" in said else "store_true"
+        group.add_argument(word, dest=one.name, action=action, default=None, help=said["help"])
+        return
+    if typing.get_origin(hint) is tuple:
+        more: dict[str, Any] = {"nargs": "+", "action": "extend"}
+    else:
+        kinds = {int: whole, float: number}
+        more = {"type": next((kinds[kind] for kind in (hint, *typing.get_args(hint)) if kind in kinds), None)}
+    group.add_argument(word, dest=one.name, metavar=said["metavar"], help=said["help"], **more)
 
 
 def whole(text: str) -> int:

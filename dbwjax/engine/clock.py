@@ -38,7 +38,8 @@ def start(policy_state: PyTree, graph: Graph, delays: DelayModel, key: Key) -> C
     nodes = graph.neighbours.shape[0]
     started = jnp.zeros(nodes, jnp.int32)
     remaining = jnp.where(graph.computes, _draw(delays, key, jnp.arange(nodes), started), jnp.inf)
-    return ClockState(remaining, started, jnp.zeros((), jnp.int32), policy_state)
+    begun = jnp.zeros(nodes, remaining.dtype)
+    return ClockState(remaining, started, jnp.zeros((), jnp.int32), policy_state, begun, jnp.zeros(nodes, bool))
 
 
 _start = jax.jit(start)
@@ -63,7 +64,8 @@ def tick(
     decision = jax.random.fold_in(stream(key, Stream.POLICY), state.step)
     plan, policy_state = policy.decide(decision, graph, state.policy, state.remaining, feedback)
     remaining, started = _advance(graph, delays, key, plan, state)
-    return plan, ClockState(remaining, started, state.step + 1, policy_state)
+    begun, counted = _begun(plan, state)
+    return plan, ClockState(remaining, started, state.step + 1, policy_state, begun, counted)
 
 
 def restarted(plan: Plan, started: Array) -> Array:
@@ -73,6 +75,33 @@ def restarted(plan: Plan, started: Array) -> Array:
     if plan.restart.dtype == bool:
         return started + plan.restart
     return started.at[plan.restart].add(1, mode="drop")
+
+
+def restarts(plan: Plan, nodes: int) -> Array:
+    """`[N]` who starts its next computation in this step."""
+    if plan.restart is None:
+        return jnp.ones(nodes, bool)
+    if plan.restart.dtype == bool:
+        return plan.restart
+    return jnp.zeros(nodes, bool).at[plan.restart].set(True, mode="drop")
+
+
+def fresh_nodes(plan: Plan, nodes: int) -> Array:
+    """`[N]` whose update counts."""
+    if plan.workers is None:
+        return plan.fresh
+    return jnp.zeros(nodes, bool).at[plan.workers].max(plan.fresh, mode="drop")
+
+
+def _begun(plan: Plan, state: ClockState) -> tuple[Array, Array]:
+    """When each node's computation began, after the step's origin that comes, and whether its update has counted."""
+    nodes = state.started.shape[0]
+    now = 0.0 if plan.ready is None else plan.ready - plan.duration
+    if plan.restart is None:
+        return jnp.zeros_like(state.begun) + now, jnp.zeros_like(state.counted)
+    again = restarts(plan, nodes)
+    counted = jnp.where(again, False, state.counted | fresh_nodes(plan, nodes))
+    return jnp.where(again, now, state.begun - plan.duration), counted
 
 
 def _advance(graph: Graph, delays: DelayModel, key: Key, plan: Plan, state: ClockState) -> tuple[Array, Array]:

@@ -9,131 +9,36 @@ device that holds a single one runs it as `simulate.run` does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, PyTree
 
-from dbwjax.engine import clock, simulate
+from dbwjax.engine import clock, ledger, readings, simulate
 from dbwjax.engine import learner as learning
-from dbwjax.engine.simulate import SimState, World
-from dbwjax.types import ClockState, Learner, ModelState, Policy, StepRecord
-
-AXIS = "sims"
-
-
-class Batch(NamedTuple):
-    """Trees of one structure, stacked: leaves that differ have a leading axis `B`, the others are there once."""
-
-    tree: PyTree
-    axes: PyTree  # 0 or None for every leaf of `tree`, as `jax.vmap` takes them
+from dbwjax.engine.batch import AXIS, Axes, Batch, alone, picked, shared
+from dbwjax.engine.readings import Due, Held
+from dbwjax.engine.simulate import Seen, SimState, World
+from dbwjax.types import ClockState, Graph, Learner, ModelState, Plan, Policy, StepRecord, Tick
 
 
 class ClockRecord(NamedTuple):
-    """What a step leaves when the clock runs alone; stacked `[B, T]`."""
+    """What a step leaves when clocks run alone; stacked `[B, T]`. The sums are over the workers whose iteration ends
+    by the simulation's deadline."""
 
     duration: Float[Array, ""]  # seconds
     active: Int[Array, ""]  # workers that took part
     gradients: Int[Array, ""]  # updates that counted
     backup_workers: Float[Array, ""]  # mean over workers of the neighbours not heard
-
-
-def stack(trees: Sequence[PyTree]) -> Batch:
-    """Stacks trees whose leaves agree in shape and type.
-
-    Raises:
-      ValueError: trees of different structures or shapes.
-    """
-    kinds: list[Any] = [jax.tree.structure(tree) for tree in trees]
-    shapes = [[np.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in trees]
-    if any(kind != kinds[0] for kind in kinds) or any(shape != shapes[0] for shape in shapes):
-        raise ValueError("simulations of different shapes cannot be one batch; run them one after another")
-    columns = zip(*(jax.tree.leaves(tree) for tree in trees), strict=True)
-    stacked = [_stacked(column) for column in columns]
-    tree = jax.tree.unflatten(kinds[0], [leaf for leaf, _ in stacked])
-    return Batch(tree, jax.tree.unflatten(kinds[0], [axis for _, axis in stacked]))
-
-
-def stack_all(trees: Sequence[PyTree]) -> PyTree:
-    """As `stack`, but every leaf has the leading axis `B`, also where all agree."""
-    batch = stack(trees)
-    leaves, kind = jax.tree.flatten(batch.tree)
-    axes = _axes(kind, batch)
-    wide = [
-        jnp.broadcast_to(leaf, (len(trees), *np.shape(leaf))) if axis is None else leaf
-        for leaf, axis in zip(leaves, axes, strict=True)
-    ]
-    return jax.tree.unflatten(kind, wide)
-
-
-def take(batch: Batch, which: np.ndarray) -> Batch:
-    """Some of a batch's simulations."""
-    leaves, kind = jax.tree.flatten(batch.tree)
-    axes = _axes(kind, batch)
-    picked = [leaf if axis is None else leaf[which] for leaf, axis in zip(leaves, axes, strict=True)]
-    return Batch(jax.tree.unflatten(kind, picked), batch.axes)
-
-
-def alone(batch: Batch, which: int) -> PyTree:
-    """One of a batch's simulations, without the leading axis."""
-    leaves, kind = jax.tree.flatten(batch.tree)
-    axes = _axes(kind, batch)
-    return jax.tree.unflatten(
-        kind, [leaf if axis is None else leaf[which] for leaf, axis in zip(leaves, axes, strict=True)]
-    )
-
-
-def mesh_of(devices: Sequence[Any]) -> Mesh | None:
-    """A mesh of one axis, `sims`; `None` for a single device."""
-    return None if len(devices) == 1 else Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
-
-
-def spread(batch: Batch, mesh: Mesh | None) -> Batch:
-    """A batch cut along its simulations among the devices of `mesh`; what they have in common is put on each.
-
-    `B` must be a multiple of the number of devices.
-    """
-    return _placed(spread_common(batch, mesh), mesh, P(AXIS), of=0)
-
-
-def spread_common(batch: Batch, mesh: Mesh | None) -> Batch:
-    """Puts what a batch's simulations have in common on every device of `mesh`, once for all blocks taken from it."""
-    return _placed(batch, mesh, P(), of=None)
-
-
-class Axes:
-    """A tree of axes that can be a static argument: equal where the axes are."""
-
-    def __init__(self, tree: PyTree):
-        self.tree = tree
-        leaves, kind = jax.tree.flatten(tree, is_leaf=lambda axis: axis is None)
-        self._key = (kind, tuple(leaves))
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Axes) and self._key == other._key
-
-
-def shared(function: Callable, axes: tuple, mesh: Mesh | None) -> Callable:
-    """A function of batches, run by every device of `mesh` on its own simulations; for programs to be compiled.
-
-    Args:
-      function: its arguments and results are batches.
-      axes: of every argument, as `jax.vmap` takes them.
-      mesh: the devices that share the batch; `None`: one.
-    """
-    if mesh is None:
-        return function
-    specs = jax.tree.map(_spec, axes, is_leaf=lambda axis: axis is None)
-    return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=P(AXIS), check_vma=False)
+    ended: Int[Array, ""]  # iterations that ended, over workers
+    length: Float[Array, ""]  # seconds they took, summed
+    computing: Float[Array, ""]  # seconds, see `ledger`
+    wasted: Float[Array, ""]
+    waiting: Float[Array, ""]
 
 
 def init(
@@ -142,7 +47,7 @@ def init(
     """Simulations at virtual time 0.
 
     Args:
-      policy: must not read training.
+      policy: who waits for whom.
       learner: the workers' learner. Its `init` gives every simulation the same local states; what differs (a learning
         rate) is put into them afterwards.
       worlds: B worlds.
@@ -151,7 +56,15 @@ def init(
       mesh: the devices that share the batch; `None`: one.
     """
     clocks = start(worlds, policy_states, mesh)
-    return SimState(clocks, _models(policy, learner, params, clocks.started.shape[1], mesh), None)
+    models = _models(policy, learner, params, clocks.started.shape[1], mesh)
+    return SimState(clocks, models, _no_feedback(policy, learner, worlds, models))
+
+
+def _no_feedback(policy: Policy, learner: Learner, worlds: Batch, models: ModelState) -> PyTree:
+    if not policy.reads_training:
+        return None
+    one = simulate.no_feedback(policy, learner, alone(worlds, 0), jax.tree.map(lambda leaf: leaf[0], models))
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (models.started.shape[0], *leaf.shape)), one)
 
 
 def start(worlds: Batch, policy_states: PyTree, mesh: Mesh | None = None) -> ClockState:
@@ -167,8 +80,69 @@ def run_batch(
     return _run(policy, learner, worlds.tree, Axes(worlds.axes), states, steps, mesh)
 
 
+def advance_batch(
+    policy: Policy,
+    learner: Learner,
+    worlds: Batch,
+    states: SimState,
+    held: Held,
+    due: Due,
+    steps: Array,
+    mesh: Mesh | None = None,
+) -> tuple[SimState, Held, Seen]:
+    """`simulate.advance` for B simulations at once; `states` and `held` are donated.
+
+    Args:
+      policy, learner, worlds, states, mesh: as for `run_batch`.
+      held: slots `[devices * S]`, own `[B, N, ...]`.
+      due: what to read on each device, leaves `[devices, ...]`; simulations and slots are counted on the device.
+      steps: `[devices]`.
+
+    Returns:
+      States, readings, and what the learner said, `[devices, C, sims of a device, ...]`.
+    """
+    return _advance(policy, learner, worlds.tree, Axes(worlds.axes), states, held, due, steps, mesh)
+
+
+def look_ahead(
+    policy: Policy, worlds: Batch, states: ClockState, steps: int, mesh: Mesh | None = None, feedback: PyTree = None
+) -> tuple[ClockState, Tick]:
+    """`ledger.look_ahead` for B clocks at once; ticks are stacked `[B, T, ...]`. `states` stays as it is."""
+    lean = _lean(worlds)
+    return _look_ahead(policy, lean.tree, Axes(lean.axes), states, steps, mesh, feedback)
+
+
+def no_readings(params: PyTree, slots: int, own: PyTree | None, mesh: Mesh | None = None) -> Held:
+    """`readings.empty` of one worker's shapes, on the devices that share a batch; `slots` are of all of them."""
+    made = partial(readings.empty, params, slots, own)
+    if mesh is None:
+        return made()
+    return jax.jit(made, out_shardings=NamedSharding(mesh, P(AXIS)))()
+
+
+def evaluate_slots(evaluate: Batch, mean: PyTree, which: tuple, mesh: Mesh | None = None) -> dict[str, Array]:
+    """A task's figures of the mean models in some slots.
+
+    Args:
+      evaluate: B evaluations.
+      mean: `Held.mean`, as `advance_batch` gives it.
+      which: simulations `[devices, E]` and slots `[devices, E]`, counted on the device, and how many of the E are
+        wanted, `[devices]`.
+      mesh: the devices that share the batch.
+
+    Returns:
+      `[devices, E]` by name, zero beyond what is wanted.
+    """
+    return _evaluate(evaluate.tree, Axes(evaluate.axes), mean, *which, mesh)
+
+
 def clock_batch(
-    policy: Policy, worlds: Batch, states: ClockState, steps: int, mesh: Mesh | None = None
+    policy: Policy,
+    worlds: Batch,
+    states: ClockState,
+    steps: int,
+    mesh: Mesh | None = None,
+    deadline: Array | None = None,
 ) -> tuple[ClockState, ClockRecord]:
     """Runs B clocks alone: no parameters, no data, and no plans kept.
 
@@ -178,6 +152,7 @@ def clock_batch(
       states: from `start`, or from an earlier call.
       steps: T.
       mesh: the devices that share the batch; `None`: one.
+      deadline: `[B]` seconds from now after which no iteration is counted; `None`: never.
 
     Returns:
       The clocks after them, and their records, `[B, T]`.
@@ -188,7 +163,9 @@ def clock_batch(
     if policy.reads_training:
         raise ValueError("this policy reads training and has no clock of its own; train instead")
     lean = _lean(worlds)
-    return _clocks(policy, lean.tree, Axes(lean.axes), states, steps, mesh)
+    if deadline is None:
+        deadline = jnp.full(states.step.shape, jnp.inf)
+    return _clocks(policy, lean.tree, Axes(lean.axes), states, jnp.asarray(deadline, jnp.float32), steps, mesh)
 
 
 @partial(jax.jit, static_argnames=("axes", "mesh"))
@@ -221,60 +198,136 @@ def _run(
     return shared(some, (axes.tree, 0), mesh)(worlds, states)
 
 
+@partial(jax.jit, static_argnames=("policy", "learner", "axes", "mesh"), donate_argnames=("states", "held"))
+def _advance(
+    policy: Policy,
+    learner: Learner,
+    worlds: World,
+    axes: Axes,
+    states: SimState,
+    held: Held,
+    due: Due,
+    steps: Array,
+    mesh: Mesh | None,
+) -> tuple[SimState, Held, Seen]:
+    def some(worlds: World, states: SimState, held: Held, due: Due, steps: Array) -> tuple[SimState, Held, Seen]:
+        due, limit = jax.tree.map(lambda leaf: leaf[0], due), steps[0]
+        if states.clock.step.shape[0] == 1:
+            world = alone(Batch(worlds, axes.tree), 0)
+            state = jax.tree.map(lambda leaf: leaf[0], states)
+            after, held, seen = simulate.advance(policy, learner, world, state, held, due, limit)
+            every = jax.tree.map(lambda leaf: leaf[None], after)
+            return every, held, jax.tree.map(lambda leaf: leaf[None, :, None], seen)
+        after, held, seen = _together(policy, learner, worlds, axes, states, held, due, limit)
+        return after, held, jax.tree.map(lambda leaf: leaf[None], seen)
+
+    specs = (axes.tree, 0, 0, 0, 0)
+    return shared(some, specs, mesh)(worlds, states, held, due, steps)
+
+
+def _together(
+    policy: Policy, learner: Learner, worlds: World, axes: Axes, states: SimState, held: Held, due: Due, limit: Array
+) -> tuple[SimState, Held, Seen]:
+    """Simulations side by side: clock and learner are mapped over them, readings are taken of one at a time (mapped,
+    every reading would be computed for all of them at every step)."""
+
+    def one(states: SimState) -> tuple[SimState, Seen]:
+        step = partial(simulate.advanced, policy, learner)
+        return jax.vmap(step, in_axes=(axes.tree, 0))(worlds, states)
+
+    def body(carry: tuple[Array, SimState, Held, Seen]) -> tuple[Array, SimState, Held, Seen]:
+        step, states, held, seen = carry
+        held = readings.take(due, step, states.model, held, batched=True)
+        states, new = one(states)
+        return step + 1, states, held, simulate.written(seen, step, new)
+
+    start = (jnp.zeros((), jnp.int32), states, held, simulate.blank(one, states, due))
+    return jax.lax.while_loop(lambda carry: carry[0] < limit, body, start)[1:]
+
+
+@partial(jax.jit, static_argnames=("policy", "axes", "steps", "mesh"))
+def _look_ahead(
+    policy: Policy, worlds: World, axes: Axes, states: ClockState, steps: int, mesh: Mesh | None, feedback: PyTree
+) -> tuple[ClockState, Tick]:
+    def some(worlds: World, states: ClockState, feedback: PyTree) -> tuple[ClockState, Tick]:
+        def one(world: World, state: ClockState, feedback: PyTree) -> tuple[ClockState, Tick]:
+            return ledger.look_ahead(policy, world, state, steps, feedback)
+
+        return jax.vmap(one, in_axes=(axes.tree, 0, 0))(worlds, states, feedback)
+
+    return shared(some, (axes.tree, 0, 0), mesh)(worlds, states, feedback)
+
+
+@partial(jax.jit, static_argnames=("axes", "mesh"))
+def _evaluate(
+    evaluate: Any, axes: Axes, mean: PyTree, sims: Array, slots: Array, count: Array, mesh: Mesh | None
+) -> dict[str, Array]:
+    def some(evaluate: Any, mean: PyTree, sims: Array, slots: Array, count: Array) -> dict[str, Array]:
+        def figures(i: Array) -> dict[str, Array]:
+            model = jax.tree.map(lambda leaf: leaf[slots[0, i]], mean)
+            return picked(Batch(evaluate, axes.tree), sims[0, i])(model)
+
+        def body(carry: tuple[Array, dict]) -> tuple[Array, dict]:
+            i, found = carry
+            return i + 1, jax.tree.map(lambda every, new: every.at[i].set(new), found, figures(i))
+
+        shapes = jax.eval_shape(figures, jnp.zeros((), jnp.int32))
+        blank = jax.tree.map(lambda leaf: jnp.zeros(sims.shape[1:] + leaf.shape, leaf.dtype), shapes)
+        found = jax.lax.while_loop(lambda carry: carry[0] < count[0], body, (jnp.zeros((), jnp.int32), blank))[1]
+        return jax.tree.map(lambda leaf: leaf[None], found)
+
+    return shared(some, (axes.tree, 0, 0, 0, 0), mesh)(evaluate, mean, sims, slots, count)
+
+
 @partial(jax.jit, static_argnames=("policy", "axes", "steps", "mesh"))
 def _clocks(
-    policy: Policy, worlds: World, axes: Axes, states: ClockState, steps: int, mesh: Mesh | None
+    policy: Policy, worlds: World, axes: Axes, states: ClockState, deadline: Array, steps: int, mesh: Mesh | None
 ) -> tuple[ClockState, ClockRecord]:
-    def tick(world: World, state: ClockState) -> tuple[ClockState, ClockRecord]:
-        plan, state = clock.tick(policy, world.graph, world.delays, world.key, state)
-        active = plan.fresh.sum() if plan.active is None else plan.active.sum()
-        missed = simulate.missed(world.graph, plan.rows, simulate.received(plan, reads_weights=False))
-        return state, ClockRecord(plan.duration, active, plan.fresh.sum(), missed)
+    def tick(world: World, carry: tuple, deadline: Array) -> tuple[tuple, ClockRecord]:
+        before, origin = carry
+        plan, after = clock.tick(policy, world.graph, world.delays, world.key, before)
+        return (after, origin + plan.duration), _clock_record(world.graph, plan, before, after, deadline - origin)
 
-    def some(worlds: World, states: ClockState) -> tuple[ClockState, ClockRecord]:
-        def step(states: ClockState, _: None) -> tuple[ClockState, ClockRecord]:
-            return jax.vmap(tick, in_axes=(axes.tree, 0))(worlds, states)
+    def some(worlds: World, states: ClockState, deadline: Array) -> tuple[ClockState, ClockRecord]:
+        def step(carry: tuple, _: None) -> tuple[tuple, ClockRecord]:
+            return jax.vmap(tick, in_axes=(axes.tree, 0, 0))(worlds, carry, deadline)
 
-        states, records = jax.lax.scan(step, states, None, length=steps)
+        origin = jnp.zeros_like(deadline)
+        (states, _), records = jax.lax.scan(step, (states, origin), None, length=steps)
         return states, jax.tree.map(lambda leaf: leaf.T, records)
 
-    return shared(some, (axes.tree, 0), mesh)(worlds, states)
+    return shared(some, (axes.tree, 0, 0), mesh)(worlds, states, deadline)
 
 
-def _placed(batch: Batch, mesh: Mesh | None, spec: P, of: int | None) -> Batch:
-    """The leaves of one axis, `of`, where `spec` says."""
-    if mesh is None:
-        return batch
-    leaves, kind = jax.tree.flatten(batch.tree)
-    placed = [
-        jax.device_put(leaf, NamedSharding(mesh, spec)) if axis == of else leaf
-        for leaf, axis in zip(leaves, _axes(kind, batch), strict=True)
-    ]
-    return Batch(jax.tree.unflatten(kind, placed), batch.axes)
-
-
-def _spec(axis: int | None) -> P:
-    return P() if axis is None else P(AXIS)
+def _clock_record(graph: Graph, plan: Plan, before: ClockState, after: ClockState, left: Array) -> ClockRecord:
+    """Sums over the workers whose iteration ends within `left` seconds."""
+    missed = simulate.missed(graph, plan.rows, simulate.received(plan, reads_weights=False))
+    nodes = before.started.shape[0]
+    fresh = clock.fresh_nodes(plan, nodes)
+    active = fresh if plan.active is None else plan.active
+    if plan.ready is None or plan.rows is not None:
+        # One end for everybody: each worker's iteration took the whole step.
+        within = jnp.broadcast_to(plan.duration <= left, active.shape)
+        length = jnp.where(plan.duration <= left, nodes * plan.duration, 0)
+    else:
+        within = plan.ready <= left
+        # A worker that waits for nobody but its neighbours begins its iteration with its computation.
+        length = jnp.where(within, plan.ready - before.begun, 0).sum()
+    spent = ledger.seconds(graph, plan, before)
+    computing, wasted, waiting = (jnp.where(within, one, 0).sum() for one in spent)
+    return ClockRecord(
+        duration=plan.duration,
+        active=(within & active).sum(),
+        gradients=(within & fresh).sum(),
+        backup_workers=missed,
+        ended=within.sum(),
+        length=length,
+        computing=computing,
+        wasted=wasted,
+        waiting=waiting,
+    )
 
 
 def _lean(worlds: Batch) -> Batch:
     """Worlds without their data, which clocks do not touch."""
     return Batch(worlds.tree._replace(batches=None), worlds.axes._replace(batches=None))
-
-
-def _axes(kind: Any, batch: Batch) -> list[int | None]:
-    """The axis of every leaf."""
-    return kind.flatten_up_to(batch.axes)
-
-
-def _stacked(column: tuple) -> tuple[Any, int | None]:
-    """One leaf of all trees, and its axis."""
-    first = column[0]
-    if all(leaf is first for leaf in column):
-        return first, None
-    keys = isinstance(first, jax.Array) and jnp.issubdtype(first.dtype, jax.dtypes.prng_key)
-    host = [np.asarray(jax.random.key_data(leaf) if keys else leaf) for leaf in column]
-    if all(np.array_equal(leaf, host[0]) for leaf in host[1:]):
-        return first, None
-    stacked = jnp.asarray(np.stack(host))
-    return (jax.random.wrap_key_data(stacked, impl=jax.random.key_impl(first)) if keys else stacked), 0

@@ -6,6 +6,7 @@ time in float64. A chunked run is bitwise the whole run, because nothing is carr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -13,8 +14,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from dbwjax.engine import clock
+from dbwjax.engine import clock, readings
 from dbwjax.engine import learner as learning
+from dbwjax.engine.readings import Due, Held
 from dbwjax.engine.sharding.placement import WHOLE, Placement
 from dbwjax.types import (
     Batches,
@@ -92,27 +94,97 @@ def run(policy: Policy, learner: Learner, world: World, state: SimState, steps: 
     return scan(policy, learner, world, state, steps)
 
 
+class Seen(NamedTuple):
+    """What the learner alone says about a step of `advance`; stacked to `[C, ...]`."""
+
+    loss: Array  # [M] of each update that counted; 0 elsewhere
+    workers: Array | None  # [M] whose; None: worker i's
+    diverged_worker: Array
+    unreachable: Array
+
+
+def advance(
+    policy: Policy,
+    learner: Learner,
+    world: World,
+    state: SimState,
+    held: Held,
+    due: Due,
+    steps: Array,
+    place: Placement = WHOLE,
+) -> tuple[SimState, Held, Seen]:
+    """Runs `steps` steps and takes the readings that are due before each; for programs to be compiled.
+
+    Args:
+      policy, learner, world, state, place: as for `scan`.
+      held: what has been read so far.
+      due: what to read before each of C steps.
+      steps: (), at most C.
+
+    Returns:
+      The state after them, what has been read, and what the learner said, `[C, ...]`; beyond `steps` it is zero.
+    """
+
+    def one(state: SimState) -> tuple[SimState, Seen]:
+        return advanced(policy, learner, world, state, place)
+
+    def body(carry: tuple[Array, SimState, Held, Seen]) -> tuple[Array, SimState, Held, Seen]:
+        step, state, held, seen = carry
+        held = readings.take(due, step, state.model, held, place)
+        state, new = one(state)
+        return step + 1, state, held, written(seen, step, new)
+
+    start = (jnp.zeros((), jnp.int32), state, held, blank(one, state, due))
+    return jax.lax.while_loop(lambda carry: carry[0] < steps, body, start)[1:]
+
+
+def advanced(
+    policy: Policy, learner: Learner, world: World, state: SimState, place: Placement = WHOLE
+) -> tuple[SimState, Seen]:
+    """One step, with what the learner says about it."""
+    after, (plan, found) = _one(policy, learner, world, state, place)
+    return after, Seen(found.loss, plan.workers, found.diverged_worker, found.unreachable)
+
+
+def blank(one: Callable, state: PyTree, due: Due) -> Seen:
+    """Room for what C steps say."""
+    shapes = jax.eval_shape(one, state)[1]
+    steps = due.first.shape[0] - 1
+    return jax.tree.map(lambda leaf: jnp.zeros((steps, *leaf.shape), leaf.dtype), shapes)
+
+
+def written(seen: Seen, step: Array, new: Seen) -> Seen:
+    """`seen` with a step's words in their place."""
+    return jax.tree.map(lambda every, one: every.at[step].set(one), seen, new)
+
+
 def scan(
     policy: Policy, learner: Learner, world: World, state: SimState, steps: int, place: Placement = WHOLE
 ) -> tuple[SimState, StepRecord]:
     """What `run` compiles, for programs that put more around it (several devices, batches)."""
 
-    def one(state: SimState, _: None) -> tuple[SimState, StepRecord]:
-        plan, ticking = clock.tick(policy, world.graph, world.delays, world.key, state.clock, state.feedback)
-        model, info = learning.step(learner, world.batches, plan, state.model, world.key, place)
-        after = SimState(ticking, model, by_node(plan, info, model) if policy.reads_training else None)
-        return after, place.checked(plan, record(world.graph, plan, info))
+    def one(state: SimState, nothing: None) -> tuple[SimState, StepRecord]:
+        after, (_, found) = _one(policy, learner, world, state, place)
+        return after, found
 
     return jax.lax.scan(one, state, None, length=steps)
+
+
+def _one(
+    policy: Policy, learner: Learner, world: World, state: SimState, place: Placement
+) -> tuple[SimState, tuple[Plan, StepRecord]]:
+    """Time decides, parameters follow."""
+    plan, ticking = clock.tick(policy, world.graph, world.delays, world.key, state.clock, state.feedback)
+    model, info = learning.step(learner, world.batches, plan, state.model, world.key, place)
+    after = SimState(ticking, model, by_node(plan, info, model) if policy.reads_training else None)
+    return after, (plan, place.checked(plan, record(world.graph, plan, info)))
 
 
 def record(graph: Graph, plan: Plan, info: StepInfo | None = None) -> StepRecord:
     """What one step leaves for the records; without `info` (a clock that runs alone) the loss is 0."""
     nodes = graph.neighbours.shape[0]
     workers = jnp.arange(nodes) if plan.workers is None else plan.workers
-    active = plan.active
-    if active is None:
-        active = jnp.zeros(nodes, bool).at[workers].set(plan.fresh, mode="drop")
+    active = clock.fresh_nodes(plan, nodes) if plan.active is None else plan.active
     loss = jnp.zeros(plan.fresh.shape) if info is None else info.loss
     bad = plan.fresh & ~jnp.isfinite(loss)
     return StepRecord(
@@ -120,8 +192,9 @@ def record(graph: Graph, plan: Plan, info: StepInfo | None = None) -> StepRecord
         active=active,
         backup_workers=missed(graph, plan.rows, received(plan)),
         gradients=plan.fresh.sum(),
-        loss=loss.sum() / jnp.maximum(plan.fresh.sum(), 1),
-        broken=jnp.where(bad.any(), workers[jnp.argmax(bad)], -1),
+        loss=loss,
+        diverged_worker=jnp.where(bad.any(), workers[jnp.argmax(bad)], -1),
+        unreachable=jnp.zeros((), bool),
     )
 
 

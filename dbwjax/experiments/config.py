@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,52 +24,87 @@ mixing. The step's peak on a CPU is not smaller: XLA writes float32 stacks down 
 beside the data, in float32 146)."""
 
 
+def _option(default: Any, group: str, explained: str, metavar: str | None = None, **more: Any) -> Any:
+    """A field with what the command line says about it; `arguments.py` makes the option from it."""
+    return field(default=default, metadata={"group": group, "help": explained, "metavar": metavar, **more})
+
+
+_WHAT, _NET, _LEARNED = "what is compared", "the network", "what is learned"
+_FOLDER, _HOSTS = "the run folder", "devices and hosts"
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """Everything that decides a run's numbers. Words are SPECs, see `dbwjax.specs`."""
 
     preset: str = "quickstart"
-    policies: tuple[str, ...] = ("dybw", "full")
-    dataset: str = "digits"
-    data_dir: str | None = None  # a TFDS folder
-    model: str | None = None  # None: the data set's default
-    workers: int = 10
-    graph: str = "erdos_renyi:p=0.4"
-    delays: str = "shifted_exponential:shift=0.5,rate=1"
-    partition: str = "iid"
-    pca: int | None = None
-    steps: int = 400
-    batch_size: int = 32
-    learning_rate: float = 0.1
-    optimizer: str = "sgd"
-    dtype: str = "float32"  # in which parameters are kept
-    target_accuracy: float | None = 0.95
-    eval_every: int = 10
-    seed: int = 0
-    latency: float = 0.0  # seconds of every message
-    bandwidth: float = math.inf  # bytes a second of every link
+    policies: tuple[str, ...] = _option(("dybw", "full"), _WHAT, "waiting rules", "SPEC")
+    baseline: str | None = _option(None, _WHAT, "what the others are compared with (default: the last policy)", "SPEC")
+    seconds: float | None = _option(None, _WHAT, "virtual time of each policy", "T")
+    steps: int | None = _option(None, _WHAT, "instead: the time that the baseline needs for so many iterations", "K")
+    rows: int = _option(100, _WHAT, "rows of metrics, evenly spaced in virtual time", "R")
+    eval_every: int | None = _option(
+        None, _WHAT, "instead, with --steps: rows at the ends of the baseline's iterations E, 2E, ...", "E"
+    )
+    target_accuracy: float | None = _option(0.95, _WHAT, "time to target counts to this test accuracy", "A")
+    until_target: bool = _option(False, _WHAT, "stop a policy when all its worlds have reached the target")
+    seed: int = _option(0, _WHAT, "of the first world: delays, batches, parameters, partition, random graph", "S")
+    seeds: int = _option(10, _WHAT, "worlds: so many seeds from --seed on", "K")
+    workers: int = _option(10, _NET, "how many compute", "N")
+    graph: str = _option("erdos_renyi:p=0.4", _NET, "who hears whom", "SPEC")
+    delays: str = _option(
+        "shifted_exponential:shift=0.5,rate=1", _NET, "seconds per computation; factors are joined by *", "SPEC"
+    )
+    latency: float = _option(0.0, _NET, "of every message", "SECONDS")
+    bandwidth: float = _option(math.inf, _NET, "of every link", "BYTES_PER_SECOND")
+    dataset: str = _option("digits", _LEARNED, "pictures, or a synthetic problem as a SPEC", "NAME")
+    data_dir: str | None = _option(
+        None, _LEARNED, "a TFDS folder (default: TFDS_DATA_DIR, or ~/tensorflow_datasets)", "DIR"
+    )
+    model: str | None = _option(None, _LEARNED, "of pictures (default: the data set's own)", "NAME")
+    partition: str = _option("iid", _LEARNED, "which samples each worker holds", "SPEC")
+    pca: int | None = _option(None, _LEARNED, "learn from so many principal components", "K")
+    batch_size: int = _option(32, _LEARNED, "samples of one worker's computation", "B")
+    learning_rate: float = _option(0.1, _LEARNED, "the base rate, for every worker", "X")
+    schedule: str = _option("constant", _LEARNED, "multiplies the base rate, over a worker's own updates", "SPEC")
+    optimizer: str = _option("sgd", _LEARNED, "what each worker does with its gradients", "SPEC")
+    dtype: str = _option("float32", _LEARNED, "of parameters: float32, or bfloat16 (sums are float32)", "TYPE")
+
+    @property
+    def over(self) -> str:
+        """The baseline's SPEC."""
+        return self.policies[-1] if self.baseline is None else self.baseline
 
 
 @dataclass(frozen=True)
 class RunOptions:
     """What does not change a run's numbers."""
 
-    out: str | None = None  # None: runs/<preset>
-    overwrite: bool = False
-    tensorboard: bool = False
-    checkpoint_every: int = 5  # chunks of at most 100 steps
-    progress: bool = True
-    compile_cache: str | None = None
-    devices: int | None = None  # None: all that are here
-    distributed: bool = False
-    coordinator: str | None = None  # HOST:PORT
-    processes: int | None = None
-    process_id: int | None = None
-    patience: int = 30  # seconds for a process that does not answer
+    out: str | None = _option(
+        None, _FOLDER, "default: runs/PRESET; the same command resumes what it finds there", "DIR"
+    )
+    overwrite: bool = _option(False, _FOLDER, "start anew in an existing run folder")
+    figures: str = _option("png", _FOLDER, "png, pdf, svg, joined by commas", "KINDS")
+    checkpoint_every: int = _option(5, _FOLDER, "chunks (of at most 400 iterations) between checkpoints", "CHUNKS")
+    tensorboard: bool = _option(False, _FOLDER, "write event files (extra: tensorboard)")
+    progress: bool = _option(True, _FOLDER, "show no progress bar", negated="--no-progress")
+    compile_cache: str | None = _option(None, _FOLDER, "keep compiled programs there for later starts", "DIR")
+    devices: int | None = _option(None, _HOSTS, "use so many devices (default: all that are here)", "K")
+    distributed: bool = _option(False, _HOSTS, "be one of several processes (jax.distributed)")
+    coordinator: str | None = _option(
+        None, _HOSTS, "of process 0; left out, JAX asks Slurm, Open MPI or the TPU", "HOST:PORT"
+    )
+    processes: int | None = _option(None, _HOSTS, "how many there are", "P")
+    process_id: int | None = _option(None, _HOSTS, "which one this is, from 0", "I")
+    patience: int = _option(30, _HOSTS, "to wait for a process that does not answer (default: 30)", "SECONDS")
 
     def folder(self, preset: str) -> Path:
         """Where the run is kept."""
         return Path(self.out) if self.out is not None else Path("runs") / preset
+
+
+FIGURE_KINDS = ("png", "pdf", "svg")
+"""What `--figures` may name."""
 
 
 def validate(config: TrainConfig, options: RunOptions) -> None:
@@ -78,31 +113,58 @@ def validate(config: TrainConfig, options: RunOptions) -> None:
     Raises:
       ValueError: one line naming the first value that is out of range, and the remedy.
     """
-    for name in ("workers", "steps", "batch_size", "eval_every"):
+    for name in ("workers", "batch_size", "rows", "seeds"):
         _require(getattr(config, name) >= 1, name, getattr(config, name), "1 or more")
+    _validate_budget(config)
     _require(config.pca is None or config.pca >= 1, "pca", config.pca, "1 or more components")
     rates = f"a finite number above 0 ({_LEAST} to {_MOST})"
     _require(_LEAST <= config.learning_rate <= _MOST, "learning_rate", config.learning_rate, rates)
-    target = config.target_accuracy
-    _require(target is None or 0 < target <= 1, "target_accuracy", target, "more than 0 and at most 1")
     _require(0 <= config.seed < 2**32, "seed", config.seed, "0 to 4294967295")
+    last = config.seed + config.seeds - 1
+    _require(last < 2**32, "seeds", config.seeds, f"seeds up to 4294967295 (this ends at {last})")
     _require(0 <= config.latency <= _MOST, "latency", config.latency, f"0 to {_MOST} seconds")
     _require(config.bandwidth > 0, "bandwidth", config.bandwidth, "more than 0 bytes a second")
     _require(options.checkpoint_every >= 1, "checkpoint_every", options.checkpoint_every, "1 or more chunks")
     _require(options.devices is None or options.devices >= 1, "devices", options.devices, "1 or more")
-    _require(config.eval_every <= config.steps, "eval_every", config.eval_every, f"at most steps={config.steps}")
     if config.dtype not in DTYPES:
         raise ValueError(f"unknown --dtype '{config.dtype}'; {specs.nearest(config.dtype, DTYPES)}")
+    for kind in options.figures.split(","):
+        if kind.strip() not in FIGURE_KINDS:
+            raise ValueError(f"--figures {options.figures}: unknown '{kind}'; {specs.nearest(kind, FIGURE_KINDS)}")
+    _validate_policies(config)
+    places = {"data_dir": config.data_dir, "out": options.out, "compile_cache": options.compile_cache}
+    for name, place in places.items():
+        if place == "":
+            raise ValueError(f"--{name.replace('_', '-')} names no folder; name one, or leave it out")
+
+
+def _validate_budget(config: TrainConfig) -> None:
+    target, seconds, steps, every = config.target_accuracy, config.seconds, config.steps, config.eval_every
+    _require(target is None or 0 < target <= 1, "target_accuracy", target, "more than 0 and at most 1")
+    if config.until_target and target is None:
+        raise ValueError("--until-target has no target; add --target-accuracy")
+    if (seconds is None) == (steps is None):
+        both = "are both given" if steps is not None else "are both missing"
+        raise ValueError(f"--seconds and --steps {both}; give one budget")
+    _require(seconds is None or _LEAST <= seconds <= _MOST, "seconds", seconds, "a finite time above 0")
+    _require(steps is None or steps >= 1, "steps", steps, "1 or more")
+    if every is not None:
+        if steps is None:
+            raise ValueError("--eval-every counts the baseline's iterations; use --rows with --seconds")
+        _require(1 <= every <= steps, "eval_every", every, f"1 to steps={steps}")
+
+
+def _validate_policies(config: TrainConfig) -> None:
     if not config.policies:
         raise ValueError("--policies names nobody; name at least one, as in --policies dybw full")
     meanings = [_meaning(spec) for spec in config.policies]
     for spec, meaning in zip(config.policies, meanings, strict=True):
         if meanings.count(meaning) > 1:
             raise ValueError(f"policy '{spec}' is named twice; name it once")
-    places = {"data_dir": config.data_dir, "out": options.out, "compile_cache": options.compile_cache}
-    for name, place in places.items():
-        if place == "":
-            raise ValueError(f"--{name.replace('_', '-')} names no folder; name one, or leave it out")
+    if config.baseline is not None and config.baseline not in config.policies:
+        raise ValueError(
+            f"--baseline {config.baseline} is not among the policies; {specs.nearest(config.baseline, config.policies)}"
+        )
 
 
 def _meaning(spec: str) -> tuple[str, frozenset[tuple[str, str]]]:

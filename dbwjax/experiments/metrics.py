@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, PyTree
 
-from dbwjax.engine import ensemble
-from dbwjax.engine.ensemble import Axes, Batch, shared
+from dbwjax.engine import batch
+from dbwjax.engine.batch import Axes, Batch, shared
 from dbwjax.engine.learner import readable
 from dbwjax.engine.mixing import expand_to, upcast
 from dbwjax.types import Graph, ModelState
@@ -101,9 +101,7 @@ def _measure_batch(graphs: Graph, evaluate: Any, states: ModelState, axes: Axes,
     def some(*trees: Any) -> dict:
         if trees[2].started.shape[0] > 1:
             return jax.vmap(measure, in_axes=axes.tree)(*trees)
-        single = [
-            ensemble.alone(ensemble.Batch(tree, axis), 0) for tree, axis in zip(trees[:2], axes.tree[:2], strict=True)
-        ]
+        single = [batch.alone(batch.Batch(tree, axis), 0) for tree, axis in zip(trees[:2], axes.tree[:2], strict=True)]
         found = measure(*single, jax.tree.map(lambda leaf: leaf[0], trees[2]))
         return jax.tree.map(lambda leaf: leaf[None], found)
 

@@ -1,80 +1,242 @@
-"""A configuration made real: what all policies of a run share, and on which devices it is."""
+"""Configurations made real, for runs and sweeps alike: what the policies of a comparison share in every world.
+
+A world is one draw of delays, batches, initial parameters, partition and random graph. Worlds that agree in every shape
+are one `Problem`, stacked into one batch; a run is the case of one problem whose worlds differ by their seed alone.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
 
-from dbwjax.engine.blocks import in_slices
+from dbwjax.engine import batch, simulate
+from dbwjax.engine.batch import Batch
+from dbwjax.engine.blocks import in_slices, working_bytes
 from dbwjax.engine.learner import from_optimizer
-from dbwjax.engine.sharding.shard import Devices
-from dbwjax.engine.simulate import World
+from dbwjax.engine.randomness import Stream, stream
 from dbwjax.experiments.config import TrainConfig
-from dbwjax.experiments.training import initial_params, make_world
 from dbwjax.learners.optimizers import build_optimizer
 from dbwjax.network import delays as laws
 from dbwjax.network import graphs
 from dbwjax.policies import build_policy
-from dbwjax.runtime import processes
-from dbwjax.runtime.devices import choose, note_padding
 from dbwjax.runtime.memory import gradient_block, gradient_slices, in_dtype, require_workers
-from dbwjax.tasks import Task, build_task
-from dbwjax.types import Learner, Policy
-
-
-class Problem(NamedTuple):
-    """A configuration made real: what all policies share, and the policies by the SPEC that was typed."""
-
-    world: World
-    learner: Learner
-    policies: dict[str, Policy]
-    params: Any  # one worker's initial parameters
-    task: Task
-    devices: Devices | None = None  # where the workers are cut among several
-
-
-def build(config: TrainConfig) -> Problem:
-    """Makes a configuration real and checks all of it; writes nothing.
-
-    Raises:
-      ValueError: one line about the first thing that is wrong.
-    """
-    policies = {spec: build_policy(spec) for spec in config.policies}
-    optimizer = build_optimizer(config.optimizer, config.learning_rate)
-    if config.workers > _SURELY_FIT:
-        _check_memory(config, optimizer)
-    graph = graphs.build_graph(config.graph, config.workers, config.seed)
-    delays = laws.delays(config.delays, config.workers, config.seed)
-    for spec, policy in policies.items():
-        try:
-            policy.init(graph)
-        except ValueError as error:
-            raise ValueError(f"policy '{spec}': {error}") from error
-    task = _task(config, config.workers)
-    one = _shapes(task, config)
-    message = float(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(one)))
-    graph = graphs.with_links(graph, latency=config.latency, bandwidth=config.bandwidth, message_bytes=message)
-    world = make_world(task, graph, delays, config.seed)
-    learner = from_optimizer(task.loss, optimizer)
-    batch = jax.eval_shape(task.batches, jax.random.key(0), 0, 0)
-    slices = gradient_slices(config.batch_size, learner.gradient, one, batch)
-    if slices > 1:
-        learner = from_optimizer(in_slices(task.loss, slices), optimizer)
-    learner = learner._replace(block=gradient_block(config.workers, learner.gradient, one, batch))
-    return Problem(world, learner, policies, in_dtype(initial_params(task, world), config.dtype), task)
-
+from dbwjax.tasks import Task, build_task, of_one_width
+from dbwjax.types import DelayModel, Graph, Learner, Policy
 
 _SURELY_FIT = 256
 """Workers; of more the memory is estimated before anything is built for them."""
 
+_FREE = {"seed", "graph", "learning_rate", "delays", "latency", "bandwidth"}  # change no shape
 
-def _task(config: TrainConfig, workers: int) -> Task:
+
+class World(NamedTuple):
+    """What one world is told."""
+
+    values: dict[str, Any]  # by axis, in the order of the columns
+    config: TrainConfig  # (a comparison in Python has its objects instead, and reads only `values`)
+    graph_seed: int
+
+
+class Problem(NamedTuple):
+    """Worlds of one shape, stacked."""
+
+    told: list[World]
+    worlds: Batch  # of simulate.World
+    policies: dict[str, Policy]
+    states: dict[str, Any]  # [B, ...] by policy: what its `init` makes of each graph
+    rates: np.ndarray  # [B] learning rates
+    params: Any = None  # [B, ...] one worker's initial parameters; None: the clocks alone
+    learner: Learner | None = None
+    evaluate: Batch | None = None
+    working: int = 0  # bytes of batches and activations of one simulation
+
+    @property
+    def workers(self) -> int:
+        """N."""
+        return self.worlds.tree.graph.neighbours.shape[-2]
+
+    def trained(self) -> tuple[Learner, Batch]:
+        """Learner and evaluations, of a problem in which something is learned."""
+        if self.learner is None or self.evaluate is None:
+            raise ValueError("nothing is learned in this problem; build it with a task")
+        return self.learner, self.evaluate
+
+    def alone(self, which: int) -> simulate.World:
+        """One of the worlds."""
+        return batch.alone(self.worlds, which)
+
+
+def of_seeds(config: TrainConfig) -> list[World]:
+    """The worlds of a run: world i is exactly `--seed` s + i."""
+    seeds = range(config.seed, config.seed + config.seeds)
+    return [World({"world": seed}, dataclasses.replace(config, seed=seed, seeds=1), seed) for seed in seeds]
+
+
+def problems(told: Sequence[World], clocks_only: bool = False) -> list[Problem]:
+    """All worlds made real, those of one shape together; checks everything and writes nothing.
+
+    Raises:
+      ValueError: one line about the first thing that is wrong.
+    """
+    policies = {spec: build_policy(spec) for spec in told[0].config.policies}
+    return [build([told[place] for place in members], policies, clocks_only) for members in same_shapes(told)]
+
+
+def same_shapes(told: Sequence[World]) -> list[list[int]]:
+    """Worlds that can be one batch: they differ in nothing that is compiled."""
+    found: dict[Any, list[int]] = {}
+    for place, world in enumerate(told):
+        fixed = tuple((name, value) for name, value in vars(world.config).items() if name not in _FREE)
+        law = laws.delays(world.config.delays, world.config.workers, world.config.seed)
+        shapes = tuple(np.shape(leaf) for leaf in jax.tree.leaves(law))
+        found.setdefault((fixed, jax.tree.structure(law), shapes), []).append(place)
+    return list(found.values())
+
+
+def build(told: list[World], policies: dict[str, Policy], clocks_only: bool = False) -> Problem:
+    """Worlds that agree in every shape, stacked, with what each policy's `init` makes of them.
+
+    Raises:
+      ValueError: a graph, law, task or policy that cannot be.
+    """
+    config = told[0].config
+    optimizer = build_optimizer(config.optimizer, config.learning_rate, config.schedule)
+    if config.workers > _SURELY_FIT and not clocks_only:
+        _check_memory(config, optimizer)
+    nets = _Nets(told)
+    tasks = {} if clocks_only else _tasks(told)
+    first = next(iter(tasks.values()), None)
+    nets.link(told, 0.0 if first is None else _message(first, config.dtype))
+    drawn = [
+        Drawn(
+            world.config.seed,
+            nets.of(world),
+            laws.delays(world.config.delays, world.config.workers, world.config.seed),
+            tasks.get(world.config.seed),
+        )
+        for world in told
+    ]
+    found = assemble(told, drawn, policies, optimizer, config.dtype)
+    return found._replace(rates=np.array([one.config.learning_rate for one in told]))
+
+
+class Drawn(NamedTuple):
+    """What one world consists of."""
+
+    seed: int
+    graph: Graph
+    delays: DelayModel
+    task: Task | None
+
+
+def assemble(
+    told: list[World], drawn: list[Drawn], policies: dict[str, Policy], optimizer: Any, dtype: str | None = None
+) -> Problem:
+    """Worlds stacked into a problem.
+
+    Args:
+      told: what each world is called.
+      drawn: what it consists of; all of the same shapes.
+      policies: by name.
+      optimizer: an optax `GradientTransformation`, one state per worker.
+      dtype: in which parameters are kept; `None`: as the task makes them.
+
+    Raises:
+      ValueError: a policy that a graph does not allow, or worlds of different shapes.
+    """
+    keys = [jax.random.key(one.seed) for one in drawn]
+    worlds = [
+        simulate.World(one.graph, one.delays, Partial(_nothing) if one.task is None else one.task.batches, key)
+        for one, key in zip(drawn, keys, strict=True)
+    ]
+    states = {spec: _states(spec, policy, drawn) for spec, policy in policies.items()}
+    found = Problem(told, batch.stack(worlds), policies, states, np.zeros(len(told)))
+    return found if drawn[0].task is None else _with_task(found, drawn, optimizer, dtype, keys)
+
+
+def _states(spec: str, policy: Policy, drawn: list[Drawn]) -> Any:
+    """What a policy's `init` makes of each world's graph, leaves `[B, ...]`; it runs once a graph."""
+    found: dict[int, Any] = {}
+    try:
+        for one in drawn:
+            if id(one.graph) not in found:
+                found[id(one.graph)] = policy.init(one.graph)
+    except ValueError as error:
+        raise ValueError(f"policy '{spec}': {error}") from error
+    return batch.stack_all([found[id(one.graph)] for one in drawn])
+
+
+def _with_task(found: Problem, drawn: list[Drawn], optimizer: Any, dtype: str | None, keys: list) -> Problem:
+    """The problem with what is learned in it."""
+    first = drawn[0].task
+    assert first is not None
+    params = jax.vmap(first.init)(jnp.stack([stream(key, Stream.PARAMETERS) for key in keys]))
+    params = params if dtype is None else in_dtype(params, dtype)
+    single = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
+    learner = from_optimizer(first.loss, optimizer)
+    sample = jax.eval_shape(first.batches, keys[0], 0, 0)
+    size = min((leaf.shape[0] for leaf in jax.tree.leaves(sample) if leaf.ndim), default=1)
+    slices = gradient_slices(size, learner.gradient, single, sample)
+    if slices > 1:
+        learner = from_optimizer(in_slices(first.loss, slices), optimizer)
+    workers = drawn[0].graph.neighbours.shape[0]
+    learner = learner._replace(block=gradient_block(workers, learner.gradient, single, sample))
+    return found._replace(
+        params=params,
+        learner=learner,
+        evaluate=batch.stack([one.task.evaluate for one in drawn if one.task is not None]),
+        working=working_bytes(learner.gradient, single, sample) * (learner.block or workers),
+    )
+
+
+class _Nets:
+    """The graphs of worlds, each built once and padded to one width; worlds that share one share its arrays."""
+
+    def __init__(self, told: list[World]):
+        bare = {key: graphs.build_graph(*key) for key in dict.fromkeys(map(self.key, told))}
+        slots = max(net.neighbours.shape[1] for net in bare.values())
+        self.bare = {key: graphs.pad(net, slots) for key, net in bare.items()}
+        self._linked: dict[tuple, Graph] = {}
+
+    @staticmethod
+    def key(world: World) -> tuple[str, int, int]:
+        """What a graph depends on."""
+        return world.config.graph, world.config.workers, world.graph_seed
+
+    def link(self, told: list[World], size: float) -> None:
+        """Gives the links their latency, for messages of `size` bytes."""
+        for one in told:
+            key = (*self.key(one), one.config.latency, one.config.bandwidth)
+            if key not in self._linked:
+                latency, bandwidth = key[3:]
+                net = self.bare[key[:3]]
+                self._linked[key] = graphs.with_links(net, latency=latency, bandwidth=bandwidth, message_bytes=size)
+
+    def of(self, world: World) -> Graph:
+        """A world's graph with its links."""
+        return self._linked[(*self.key(world), world.config.latency, world.config.bandwidth)]
+
+
+def _nothing(key: Any, worker: Any, started: Any) -> None:
+    """The batches of those who do not train."""
+
+
+def task_of(config: TrainConfig, workers: int | None = None) -> Task:
+    """The task that a configuration names.
+
+    Raises:
+      ValueError: a data set that cannot be had, or a partition that cannot be.
+    """
     return build_task(
         config.dataset,
         model=config.model,
-        workers=workers,
+        workers=config.workers if workers is None else workers,
         partition=config.partition,
         batch_size=config.batch_size,
         seed=config.seed,
@@ -83,9 +245,31 @@ def _task(config: TrainConfig, workers: int) -> Task:
     )
 
 
-def _shapes(task: Task, config: TrainConfig) -> Any:
+def _tasks(told: list[World]) -> dict[int, Task]:
+    """The task of every seed; what tasks have in common (the data) is kept once."""
+    found: dict[int, Task] = {}
+    for one in told:
+        if one.config.seed in found:
+            continue
+        task = task_of(one.config)
+        first = next(iter(found.values()), task)
+        same = jax.tree.map(
+            lambda old, new: old if np.array_equal(old, new) else new,
+            (first.batches, first.evaluate),
+            (task.batches, task.evaluate),
+        )
+        found[one.config.seed] = task._replace(batches=same[0], evaluate=same[1])
+    return dict(zip(found, of_one_width(list(found.values())), strict=True))
+
+
+def _shapes(task: Task, dtype: str) -> Any:
     """One worker's parameters as shapes."""
-    return jax.eval_shape(lambda key: in_dtype(task.init(key), config.dtype), jax.random.key(0))
+    return jax.eval_shape(lambda key: in_dtype(task.init(key), dtype), jax.random.key(0))
+
+
+def _message(task: Task, dtype: str) -> float:
+    """Bytes of a message."""
+    return float(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(_shapes(task, dtype))))
 
 
 def _check_memory(config: TrainConfig, optimizer: Any) -> None:
@@ -94,26 +278,7 @@ def _check_memory(config: TrainConfig, optimizer: Any) -> None:
     Raises:
       ValueError: more workers than fit.
     """
-    task = _task(dataclasses.replace(config, partition="iid"), 1)
+    task = task_of(dataclasses.replace(config, partition="iid"), 1)
     data = float(sum(leaf.nbytes for leaf in jax.tree.leaves((task.batches, task.evaluate))))
     learner = from_optimizer(task.loss, optimizer)
-    require_workers(config.workers, _shapes(task, config), learner, config.graph, config.steps, data)
-
-
-def place(setting: Problem, count: int | None) -> Problem:
-    """The setting on the devices that are here, or on `count` of them.
-
-    Raises:
-      ValueError: more devices asked than there are.
-    """
-    chosen = choose(count)
-    if len(chosen) == 1 and processes.count() == 1:
-        return setting
-    devices = Devices(setting.world.graph, chosen)
-    if processes.is_first():
-        note_padding(devices.exchange)
-    world, task = setting.world, setting.task
-    everywhere = devices.replicate(world)
-    return setting._replace(
-        world=everywhere, task=task._replace(evaluate=devices.replicate(task.evaluate)), devices=devices
-    )
+    require_workers(config.workers, _shapes(task, config.dtype), learner, config.graph, config.steps or 0, data)

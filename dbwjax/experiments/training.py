@@ -1,27 +1,31 @@
-"""Training one policy from beginning to end, without files: what the command line and a notebook have in common.
+"""Training one policy in a block of worlds, to a budget of virtual time: rows on a grid of times, no files.
 
-`Training` advances a simulation in chunks on the device and keeps on the host what the device cannot: absolute virtual
-time in float64, and the history of durations and active sets. `train` is the whole thing in one call.
+`Training` lets the clock run a chunk ahead, dates it on the host, advances the learner with the readings that are due,
+and evaluates the rows that are whole. `train_policy` is the whole thing in one call, for one world.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from dbwjax.engine import simulate
-from dbwjax.engine.learner import from_optimizer
-from dbwjax.engine.randomness import Stream, stream
-from dbwjax.engine.sharding.shard import Devices, first_rows, stacks_of
-from dbwjax.engine.simulate import SimState, World
-from dbwjax.experiments.metrics import measure
-from dbwjax.types import DelayModel, Graph, Learner, Policy
+from dbwjax.engine.readings import Due
+from dbwjax.engine.simulate import SimState
+from dbwjax.experiments.accounting import Account, Outlook, Reading
+from dbwjax.experiments.placing import Placing
 
-LONGEST_CHUNK = 100
-"""Steps in one call of the device, at most: the host reports and may keep a checkpoint between calls."""
+SHORT_CHUNK, LONG_CHUNK, SMALL = 100, 400, 2 << 20
+"""Steps in one call of the device, at most, and for stacks below so many bytes: the host works between calls."""
+
+SINGLE_WORKERS = 64
+"""Up to so many workers are evaluated one by one at the budget."""
+
+SLOTS = 64 << 20
+"""Bytes of mean models that wait to be evaluated in one simulation, unless a single step needs more."""
 
 
 class Diverged(RuntimeError):
@@ -29,19 +33,19 @@ class Diverged(RuntimeError):
 
     exit_code = 3
 
-    def __init__(self, step: int, worker: int | None):
-        who = "the mean model's test loss" if worker is None else f"worker {worker}'s loss"
-        super().__init__(f"{who} is not finite at step {step}; use a smaller learning rate")
+    def __init__(self, seconds: float):
+        super().__init__(f"a loss is not finite at {seconds:.6g} s; use a smaller learning rate")
 
 
 class Stalled(RuntimeError):
-    """An iteration that never ends: everybody waits for somebody who never arrives."""
+    """A time that is not a number, or an iteration of the baseline that never ends."""
 
     exit_code = 3
 
     def __init__(self, step: int, duration: float):
         super().__init__(
-            f"the iteration at step {step} never ends (duration {duration}); check the delays and the policy"
+            f"the iteration at step {step} never ends (duration {duration}); check the delays and the policy, or give "
+            "a budget with --seconds"
         )
 
 
@@ -57,227 +61,292 @@ class UnreachableRow(RuntimeError):
         )
 
 
-class History(NamedTuple):
-    """One entry per step done."""
+class _Slots(NamedTuple):
+    """Which slots the open rows of one simulation lie in."""
 
-    duration: np.ndarray  # [T] float32 seconds
-    active: np.ndarray  # [T, N] bool
-    backup_workers: np.ndarray  # [T] float32, mean over workers
-    loss: np.ndarray  # [T] float32, mean over the updates that counted
-    gradients: np.ndarray  # [T] int32, updates that counted
-
-    @classmethod
-    def empty(cls, nodes: int) -> History:
-        """A history of no steps."""
-        none = np.zeros(0, np.float32)
-        return cls(none, np.zeros((0, nodes), bool), none, none, np.zeros(0, np.int32))
+    of_row: dict[int, int]
+    free: list[int]
 
 
 class Training:
-    """A policy being trained.
+    """A policy being trained in B worlds.
 
     Args:
-      policy, learner, world, params: as for `simulate.init`.
-      evaluate: a task's `evaluate`.
-      devices: cuts the workers among several devices; `world` and `evaluate` must then be theirs (`Devices.replicate`).
+      place: where the simulations run.
+      grids: `[R+1]` seconds for each of them, from 0 to its budget.
+      computes: `[N]` which nodes are workers.
+      own: whether single workers' parameters are kept at the budget.
+      evaluate_own: whether they are evaluated there.
+      real: how many of the B are not repetitions that only fill a block.
 
     Attributes:
-      state: the simulation on the device.
-      history: what each step did, on the host.
-      step: steps done.
-      virtual_time: seconds, float64.
+      state: the simulations on the device.
+      accounts: their virtual times and sums, on the host.
       wall_time: seconds spent in `advance`.
-      evaluated: the step of the last row.
     """
 
     def __init__(
         self,
-        policy: Policy,
-        learner: Learner,
-        world: World,
-        params: Any,
-        evaluate: Any,
-        devices: Devices | None = None,
+        place: Placing,
+        grids: Sequence[np.ndarray],
+        computes: np.ndarray,
+        own: bool = False,
+        evaluate_own: Any = None,
+        real: int | None = None,
     ):
-        self.policy, self.learner, self.world, self.evaluate = policy, learner, world, evaluate
-        self.devices = devices
-        self.counts = None if devices is None else devices.counts(world.graph)
-        self.state: SimState = (devices or simulate).init(policy, learner, world, params)
-        self.history = History.empty(world.graph.neighbours.shape[0])
-        self.virtual_time = 0.0
+        self.place, self.own, self.evaluate_own = place, own, evaluate_own
+        self.state: SimState = place.init()
+        self.accounts = [Account(grid, computes) for grid in grids]
+        self.real = len(grids) if real is None else real
+        params = self.state.model.params
+        bytes_of_one = sum(leaf.nbytes for leaf in jax.tree.leaves(params)) / len(grids)
+        self.chunk = LONG_CHUNK if bytes_of_one < SMALL else SHORT_CHUNK
+        model = max(1, int(bytes_of_one / len(computes)))
+        rows = max(len(grid) for grid in grids)
+        self.slots = min(rows, max(8, SLOTS // model))
+        self.held = place.no_readings(self.slots, own)
+        self.open = [_Slots({}, list(range(self.slots))[::-1]) for _ in grids]
+        self.room = (64, 64)  # readings and single workers of a chunk; grows as needed
         self.wall_time = 0.0
-        self.evaluated = 0
 
     @property
-    def step(self) -> int:
-        """Steps done."""
-        return len(self.history.duration)
+    def done(self) -> bool:
+        """Whether every world is past its budget."""
+        return all(account.done for account in self.accounts[: self.real])
 
-    def advance(self, steps: int) -> None:
-        """Runs `steps` steps on the device.
+    @property
+    def seconds(self) -> float:
+        """The least virtual time that a world has reached."""
+        return min(float(min(account.origin, account.grid[-1])) for account in self.accounts[: self.real])
+
+    def advance(self) -> list[tuple[int, dict[str, Any]]]:
+        """Runs one chunk.
+
+        Returns:
+          The rows that are whole now, each with its simulation, in the columns of `metrics.jsonl` from `row` on.
 
         Raises:
-          Diverged: a counted loss was not finite; the training cannot go on.
-          Stalled: a duration was not finite.
+          Stalled: a time was not a number.
           UnreachableRow: the plan does not fit several devices.
         """
         begin = time.perf_counter()
-        self.state, records = (self.devices or simulate).run(self.policy, self.learner, self.world, self.state, steps)
-        records = jax.device_get(records)
+        ahead = 1 if self.state.feedback is not None else self.chunk
+        ticks = self.place.look_ahead(self.state, ahead)
+        each = [jax.tree.map(lambda leaf, i=i: leaf[i], ticks) for i in range(len(self.accounts))]
+        outlooks = [self._look(account, tick) for account, tick in zip(self.accounts, each, strict=True)]
+        steps = self._steps(outlooks)
+        due = self._due(outlooks, steps)
+        self.state, self.held, seen = self.place.advance(self.state, self.held, due, steps)
+        self._check(seen, steps, outlooks)
+        whole = []
+        for sim, (account, tick, outlook) in enumerate(zip(self.accounts, each, outlooks, strict=True)):
+            said = jax.tree.map(lambda leaf, i=sim: leaf[i], seen)
+            whole.append(account.add(tick, said, outlook, int(steps[sim // self.place.sims])))
+        figures = self._evaluate(whole)
         self.wall_time += time.perf_counter() - begin
-        endless = np.flatnonzero(~np.isfinite(records.duration))
-        if endless.size:
-            raise Stalled(self.step + int(endless[0]), float(records.duration[endless[0]]))
-        astray = np.flatnonzero(records.broken == -2)
-        if astray.size:
-            raise UnreachableRow(self.step + int(astray[0]))
-        broken = np.flatnonzero(records.broken >= 0)
-        if broken.size:
-            raise Diverged(self.step + int(broken[0]), int(records.broken[broken[0]]))
-        # Addition in order, so that the sum does not depend on how the steps were cut into chunks.
-        for duration in records.duration.astype(np.float64):
-            self.virtual_time += float(duration)
-        new = [getattr(records, name) for name in History._fields]
-        self.history = History(*(np.concatenate(pair) for pair in zip(self.history, new, strict=True)))
+        return [(sim, self._row(sim, row, found)) for (sim, row), found in figures.items() if sim < self.real]
 
-    def measure(self) -> dict[str, float | int | None]:
-        """One row of metrics, in the columns of `metrics.jsonl` (without the policy's name).
+    def _look(self, account: Account, ticks: Any) -> Outlook:
+        try:
+            return account.look(ticks)
+        except FloatingPointError as error:
+            step = int(error.args[0])
+            raise Stalled(account.steps + step, float(ticks.duration[step])) from None
 
-        Averages are over the steps since the last row.
+    def _steps(self, outlooks: list[Outlook]) -> np.ndarray:
+        """`[devices]` steps of this chunk: until all are done, or no slot is free."""
+        found = []
+        for device in range(self.place.devices):
+            here = range(device * self.place.sims, (device + 1) * self.place.sims)
+            needed = max(0 if self.accounts[sim].done else outlooks[sim].needed for sim in here)
+            found.append(min([needed, *(self._fits(sim, outlooks[sim], needed) for sim in here)]))
+        return np.array(found, np.int32)
 
-        Raises:
-          Diverged: the mean model's test loss is not finite.
-        """
-        model = self.state.model if self.devices is None else self.devices.by_row(self.state.model)
-        measured = measure(self.world.graph, self.evaluate, model, self.counts)
-        figures = {name: float(value) for name, value in measured.items()}
+    def _fits(self, sim: int, outlook: Outlook, needed: int) -> int:
+        """How many steps the free slots of a simulation allow; makes room where there is not enough for one."""
+        free, known, first = len(self.open[sim].free), set(self.open[sim].of_row), None
+        for reading in outlook.readings:
+            if reading.step >= needed:
+                break
+            if reading.rows[0] not in known:
+                known.add(reading.rows[0])
+                free -= 1
+            first = reading.step if first is None else first
+            if free < 0:
+                if reading.step == 0:
+                    self._grow()
+                    return self._fits(sim, outlook, needed)
+                return reading.step
+        return needed
+
+    def _grow(self) -> None:
+        """Twice the slots."""
+        old, sims = self.slots, self.place.sims
+        self.slots = 2 * old
+        bigger = self.place.no_readings(self.slots, False)
+
+        def moved(new: jax.Array, was: jax.Array) -> jax.Array:
+            shape = (-1, sims, old, *was.shape[1:])
+            room = new.reshape(-1, sims, self.slots, *was.shape[1:])
+            return room.at[:, :, :old].set(was.reshape(shape)).reshape(new.shape)
+
+        self.held = self.held._replace(
+            mean=jax.tree.map(moved, bigger.mean, self.held.mean), spread=moved(bigger.spread, self.held.spread)
+        )
+        for slots in self.open:
+            slots.free[:0] = range(old, self.slots)[::-1]
+
+    def _due(self, outlooks: list[Outlook], steps: np.ndarray) -> Due:
+        """The readings of the steps that are done, as arrays of every device."""
+        readings: list[list[tuple[int, Reading]]] = [[] for _ in range(self.place.devices)]
+        singles: list[list[tuple[int, int, int]]] = [[] for _ in range(self.place.devices)]
+        for sim, outlook in enumerate(outlooks):
+            device, local = divmod(sim, self.place.sims)
+            readings[device] += [(local, one) for one in outlook.readings if one.step < steps[device]]
+            if self.own:
+                singles[device] += [(step, local, who) for step, who in outlook.last if step < steps[device]]
+        most = max(map(len, readings)), max(map(len, singles))
+        while self.room[0] < most[0] or self.room[1] < most[1]:
+            self.room = tuple(2 * have if have < want else have for have, want in zip(self.room, most, strict=True))  # type: ignore[assignment]
+        parts = [
+            self._due_of(device, sorted(one, key=lambda item: item[1].step), sorted(single))
+            for device, (one, single) in enumerate(zip(readings, singles, strict=True))
+        ]
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *parts)
+
+    def _due_of(self, device: int, readings: list[tuple[int, Reading]], singles: list[tuple[int, int, int]]) -> Due:
+        count, nodes = self.room[0], len(self.accounts[0].computes)
+        capacity = 1 if self.state.feedback is not None else self.chunk
+        slot, weights = np.zeros(count, np.int32), np.zeros((count, nodes), np.float32)
+        before, sims = np.zeros(count, np.float32), np.zeros(count, np.int32)
+        for i, (local, reading) in enumerate(readings):
+            slots = self.open[device * self.place.sims + local]
+            if reading.rows[0] not in slots.of_row:
+                slots.of_row.update(dict.fromkeys(reading.rows, slots.free.pop()))
+            slot[i] = local * self.slots + slots.of_row[reading.rows[0]]
+            weights[i], before[i], sims[i] = reading.workers, reading.before, local
+        own = np.zeros((2, self.room[1]), np.int32)
+        own[:, : len(singles)] = np.array([(sim, who) for _, sim, who in singles], np.int32).reshape(-1, 2).T
+        at = np.arange(capacity + 1)
+        first = np.searchsorted([reading.step for _, reading in readings], at).astype(np.int32)
+        own_first = np.searchsorted([step for step, *_ in singles], at).astype(np.int32)
+        arrays: Any = (first, sims, slot, weights, before, own_first, own[0], own[1])
+        return Due(*arrays)
+
+    def _check(self, seen: Any, steps: np.ndarray, outlooks: list[Outlook]) -> None:
+        for sim in range(self.real):
+            done = min(int(steps[sim // self.place.sims]), outlooks[sim].needed)
+            lost = np.flatnonzero(seen.unreachable[sim][:done])
+            if lost.size:
+                raise UnreachableRow(self.accounts[sim].steps + int(lost[0]))
+
+    def _evaluate(self, whole: list[list[int]]) -> dict[tuple[int, int], dict[str, float]]:
+        """Figures of the rows that are whole and lie in slots, which are free then."""
+        wanted: list[list[tuple[int, int, int]]] = [[] for _ in range(self.place.devices)]  # simulation, slot, row
+        for sim, rows in enumerate(whole):
+            device, slots = sim // self.place.sims, self.open[sim]
+            wanted[device] += [(sim, slots.of_row[row], row) for row in rows if row in slots.of_row]
+        distinct = [list(dict.fromkeys((sim, slot) for sim, slot, _ in one)) for one in wanted]
+        if not any(distinct):
+            return {}
+        sims = np.zeros((self.place.devices, self.place.sims * self.slots), np.int32)
+        slots_of = np.zeros_like(sims)
+        for device, pairs in enumerate(distinct):
+            for i, (sim, slot) in enumerate(pairs):
+                local = sim % self.place.sims
+                sims[device, i], slots_of[device, i] = local, local * self.slots + slot
+        count = np.array([len(pairs) for pairs in distinct], np.int32)
+        figures = self.place.evaluate(self.held, sims, slots_of, count)
+        spread = np.asarray(jax.device_get(self.held.spread)).reshape(self.place.devices, -1)
+        found = {}
+        for device, one in enumerate(wanted):
+            numbers = {pair: i for i, pair in enumerate(distinct[device])}
+            for sim, slot, row in one:
+                i = numbers[sim, slot]
+                values = {name: float(value[device, i]) for name, value in figures.items()}
+                workers = self.accounts[sim].computes.sum()
+                apart = float(np.sqrt(spread[device, slots_of[device, i]] / workers))
+                found[sim, row] = {**values, "consensus_distance": apart}
+            for sim, slot in distinct[device]:
+                self.open[sim].free.append(slot)
+            for sim, _, row in one:
+                del self.open[sim].of_row[row]
+        return found
+
+    def _row(self, sim: int, number: int, figures: dict[str, float]) -> dict[str, Any]:
+        account = self.accounts[sim]
         if not np.isfinite(figures["test_loss"]):
-            raise Diverged(self.step, None)
-        since = slice(self.evaluated, self.step)
-        self.evaluated = self.step
-        moved = since.stop > since.start
-
-        def average(values: np.ndarray) -> float | None:
-            return float(np.mean(values[since], dtype=np.float64)) if moved else None
-
+            account.diverged = min(account.diverged, number)
+        diverged = number >= account.diverged
+        values = {name: None if diverged else value for name, value in figures.items()}
+        row = account.row(number)
+        at = ("row", "virtual_time", "step", "drift")
         return {
-            "step": self.step,
-            "virtual_time": self.virtual_time,
+            **{name: row[name] for name in at},
             "wall_time": self.wall_time,
-            "train_loss": average(self.history.loss),
-            "test_loss": figures.pop("test_loss"),
-            "test_accuracy": figures.pop("test_accuracy", None),
-            "consensus_distance": figures.pop("consensus_distance"),
-            "active_fraction": average(self.history.active.mean(axis=1)),
-            "backup_workers": average(self.history.backup_workers),
-            "gradients": int(self.history.gradients.sum()),
-            **figures,
+            "train_loss": row["train_loss"],
+            "test_loss": values.pop("test_loss"),
+            "test_accuracy": values.pop("test_accuracy", None),
+            "consensus_distance": values.pop("consensus_distance"),
+            **{name: value for name, value in row.items() if name not in (*at, "train_loss")},
+            **self._single_workers(sim, number, diverged),
+            "diverged": diverged,
+            **values,
         }
 
-    @property
-    def order(self) -> list[int] | None:
-        """The worker in each row of the stacks, where they are cut among devices; `None`: worker i in row i."""
-        return None if self.devices is None else self.devices.order.tolist()
+    def _single_workers(self, sim: int, number: int, diverged: bool) -> dict[str, float | None]:
+        """The spread of accuracy over single workers at the budget."""
+        last = number == len(self.accounts[sim].grid) - 1
+        names = ("worker_accuracy_min", "worker_accuracy_median")
+        if not last or diverged or self.evaluate_own is None:
+            return dict.fromkeys(names)
+        models = jax.tree.map(lambda leaf: leaf[sim], self.place.own(self.held))
+        found = self.evaluate_own(sim, models)
+        if found is None:
+            return dict.fromkeys(names)
+        return dict(zip(names, (float(np.min(found)), float(np.median(found))), strict=True))
 
-    def like(self, order: list[int] | None) -> SimState:
-        """What a checkpoint holds whose stacks have their rows in `order`, and where to read it to."""
-        if order == self.order:
-            return self.state
-        rows = self.world.graph.neighbours.shape[0] if order is None else len(order)
+    def saved(self) -> dict[str, Any]:
+        """What a checkpoint must keep: the simulations, what is open among the readings, the accounts."""
+        return {
+            "simulation": self.state,
+            "held": self._open_readings(),
+            "accounts": [account.state() for account in self.accounts],
+        }
 
-        def stack(leaf: jax.Array) -> jax.ShapeDtypeStruct:
-            sharding = leaf.sharding if self.devices is None else self.devices.to_read(rows)
-            return jax.ShapeDtypeStruct((rows, *leaf.shape[1:]), leaf.dtype, sharding=sharding)
+    def _open_readings(self) -> dict[str, Any]:
+        """The slots in use, and single workers once the first is past the budget; NumPy, `[B, U, ...]`."""
+        used = max((slot + 1 for one in self.open for slot in one.of_row.values()), default=0)
 
-        return self.state._replace(model=stacks_of(self.state.model, stack))
+        def front(leaf: jax.Array) -> np.ndarray:
+            host = np.asarray(leaf).reshape(len(self.accounts), self.slots, *leaf.shape[1:])
+            return np.ascontiguousarray(host[:, :used])
 
-    def reshard(self, state: SimState, order: list[int] | None) -> SimState:
-        """A state read as `like(order)`, with its rows where this training has them."""
-        if order == self.order:
-            return state
-        nodes = self.world.graph.neighbours.shape[0]
-        first = first_rows(np.arange(nodes) if order is None else np.asarray(order), nodes)
-        if self.devices is not None:
-            return state._replace(model=self.devices.adopt(state.model, first))
-        return state._replace(model=stacks_of(state.model, lambda leaf: leaf[first]))
+        found = {"mean": jax.tree.map(front, self.held.mean), "spread": front(self.held.spread)}
+        if self.own:
+            closing = any(account.filled[-1] and not account.done for account in self.accounts)
+            own = self.place.own(self.held)
+            found["own"] = jax.tree.map(lambda leaf: np.asarray(leaf if closing else leaf[:0]), own)
+        return found
 
-    def restore(self, state: SimState, history: History, virtual_time: float, wall_time: float, evaluated: int) -> None:
-        """Puts the training where a checkpoint left it; `evaluated` is the step of its last row."""
-        self.state, self.history = state, history
-        self.virtual_time, self.wall_time, self.evaluated = virtual_time, wall_time, evaluated
+    def like(self, order: list[int] | None) -> dict[str, Any]:
+        """What a checkpoint of this training holds whose stacks have their rows in `order`."""
+        return {**self.saved(), "simulation": self.place.like(self.state, order)}
 
+    def facts(self) -> dict[str, Any]:
+        """What it must keep beside that, as JSON."""
+        return {
+            "wall_time": self.wall_time,
+            "slots": self.slots,
+            "order": self.place.order,
+            "open": [{"rows": list(one.of_row.items()), "free": one.free} for one in self.open],
+        }
 
-class Result(NamedTuple):
-    """What `train` returns."""
-
-    rows: list[dict]  # metrics, one row per evaluation, as in `metrics.jsonl`
-    history: History
-    params: Any  # [N, ...] each worker's parameters at the end
-
-
-def make_world(task: Any, graph: Graph, delays: DelayModel, seed: int = 0) -> World:
-    """The world that all policies of a comparison share."""
-    return World(graph, delays, task.batches, jax.random.key(seed))
-
-
-def initial_params(task: Any, world: World) -> Any:
-    """One worker's parameters, the same for all workers and policies of a seed."""
-    return task.init(stream(world.key, Stream.PARAMETERS))
-
-
-def chunk_of(eval_every: int) -> int:
-    """Steps per device call: a divisor of `eval_every` near `LONGEST_CHUNK`, or all of it when it has none.
-
-    >>> chunk_of(50), chunk_of(500), chunk_of(101)
-    (50, 100, 101)
-    """
-    divisors = [size for size in range(LONGEST_CHUNK // 4, LONGEST_CHUNK + 1) if eval_every % size == 0]
-    return max(divisors, default=eval_every)
-
-
-def train(
-    policy: Policy,
-    task: Any,
-    graph: Graph,
-    delays: DelayModel,
-    optimizer: Any,
-    *,
-    steps: int,
-    eval_every: int = 50,
-    seed: int = 0,
-) -> Result:
-    """Trains one policy in memory.
-
-    Two calls with the same task, graph, delays and seed see the same delays, batches and initial parameters, whatever
-    their policies: their difference is the policies'.
-
-    Args:
-      policy: who waits for whom.
-      task: from `build_task` or `from_arrays`.
-      graph: who hears whom.
-      delays: seconds per computation.
-      optimizer: an optax `GradientTransformation`, one state per worker.
-      steps: T.
-      eval_every: steps between rows of metrics.
-      seed: of delays, batches and initial parameters.
-
-    Returns:
-      The metrics, the history of the steps and the final parameters.
-
-    Raises:
-      ValueError: numbers out of range, or a policy that does not fit the graph.
-      Diverged: a loss was not finite.
-    """
-    for name, value in (("steps", steps), ("eval_every", eval_every)):
-        if value < 1:
-            raise ValueError(f"{name}={value} is not a number of steps; use 1 or more")
-    world = make_world(task, graph, delays, seed)
-    learner = from_optimizer(task.loss, optimizer)
-    training = Training(policy, learner, world, initial_params(task, world), task.evaluate)
-    rows = [training.measure()]
-    while training.step < steps:
-        until = min(training.step + eval_every, steps)
-        while training.step < until:
-            training.advance(min(chunk_of(eval_every), until - training.step))
-        rows.append(training.measure())
-    return Result(rows, training.history, training.state.model.params)
+    def restore(self, saved: dict[str, Any], facts: dict[str, Any]) -> None:
+        """Puts the training where a checkpoint left it, whatever the devices were."""
+        self.state = self.place.reshard(saved["simulation"], facts["order"])
+        for account, state in zip(self.accounts, saved["accounts"], strict=True):
+            account.restore(state)
+        self.wall_time, self.slots = facts["wall_time"], facts["slots"]
+        self.open = [_Slots({int(row): slot for row, slot in one["rows"]}, list(one["free"])) for one in facts["open"]]
+        self.held = self.place.with_readings(self.place.no_readings(self.slots, self.own), saved["held"], self.slots)

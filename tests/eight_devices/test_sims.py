@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from dbwjax import sweep
-from dbwjax.engine import ensemble
+from dbwjax.engine import batch, ensemble
 from dbwjax.engine.learner import from_optimizer
 from dbwjax.engine.randomness import Stream, stream
 from dbwjax.experiments.sweep import run
@@ -25,12 +25,12 @@ def test_a_shared_batch_is_the_batch(x64, name, count):
     policy = POLICIES[name]
     task, worlds = many()
     learner = from_optimizer(task.loss, optax.inject_hyperparams(optax.sgd)(learning_rate=0.1))
-    params = ensemble.stack_all([task.init(stream(world.key, Stream.PARAMETERS)) for world in worlds])
-    states = ensemble.stack_all([policy.init(world.graph) for world in worlds])
-    whole = ensemble.stack(worlds)
+    params = batch.stack_all([task.init(stream(world.key, Stream.PARAMETERS)) for world in worlds])
+    states = batch.stack_all([policy.init(world.graph) for world in worlds])
+    whole = batch.stack(worlds)
     found = {}
-    for mesh in (None, ensemble.mesh_of(jax.devices()[:count])):
-        some = ensemble.spread(whole, mesh)
+    for mesh in (None, batch.mesh_of(jax.devices()[:count])):
+        some = batch.spread(whole, mesh)
         sims = ensemble.init(policy, learner, some, states, params, mesh)
         found[mesh] = ensemble.run_batch(policy, learner, some, sims, STEPS, mesh)
         _, clocks = ensemble.clock_batch(policy, some, ensemble.start(some, states, mesh), STEPS, mesh)
@@ -47,12 +47,12 @@ def test_a_shared_batch_is_the_batch(x64, name, count):
 def test_nothing_is_sent_between_simulations():
     policy = POLICIES["synchronous"]
     _, worlds = many()
-    mesh = ensemble.mesh_of(jax.devices())
-    some = ensemble.spread(ensemble.stack(worlds), mesh)
-    states = ensemble.stack_all([policy.init(world.graph) for world in worlds])
+    mesh = batch.mesh_of(jax.devices())
+    some = batch.spread(batch.stack(worlds), mesh)
+    states = batch.stack_all([policy.init(world.graph) for world in worlds])
     lean = ensemble._lean(some)
     clocks = ensemble.start(some, states, mesh)
-    text = ensemble._clocks.lower(policy, lean.tree, ensemble.Axes(lean.axes), clocks, 5, mesh).compile().as_text()
+    text = ensemble._clocks.lower(policy, lean.tree, batch.Axes(lean.axes), clocks, 5, mesh).compile().as_text()
     assert not [word for word in ("all-gather", "all-reduce", "collective-permute", "all-to-all") if word in text]
 
 

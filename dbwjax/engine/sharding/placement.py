@@ -26,6 +26,9 @@ class Placement(Protocol):
     def mine(self, vector: Array) -> Array:
         """`[N, ...]` by node to `[n, ...]` by row here."""
 
+    def mine_once(self, vector: Array) -> Array:
+        """As `mine`, but 0 in rows that only pad, so that no node counts twice."""
+
     def of_nodes(self, vector: Array | None, nodes: Array | None) -> Any:
         """Entries of `vector [N]` for some nodes (`None`: for the rows here)."""
 
@@ -44,8 +47,11 @@ class Placement(Protocol):
     def apply(self, plan: Plan, params: PyTree, updates: PyTree) -> PyTree:
         """The rows here after the step, as `mixing.apply_plan` says."""
 
+    def total(self, tree: PyTree) -> PyTree:
+        """The sum over devices of what each has of rows here."""
+
     def checked(self, plan: Plan, record: StepRecord) -> StepRecord:
-        """The record, with `broken=-2` where the plan reads a row that the placement does not move."""
+        """The record, `unreachable` where the plan reads a row that the placement does not move."""
 
 
 class Whole:
@@ -55,6 +61,9 @@ class Whole:
         return jnp.arange(nodes)
 
     def mine(self, vector: Array) -> Array:  # noqa: D102
+        return vector
+
+    def mine_once(self, vector: Array) -> Array:  # noqa: D102
         return vector
 
     def of_nodes(self, vector: Array | None, nodes: Array | None) -> Any:  # noqa: D102
@@ -74,6 +83,9 @@ class Whole:
 
     def apply(self, plan: Plan, params: PyTree, updates: PyTree) -> PyTree:  # noqa: D102
         return apply_plan(plan, params, updates)
+
+    def total(self, tree: PyTree) -> PyTree:  # noqa: D102
+        return tree
 
     def checked(self, plan: Plan, record: StepRecord) -> StepRecord:  # noqa: D102
         return record

@@ -23,9 +23,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, PyTree
 
-from dbwjax.engine import mixing, simulate
+from dbwjax.engine import mixing, readings, simulate
+from dbwjax.engine.readings import Due, Held
 from dbwjax.engine.sharding.schedule import Exchange, Layout, lay_out
-from dbwjax.engine.simulate import SimState, World
+from dbwjax.engine.simulate import Seen, SimState, World
 from dbwjax.types import Graph, Learner, ModelState, Plan, Policy, StepRecord
 
 AXIS = "workers"
@@ -48,6 +49,9 @@ class Part:
 
     def mine(self, vector: Array) -> Array:  # noqa: D102
         return vector[self.order]
+
+    def mine_once(self, vector: Array) -> Array:  # noqa: D102
+        return jnp.where(self.real, vector[self.order], 0)
 
     def of_nodes(self, vector: Array | None, nodes: Array | None) -> Any:  # noqa: D102
         return None if vector is None else vector[self.order if nodes is None else nodes]
@@ -86,13 +90,16 @@ class Part:
         rounded = jax.tree.map(lambda sums, leaf: sums.astype(leaf.dtype), written, params)
         return self.put(params, plan.rows, rounded)
 
+    def total(self, tree: PyTree) -> PyTree:  # noqa: D102
+        return jax.lax.psum(tree, AXIS)
+
     def checked(self, plan: Plan, record: StepRecord) -> StepRecord:  # noqa: D102
         if plan.rows is not None or plan.sources is None or self.exchange.gather:
             return record
         astray = self._places(plan.sources) < 0
         lost = (astray & (self.mine(plan.mix) != 0) & self.real[:, None]).any()
         anywhere = jax.lax.pmax(lost.astype(jnp.int32), AXIS)
-        return record._replace(broken=jnp.where(anywhere > 0, -2, record.broken))
+        return record._replace(unreachable=anywhere > 0)
 
     def _mixed(self, plan: Plan, tree: PyTree) -> PyTree:
         """`mix @ tree`, not rounded, for the rows that are written: those here (`rows=None`), or all of them on every
@@ -191,8 +198,7 @@ class Devices:
         self.mesh = Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
         self.exchange, layout = lay_out(graph, len(devices))
         self.order, self.real = layout.order, layout.real
-        cut = Layout(P(AXIS), P(AXIS), P(), P(AXIS), tuple(P(AXIS) for _ in layout.send))
-        self._layout = jax.tree.map(lambda leaf, spec: self._global(leaf, spec), layout, cut)
+        self._layout = jax.tree.map(lambda leaf, spec: self._global(leaf, spec), layout, _lines(layout))
 
     def replicate(self, tree: PyTree) -> PyTree:
         """The same arrays on every device; on several processes each passes the same values."""
@@ -218,9 +224,28 @@ class Devices:
         """`simulate.run` on these devices; `state` is donated, `world` comes from `replicate`."""
         return _run(self.mesh, self.exchange, self._layout, policy, learner, world, state, steps)
 
+    def advance(
+        self, policy: Policy, learner: Learner, world: World, state: SimState, held: Held, due: Due, steps: Any
+    ) -> tuple[SimState, Held, Seen]:
+        """`simulate.advance` on these devices; `state`, `held` are donated; `due`, `steps` may lie on the host."""
+        due, steps = self.replicate((due, np.asarray(steps, np.int32)))
+        return _advance(self.mesh, self.exchange, self._layout, policy, learner, world, state, held, due, steps)
+
+    def no_readings(self, params: PyTree, slots: int, own: bool) -> Held:
+        """`readings.empty`, its single workers cut as the stack is; `params` are one worker's shapes."""
+        rows = len(self.order)
+        stack = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, rows, *leaf.shape), leaf.dtype), params)
+        made = partial(readings.empty, params, slots, stack if own else None)
+        specs = jax.tree.map(lambda spec: NamedSharding(self.mesh, spec), _held_specs(jax.eval_shape(made)))
+        return jax.jit(made, out_shardings=specs)()
+
     def lower(self, policy: Policy, learner: Learner, world: World, state: SimState, steps: int) -> Any:
         """The program of `run`, not yet compiled, for those who want to read it."""
         return _run.lower(self.mesh, self.exchange, self._layout, policy, learner, world, state, steps)
+
+    def rows_of_workers(self) -> np.ndarray:
+        """`[N]` the row of each worker."""
+        return first_rows(self.order, self.exchange.nodes)
 
     def by_row(self, state: ModelState) -> ModelState:
         """A model whose mass is by row, as its stacks are."""
@@ -269,14 +294,51 @@ def _run(
     def piece(layout: Layout, world: World, state: SimState) -> tuple[SimState, StepRecord]:
         return simulate.scan(policy, learner, world, state, steps, Part(exchange, layout))
 
-    lines = Layout(P(AXIS), P(AXIS), P(), P(AXIS), tuple(P(AXIS) for _ in layout.send))
-    states = SimState(
-        jax.tree.map(lambda _: P(), state.clock), _model_specs(state.model), jax.tree.map(lambda _: P(), state.feedback)
-    )
+    lines, states = _lines(layout), _state_specs(state)
     # The replication check is off because a loop's carry that starts from a constant fails it.
     return jax.shard_map(piece, mesh=mesh, in_specs=(lines, P(), states), out_specs=(states, P()), check_vma=False)(
         layout, world, state
     )
+
+
+@partial(jax.jit, static_argnames=("mesh", "exchange", "policy", "learner"), donate_argnames=("state", "held"))
+def _advance(
+    mesh: Mesh,
+    exchange: Exchange,
+    layout: Layout,
+    policy: Policy,
+    learner: Learner,
+    world: World,
+    state: SimState,
+    held: Held,
+    due: Due,
+    steps: Array,
+) -> tuple[SimState, Held, Seen]:
+    def piece(
+        layout: Layout, world: World, state: SimState, held: Held, due: Due, steps: Array
+    ) -> tuple[SimState, Held, Seen]:
+        return simulate.advance(policy, learner, world, state, held, due, steps, Part(exchange, layout))
+
+    lines, states, kept = _lines(layout), _state_specs(state), _held_specs(held)
+    specs = (lines, P(), states, kept, P(), P())
+    cut = jax.shard_map(piece, mesh=mesh, in_specs=specs, out_specs=(states, kept, P()), check_vma=False)
+    return cut(layout, world, state, held, due, steps)
+
+
+def _lines(layout: Layout) -> Layout:
+    """How a layout is cut."""
+    return Layout(P(AXIS), P(AXIS), P(), P(AXIS), tuple(P(AXIS) for _ in layout.send))
+
+
+def _state_specs(state: SimState) -> SimState:
+    whole = jax.tree.map(lambda _: P(), (state.clock, state.feedback))
+    return SimState(whole[0], _model_specs(state.model), whole[1])
+
+
+def _held_specs(held: Held) -> Held:
+    """How readings are cut: single workers as the stack is, the rest not at all."""
+    whole = jax.tree.map(lambda _: P(), held)
+    return whole._replace(own=jax.tree.map(lambda _: P(None, AXIS), held.own))
 
 
 def _model_specs(model: ModelState) -> ModelState:

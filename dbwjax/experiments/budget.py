@@ -1,0 +1,64 @@
+"""The virtual times of a comparison: one grid for all policies of a world."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dbwjax.engine import ensemble
+from dbwjax.engine.batch import rows_of, take
+from dbwjax.experiments.accounting import even_grid, grid_at
+from dbwjax.experiments.config import TrainConfig
+from dbwjax.experiments.problem import Problem
+from dbwjax.experiments.training import Stalled
+
+CLOCKS = 1024
+"""Clocks that run side by side."""
+
+TICKS = 100
+"""Steps of a clock alone in one call of the device."""
+
+
+def grids(problem: Problem, config: TrainConfig) -> list[np.ndarray]:
+    """`[R+1]` seconds for every world, from 0 to its budget.
+
+    With `seconds` the budget is the same everywhere. With `steps` it is the time that the baseline needs for so many
+    iterations in that world: until its slowest worker has done them.
+
+    Raises:
+      ValueError: `steps` with a baseline that reads training.
+      Stalled: an iteration of the baseline never ends.
+    """
+    if config.seconds is not None:
+        return [even_grid(config.seconds, config.rows)] * len(problem.told)
+    ends = iteration_ends(problem, config.over, config.steps or 1)
+    if config.eval_every is not None:
+        return [grid_at(own, config.eval_every) for own in ends]
+    return [even_grid(float(own[-1]), config.rows) for own in ends]
+
+
+def iteration_ends(problem: Problem, spec: str, steps: int) -> np.ndarray:
+    """`[B, steps]` seconds when each iteration of a policy has ended for everybody; float64, from the clocks alone.
+
+    Raises:
+      ValueError: a policy that reads training.
+      Stalled: an iteration never ends.
+    """
+    policy = problem.policies[spec]
+    if policy.reads_training:
+        raise ValueError(f"--steps counts iterations of '{spec}', whose clock reads training; use --seconds")
+    found = []
+    for begin in range(0, len(problem.told), CLOCKS):
+        which = np.arange(begin, min(begin + CLOCKS, len(problem.told)))
+        some = take(problem.worlds, which)
+        clocks, parts, done = ensemble.start(some, rows_of(problem.states[spec], which)), [], 0
+        while done < steps:
+            count = min(TICKS, steps - done)
+            clocks, record = ensemble.clock_batch(policy, some, clocks, count)
+            parts.append(np.asarray(record.duration, np.float64))
+            done += count
+        found.append(np.concatenate(parts, axis=1))
+    durations = np.concatenate(found)
+    if not np.isfinite(durations).all():
+        step = int(np.flatnonzero(~np.isfinite(durations).all(axis=0))[0])
+        raise Stalled(step, float("inf"))
+    return np.cumsum(durations, axis=1)

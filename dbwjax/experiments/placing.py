@@ -1,0 +1,260 @@
+"""Where a block of simulations runs: side by side in batches, or one whose workers are cut among devices.
+
+Both do the same four things for `Training`: make the states, run the clock ahead, advance and read, evaluate what was
+read. Simulations are counted on their device; a device holds `sims` of them and `slots` rows of each.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from dbwjax.engine import batch, ensemble, ledger
+from dbwjax.engine.batch import Batch
+from dbwjax.engine.programs import canonical
+from dbwjax.engine.readings import Due, Held
+from dbwjax.engine.sharding.shard import Devices, first_rows, stacks_of
+from dbwjax.engine.simulate import SimState, World
+from dbwjax.learners.schedules import with_rates
+from dbwjax.types import Learner, Policy
+
+
+class Placing(Protocol):
+    """What `Training` asks."""
+
+    devices: int  # that hold simulations of their own
+    sims: int  # on each of them
+
+    def init(self) -> SimState:
+        """The simulations at virtual time 0, leaves `[B, ...]` (or without B where there is one, cut)."""
+
+    def no_readings(self, slots: int, own: bool) -> Held:
+        """Room for `slots` rows of every simulation, and for single workers if `own`."""
+
+    def look_ahead(self, state: SimState, steps: int) -> Any:
+        """The next `Tick`s on the host, leaves `[B, steps, ...]`."""
+
+    def advance(self, state: SimState, held: Held, due: Due, steps: np.ndarray) -> tuple[SimState, Held, Any]:
+        """Runs `steps [devices]`; what the learner said comes on the host, leaves `[B, C, ...]`."""
+
+    def evaluate(self, held: Held, sims: np.ndarray, slots: np.ndarray, count: np.ndarray) -> dict[str, np.ndarray]:
+        """Figures of the models in some slots, `[devices, E]`."""
+
+    def own(self, held: Held) -> Any:
+        """Single workers' parameters, leaves `[B, N, ...]`, worker i in row i."""
+
+    def with_readings(self, held: Held, saved: dict[str, Any], slots: int) -> Held:
+        """Empty readings with what a checkpoint kept of them: slots `[B, U, ...]`, and single workers or none."""
+
+    @property
+    def order(self) -> list[int] | None:
+        """The worker in each row of the stacks, where they are cut among devices; `None`: worker i in row i."""
+
+    def like(self, state: SimState, order: list[int] | None) -> SimState:
+        """What a checkpoint holds whose stacks have their rows in `order`, and where to read it to."""
+
+    def reshard(self, state: SimState, order: list[int] | None) -> SimState:
+        """A state read as `like` says, with its rows where they are now."""
+
+
+class SideBySide:
+    """B simulations in batches, on one device or shared by several (`sims`).
+
+    Args:
+      policy: who waits for whom.
+      learner: what a worker does with a batch.
+      worlds: B worlds.
+      evaluate: B evaluations.
+      policy_states: `policy.init` of each graph, leaves `[B, ...]`.
+      params: one worker's initial parameters in each, leaves `[B, ...]`.
+      mesh: the devices that share them; `None`: one.
+      rates: `[B]` learning rates to put into the optimisers' states; `None`: they are there.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        learner: Learner,
+        worlds: Batch,
+        evaluate: Batch,
+        policy_states: Any,
+        params: Any,
+        mesh: Mesh | None = None,
+        rates: np.ndarray | None = None,
+    ):
+        self.policy, self.learner = canonical((policy, learner))
+        self.mesh, self.rates = mesh, rates
+        self.worlds, self.evaluations = batch.spread(worlds, mesh), batch.spread(evaluate, mesh)
+        self.policy_states, self.params = policy_states, params
+        self.devices = 1 if mesh is None else mesh.size
+        self.count = jax.tree.leaves(params)[0].shape[0]
+        self.sims = self.count // self.devices
+
+    def init(self) -> SimState:  # noqa: D102
+        made = ensemble.init(self.policy, self.learner, self.worlds, self.policy_states, self.params, self.mesh)
+        if self.rates is None:
+            return made
+        local = with_rates(made.model.local, self.rates)
+        return made._replace(model=made.model._replace(local=local))
+
+    def no_readings(self, slots: int, own: bool) -> Held:  # noqa: D102
+        one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), self.params)
+        nodes = self.worlds.tree.graph.neighbours.shape[-2]
+        stack = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((self.count, nodes, *leaf.shape), leaf.dtype), one)
+        return ensemble.no_readings(one, self.count * slots, stack if own else None, self.mesh)
+
+    def look_ahead(self, state: SimState, steps: int) -> Any:  # noqa: D102
+        _, found = ensemble.look_ahead(self.policy, self.worlds, state.clock, steps, self.mesh, state.feedback)
+        return jax.device_get(found)
+
+    def advance(  # noqa: D102
+        self, state: SimState, held: Held, due: Due, steps: np.ndarray
+    ) -> tuple[SimState, Held, Any]:
+        trips = jnp.asarray(steps, jnp.int32)
+        after, held, seen = ensemble.advance_batch(
+            self.policy, self.learner, self.worlds, state, held, due, trips, self.mesh
+        )
+        # [devices, C, sims, ...] to [B, C, ...]
+        seen = jax.tree.map(
+            lambda leaf: np.moveaxis(leaf, 2, 1).reshape(-1, leaf.shape[1], *leaf.shape[3:]), jax.device_get(seen)
+        )
+        return after, held, seen
+
+    def evaluate(  # noqa: D102
+        self, held: Held, sims: np.ndarray, slots: np.ndarray, count: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        return jax.device_get(ensemble.evaluate_slots(self.evaluations, held.mean, (sims, slots, count), self.mesh))
+
+    def own(self, held: Held) -> Any:  # noqa: D102
+        return held.own
+
+    def with_readings(self, held: Held, saved: dict[str, Any], slots: int) -> Held:  # noqa: D102
+        filled = _with_slots(held, saved, slots)
+        if held.own is None or not jax.tree.leaves(saved["own"])[0].shape[0]:
+            return filled
+        own = jax.tree.map(lambda leaf, kept: jax.device_put(kept, leaf.sharding), held.own, saved["own"])
+        return filled._replace(own=own)
+
+    order = None
+
+    def like(self, state: SimState, order: list[int] | None) -> SimState:  # noqa: D102
+        if order is None:
+            return state
+        return state._replace(model=stacks_of(state.model, lambda leaf: _shape(leaf, len(order), leaf.sharding, 1)))
+
+    def reshard(self, state: SimState, order: list[int] | None) -> SimState:  # noqa: D102
+        if order is None:
+            return state
+        first = first_rows(np.asarray(order), state.clock.started.shape[1])
+        return state._replace(model=stacks_of(state.model, lambda leaf: leaf[:, first]))
+
+
+class CutAmongDevices:
+    """One simulation whose workers are cut among several devices.
+
+    Args:
+      policy, learner: as above.
+      world, evaluate: on all of them (`Devices.replicate`).
+      params: one worker's initial parameters.
+      cut: the devices.
+      rate: learning rate to put into the optimisers' states; `None`: it is there.
+    """
+
+    devices, sims = 1, 1
+
+    def __init__(
+        self,
+        policy: Policy,
+        learner: Learner,
+        world: World,
+        evaluate: Any,
+        params: Any,
+        cut: Devices,
+        rate: float | None = None,
+    ):
+        self.policy, self.learner = canonical((policy, learner))
+        self.world, self.params, self.cut = world, params, cut
+        self.evaluation, self.rate = evaluate, rate
+
+    def init(self) -> SimState:  # noqa: D102
+        made = self.cut.init(self.policy, self.learner, self.world, self.params)
+        if self.rate is None:
+            return made
+        return made._replace(model=made.model._replace(local=with_rates(made.model.local, self.rate)))
+
+    def no_readings(self, slots: int, own: bool) -> Held:  # noqa: D102
+        one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), self.params)
+        return self.cut.no_readings(one, slots, own)
+
+    def look_ahead(self, state: SimState, steps: int) -> Any:  # noqa: D102
+        lean = self.world._replace(batches=None)  # type: ignore[arg-type]
+        _, ticks = _look_ahead(self.policy, lean, state.clock, steps, state.feedback)
+        return jax.tree.map(lambda leaf: leaf[None], jax.device_get(ticks))
+
+    def advance(  # noqa: D102
+        self, state: SimState, held: Held, due: Due, steps: np.ndarray
+    ) -> tuple[SimState, Held, Any]:
+        due = jax.tree.map(lambda leaf: leaf[0], due)
+        after, held, seen = self.cut.advance(self.policy, self.learner, self.world, state, held, due, steps[0])
+        return after, held, jax.tree.map(lambda leaf: leaf[None], jax.device_get(seen))
+
+    def evaluate(  # noqa: D102
+        self, held: Held, sims: np.ndarray, slots: np.ndarray, count: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        whole = Batch(self.evaluation, jax.tree.map(lambda _: None, self.evaluation))
+        numbers = self.cut.replicate((sims, slots, count))
+        return jax.device_get(ensemble.evaluate_slots(whole, held.mean, numbers, None))
+
+    def own(self, held: Held) -> Any:  # noqa: D102
+        rows = self.cut.rows_of_workers()
+        return jax.tree.map(lambda leaf: leaf[:, rows], held.own)
+
+    def with_readings(self, held: Held, saved: dict[str, Any], slots: int) -> Held:  # noqa: D102
+        filled = _with_slots(held, saved, slots)
+        if held.own is None or not jax.tree.leaves(saved["own"])[0].shape[0]:
+            return filled
+        rows = self.cut.order
+        own = jax.tree.map(lambda leaf, kept: jax.device_put(kept[:, rows], leaf.sharding), held.own, saved["own"])
+        return filled._replace(own=own)
+
+    @property
+    def order(self) -> list[int] | None:  # noqa: D102
+        return self.cut.order.tolist()
+
+    def like(self, state: SimState, order: list[int] | None) -> SimState:  # noqa: D102
+        if order == self.order:
+            return state
+        rows = self.cut.exchange.nodes if order is None else len(order)
+        where = self.cut.to_read(rows)
+        return state._replace(model=stacks_of(state.model, lambda leaf: _shape(leaf, rows, where, 0)))
+
+    def reshard(self, state: SimState, order: list[int] | None) -> SimState:  # noqa: D102
+        if order == self.order:
+            return state
+        nodes = self.cut.exchange.nodes
+        first = first_rows(np.arange(nodes) if order is None else np.asarray(order), nodes)
+        return state._replace(model=self.cut.adopt(state.model, first))
+
+
+def _with_slots(held: Held, saved: dict[str, Any], slots: int) -> Held:
+    def put(leaf: jax.Array, kept: np.ndarray) -> jax.Array:
+        host = np.array(leaf)
+        host.reshape(-1, slots, *leaf.shape[1:])[:, : kept.shape[1]] = kept
+        return jax.device_put(host, leaf.sharding)
+
+    return held._replace(mean=jax.tree.map(put, held.mean, saved["mean"]), spread=put(held.spread, saved["spread"]))
+
+
+def _shape(leaf: jax.Array, rows: int, sharding: Any, axis: int) -> jax.ShapeDtypeStruct:
+    shape = (*leaf.shape[:axis], rows, *leaf.shape[axis + 1 :])
+    return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=sharding)
+
+
+@partial(jax.jit, static_argnames=("policy", "steps"))
+def _look_ahead(policy: Policy, world: World, clock: Any, steps: int, feedback: Any) -> Any:
+    return ledger.look_ahead(policy, world, clock, steps, feedback)

@@ -25,10 +25,11 @@ from dbwjax.engine import programs, simulate, structure
 from dbwjax.engine.blocks import in_slices
 from dbwjax.engine.learner import from_optimizer
 from dbwjax.engine.programs import canonical
+from dbwjax.engine.randomness import Stream, stream
+from dbwjax.engine.simulate import World
 from dbwjax.engine.structure import digest
-from dbwjax.experiments.training import initial_params, make_world
 from dbwjax.learners import OPTIMIZERS, SCHEDULES, build_optimizer, build_schedule
-from dbwjax.network.delays import delays
+from dbwjax.network.delays import shifted_exponential
 from dbwjax.network.graphs import build_graph
 from dbwjax.network.weights import metropolis
 from dbwjax.policies import POLICIES, build_policy
@@ -345,8 +346,9 @@ class Counted:
 
     def start(self, policy, learner, task, seed=0):
         policy, learner = canonical((policy, learner))
-        world = make_world(task, build_graph("ring", 4), delays("shifted_exponential", 4), seed)
-        return policy, learner, world, lambda: simulate.init(policy, learner, world, initial_params(task, world))
+        world = World(build_graph("ring", 4), shifted_exponential(4), task.batches, jax.random.key(seed))
+        params = task.init(stream(world.key, Stream.PARAMETERS))
+        return policy, learner, world, lambda: simulate.init(policy, learner, world, params)
 
     def run(self, policy, learner, task, seed=0):
         policy, learner, world, state = self.start(policy, learner, task, seed)

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     # The same names, for type checkers and editors.
-    from dbwjax.experiments.training import train as train_policy
+    from dbwjax.experiments.compare import Comparison as Comparison
+    from dbwjax.experiments.compare import compare as compare
+    from dbwjax.experiments.compare import train_policy as train_policy
     from dbwjax.learners.optimizers import build_optimizer as build_optimizer
-    from dbwjax.network.delays import delays as build_delays
+    from dbwjax.network.delays import build_delays as build_delays
     from dbwjax.network.graphs import build_graph as build_graph
     from dbwjax.policies.gossip import gossip as gossip
     from dbwjax.policies.table import POLICIES as POLICIES
@@ -38,18 +40,21 @@ _HOMES = {
     "Policy": "types.Policy",
     "WaitRule": "types.WaitRule",
     "build_graph": "network.graphs.build_graph",
-    "build_delays": "network.delays.delays",
+    "build_delays": "network.delays.build_delays",
     "POLICIES": "policies.table.POLICIES",
     "build_policy": "policies.table.build_policy",
     "gossip": "policies.gossip.gossip",
     "build_optimizer": "learners.optimizers.build_optimizer",
     "build_task": "tasks.datasets.build_task",
     "from_arrays": "tasks.task.from_arrays",
-    "train_policy": "experiments.training.train",
+    "train_policy": "experiments.compare.train_policy",
+    "compare": "experiments.compare.compare",
+    "Comparison": "experiments.compare.Comparison",
 }
 
 __all__ = [
     "POLICIES",
+    "Comparison",
     "Graph",
     "Learner",
     "Plan",
@@ -61,6 +66,7 @@ __all__ = [
     "build_optimizer",
     "build_policy",
     "build_task",
+    "compare",
     "from_arrays",
     "gossip",
     "train_policy",

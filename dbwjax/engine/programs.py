@@ -27,8 +27,8 @@ from dbwjax.engine.structure import Memo, digest, is_frozen_dataclass, is_named_
 
 _T = TypeVar("_T")
 
-# Stand-ins by what they stand for. JAX keeps static arguments as long as their programs, so an entry lives as long as
-# a program does, or somebody who holds the stand-in; `jax.clear_caches` empties this, too.
+# Stand-ins by what they stand for. They are not kept alive here: JAX keeps static arguments as long as their programs,
+# so an entry lives as long as a program that was compiled for it.
 _known: weakref.WeakValueDictionary[bytes, Any] = weakref.WeakValueDictionary()
 _lock = threading.RLock()
 

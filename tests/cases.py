@@ -1,0 +1,141 @@
+"""Cases that several tests share: a small learner, worlds, simulations seen step by step, batches of worlds.
+
+Programs take worlds as arguments, so that one is compiled for a policy and a shape and not for every world.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+
+from dbwjax.engine import clock, simulate
+from dbwjax.engine import learner as learning
+from dbwjax.engine.randomness import Stream, stream
+from dbwjax.engine.simulate import World
+from dbwjax.network import delays as laws
+from dbwjax.policies import build_policy
+from dbwjax.types import Learner
+
+STEPS = 60
+"""Steps of a simulation that is seen step by step, unless a test says otherwise."""
+
+P, RATE, NOISES = 3, 0.1, 4096
+
+policy_of = functools.cache(build_policy)
+"""A policy from its SPEC: one object, so one compilation for all the tests of it."""
+
+
+@functools.cache
+def light_options() -> dict[str, Any]:
+    """What makes the compiler twice as quick as `compiled_lightly` alone does, where this XLA has the option."""
+    options = {"xla_cpu_use_fusion_emitters": False}
+    try:
+        jax.jit(lambda x: x + 1, compiler_options=options)(0.0)
+    except jax.errors.JaxRuntimeError as error:
+        if "No such compile option" not in str(error):
+            raise
+        return {}
+    return options
+
+
+def lightly(function, **options):
+    """`jax.jit` for programs whose numbers are compared up to rounding; also around functions that are jitted."""
+    return jax.jit(function, compiler_options=light_options(), **options)
+
+
+def sample(targets, noise, key, worker, started):
+    """One worker's 'batch': its own minimiser, and noise that differs in all that a batch may depend on.
+
+    It is looked up: drawing it would be up to half of a program's compilation.
+    """
+    word = (jax.random.key_data(key)[-1] % NOISES).astype(jnp.int32)
+    return {"target": targets[worker], "noise": noise[(word + 256 * worker + started) % NOISES]}
+
+
+def samples(nodes: int, seed: int = 0) -> Partial:
+    """Batches of `nodes` workers, in the default float type."""
+    rng = np.random.default_rng(seed)
+    return Partial(sample, jnp.asarray(rng.normal(size=(nodes, P))), jnp.asarray(rng.normal(size=(NOISES, P))))
+
+
+def gradient_fn(x, batch):
+    error = x - batch["target"] + batch["noise"]
+    return error, 0.5 * (error**2).sum(), None
+
+
+def update_fn(gradient, local, x):
+    return -RATE * gradient, local
+
+
+LEARNER = Learner(lambda x: (), gradient_fn, update_fn)
+"""SGD on half the squared distance to a noisy target; parameters are one array `[P]`."""
+
+
+class Course(NamedTuple):
+    """A simulation seen step by step."""
+
+    ends: np.ndarray  # [T] when each step ends, seconds since the start
+    own: np.ndarray  # [T, N] when each worker's own iteration ends
+    active: np.ndarray  # [T, N] whom the rule made active
+    x: np.ndarray  # [T, N, P] parameters after each step
+
+
+@functools.partial(lightly, static_argnames=("policy", "steps"))
+def watched(policy, steps, world, policy_state):
+    """Durations, ends of the workers' iterations after each step's origin, active sets and parameters; `[T, ...]`."""
+    state = simulate.init(policy._replace(init=lambda graph: policy_state), LEARNER, world, jnp.zeros(P))
+
+    def one(state, _):
+        plan, ticking = clock.tick(policy, world.graph, world.delays, world.key, state.clock, state.feedback)
+        model, info = learning.step(LEARNER, world.batches, plan, state.model, world.key)
+        seen = simulate.by_node(plan, info, model) if policy.reads_training else None
+        active = plan.fresh if plan.active is None else plan.active
+        ready = jnp.full_like(state.clock.remaining, plan.duration) if plan.ready is None else plan.ready
+        after = state._replace(clock=ticking, model=model, feedback=seen)
+        return after, (plan.duration, ready, active, model.params)
+
+    return jax.lax.scan(one, state, None, length=steps)[1]
+
+
+@jax.jit
+def table(draw, key, workers, computations):
+    """What `draw` gives each worker for each of its computations, `[N, C, ...]`."""
+    return jax.vmap(jax.vmap(draw, (None, None, 0)), (None, 0, None))(key, workers, computations)
+
+
+class Case:
+    """A graph with delays and batches, as the engine and as the references take them."""
+
+    def __init__(self, graph, seed=0, law="shifted_exponential:shift=0.2,rate=1"):
+        self.nodes = graph.neighbours.shape[0]
+        delays, batches = laws.delays(law, self.nodes, seed), samples(self.nodes, seed)
+        self.world = World(graph, delays, batches, jax.random.key(seed))
+        everything = jnp.arange(self.nodes), jnp.arange(3 * STEPS)
+        self.seconds = np.asarray(table(delays, stream(self.world.key, Stream.DELAYS), *everything))
+        self.samples = jax.device_get(table(batches, stream(self.world.key, Stream.BATCHES), *everything))
+        lists, links, latency = (np.asarray(part) for part in (graph.neighbours, graph.links, graph.latency))
+        self.neighbours = [sorted(int(j) for j in lists[i][links[i]]) for i in range(self.nodes)]
+        wait = {(i, int(j)): float(latency[i, s]) for i in range(self.nodes) for s, j in enumerate(lists[i])}
+        self.latency = lambda i, j: wait[i, j]
+
+    def delay(self, i, n):
+        return float(self.seconds[i, n])
+
+    def update(self, i, n, x):
+        return -RATE * (x - self.samples["target"][i, n] + self.samples["noise"][i, n])
+
+    @property
+    def common(self):
+        return {"delay": self.delay, "update": self.update, "x0": np.zeros((self.nodes, P)), "steps": STEPS}
+
+    def simulate(self, policy, steps=STEPS) -> Course:
+        """The engine's run of the case."""
+        seen = watched(policy, steps, self.world, policy.init(self.world.graph))
+        duration, ready, active, x = (np.asarray(part) for part in seen)
+        ends = np.cumsum(duration)
+        return Course(ends, (ends - duration)[:, None] + ready, active, x)

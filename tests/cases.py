@@ -5,6 +5,7 @@ Programs take worlds as arguments, so that one is compiled for a policy and a sh
 
 from __future__ import annotations
 
+import collections
 import functools
 from typing import Any, NamedTuple
 
@@ -18,8 +19,10 @@ from dbwjax.engine import learner as learning
 from dbwjax.engine.randomness import Stream, stream
 from dbwjax.engine.simulate import World
 from dbwjax.network import delays as laws
+from dbwjax.network import graphs
 from dbwjax.policies import build_policy
 from dbwjax.types import Learner
+from tests import handmade
 
 STEPS = 60
 """Steps of a simulation that is seen step by step, unless a test says otherwise."""
@@ -139,3 +142,119 @@ class Case:
         duration, ready, active, x = (np.asarray(part) for part in seen)
         ends = np.cumsum(duration)
         return Course(ends, (ends - duration)[:, None] + ready, active, x)
+
+
+def pair_gradient(params, batch):
+    gradient, loss, _ = gradient_fn(params["x"], batch)
+    return {"x": gradient, "bias": params["bias"] - 0.1}, loss, None
+
+
+def pair_update(gradient, local, params):
+    return jax.tree.map(lambda leaf: -RATE * leaf, gradient), local + 1
+
+
+PAIR_LEARNER = Learner(lambda params: jnp.zeros((), jnp.int32), pair_gradient, pair_update)
+"""As `LEARNER`, with a second leaf of another shape, and a local state that counts updates."""
+
+PAIR = {"x": jnp.zeros(P), "bias": jnp.ones(())}
+
+SHIPPED = (
+    "dybw",
+    "dybw:late=carry",
+    "dybw:late=apply",
+    "dybw:flood_latency=0.05",
+    "full",
+    "full:barrier=neighbours",
+    "full:weights=best_constant",
+    "backup:b=1",
+    "backup:b=2,weights=max_degree",
+    "fastest:k=4",
+    "fastest:k=4,late=carry,weights=lazy",
+    "deadline:seconds=1.2",
+    "deadline:seconds=0.5,late=carry",
+    "deadline:seconds=0.1,late=apply",
+    "dpsgd",
+    "dpsgd:barrier=global",
+)
+"""SPECs that between them use every policy of the table, every barrier and every way with late workers."""
+
+EIGHT, EVENTS = 8, 100
+PARTNERS = (np.arange(EIGHT)[None] + np.random.default_rng(0).integers(1, EIGHT, (EVENTS, EIGHT))) % EIGHT
+HANDMADE = {
+    "pairwise": handmade.pairwise(PARTNERS),
+    "pairwise, numbered": handmade.pairwise(PARTNERS, numbered=True),
+    "server": handmade.server(2),
+    "asynchronous server": handmade.asynchronous_server(),
+    "bounded staleness": handmade.bounded_staleness(1),
+    "push-sum": handmade.push_sum(np.full((EIGHT, EIGHT), 1 / EIGHT)),
+    "loudest": handmade.loudest(),
+}
+"""The policies of `handmade`, for eight nodes."""
+
+EVERY_POLICY = (*SHIPPED, *HANDMADE)
+
+
+TRACES: collections.Counter = collections.Counter()
+"""How often JAX has traced the decision of each of `EVERY_POLICY`."""
+
+
+@functools.cache
+def named(name):
+    """One of `EVERY_POLICY`, its traces being counted."""
+    policy = HANDMADE[name] if name in HANDMADE else build_policy(name)
+
+    def decide_fn(*arguments):
+        TRACES[name] += 1
+        return policy.decide(*arguments)
+
+    return policy._replace(decide=decide_fn)
+
+
+def has_server(name):
+    return "server" in name or "staleness" in name
+
+
+def world_of(name, seed=0, slots=None):
+    """Eight nodes for one of `EVERY_POLICY`; where it has a server, the last one never computes."""
+    graph = graphs.random_regular(EIGHT, degree=4, seed=seed)
+    if has_server(name):
+        graph = graphs.complete(EIGHT)._replace(computes=jnp.arange(EIGHT) < EIGHT - 1)
+    if slots:
+        graph = graphs.pad(graph, slots)
+    delays = laws.delays("shifted_exponential:shift=0.2,rate=1", EIGHT, 0)
+    return World(graph, delays, samples(EIGHT), jax.random.key(seed))
+
+
+def assert_bitwise(first, second):
+    """Two trees are the same to the last bit."""
+    assert jax.tree.structure(first) == jax.tree.structure(second)
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+def assert_chunks_are_the_run(run, name, steps, chunks):
+    """`run(policy, world, state, steps)` in `chunks` chunks is the run in one, to the last bit, in the state and in
+    every record, and all chunks are one trace."""
+    policy, world = named(name), world_of(name)
+    final, record = run(policy, world, simulate.init(policy, PAIR_LEARNER, world, PAIR), steps)
+    state, pieces = simulate.init(policy, PAIR_LEARNER, world, PAIR), []
+    before = TRACES[name]
+    for _ in range(chunks):
+        state, piece = run(policy, world, state, steps // chunks)
+        pieces.append(piece)
+    assert TRACES[name] == before + 1, "one of the chunks was traced again"
+    assert_bitwise(final, state)
+    assert_bitwise(record, jax.tree.map(lambda *parts: np.concatenate(parts), *pieces))
+
+
+def stacked(trees):
+    """Trees of one structure with a leading axis, put together on the host: nothing is compiled."""
+
+    def stack(*leaves):
+        if jnp.issubdtype(leaves[0].dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(np.stack([jax.random.key_data(key) for key in leaves]))
+        return np.stack([np.asarray(leaf) for leaf in leaves])
+
+    return jax.tree.map(stack, *trees)

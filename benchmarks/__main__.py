@@ -30,6 +30,7 @@ PARTS = {
     "devices": "one training cut over 1, 2 and 8 devices; bytes moved against rows that must cross",
     "startup": "imports, and process start to the first step",
     "memory": "peak memory of training in multiples of the parameters",
+    "coverage": "how often the interval over worlds holds the truth, with and without censored worlds",
     "peers": "the same training in PyTorch, torch.func, plain JAX and Flower, by wall and by CPU second",
 }
 FLAGS = {"devices": "--xla_force_host_platform_device_count=8"}

@@ -33,7 +33,7 @@ from dbwjax.engine.randomness import Stream, stream
 from dbwjax.engine.simulate import World
 from dbwjax.experiments.training import initial_params, make_world
 from dbwjax.network import delays, graphs
-from dbwjax.network.properties import spanning_links
+from dbwjax.network.spanning import spanning_links
 from dbwjax.policies import build_policy
 from dbwjax.tasks import build_task
 

@@ -1,15 +1,33 @@
 """dbwjax: training with many workers when some of them are slow.
 
 The names below are what a script or a notebook needs. They are imported when they are first used, so that
-`import dbwjax` costs nothing. `dbwjax.train` and `dbwjax.replay` are the commands; a script trains with
-`simulate_training`.
+`import dbwjax` costs nothing. The commands are modules: `python -m dbwjax` lists them.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from importlib.metadata import version as _version
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    # The same names, for type checkers and editors.
+    from dbwjax.experiments.training import train as train_policy
+    from dbwjax.learners.optimizers import build_optimizer as build_optimizer
+    from dbwjax.network.delays import delays as build_delays
+    from dbwjax.network.graphs import build_graph as build_graph
+    from dbwjax.policies.gossip import gossip as gossip
+    from dbwjax.policies.table import POLICIES as POLICIES
+    from dbwjax.policies.table import build_policy as build_policy
+    from dbwjax.tasks.datasets import build_task as build_task
+    from dbwjax.tasks.task import from_arrays as from_arrays
+    from dbwjax.types import Graph as Graph
+    from dbwjax.types import Learner as Learner
+    from dbwjax.types import Plan as Plan
+    from dbwjax.types import Policy as Policy
+    from dbwjax.types import WaitRule as WaitRule
 
 __version__ = _version("dbwjax")
 
@@ -24,19 +42,38 @@ _HOMES = {
     "POLICIES": "policies.table.POLICIES",
     "build_policy": "policies.table.build_policy",
     "gossip": "policies.gossip.gossip",
+    "build_optimizer": "learners.optimizers.build_optimizer",
     "build_task": "tasks.datasets.build_task",
     "from_arrays": "tasks.task.from_arrays",
     "train_policy": "experiments.training.train",
 }
 
-__all__ = [*_HOMES, "__version__"]
+__all__ = [
+    "POLICIES",
+    "Graph",
+    "Learner",
+    "Plan",
+    "Policy",
+    "WaitRule",
+    "__version__",
+    "build_delays",
+    "build_graph",
+    "build_optimizer",
+    "build_policy",
+    "build_task",
+    "from_arrays",
+    "gossip",
+    "train_policy",
+]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'dbwjax' has no attribute '{name}'; it has {', '.join(__all__)}")
-    module, _, attribute = _HOMES[name].rpartition(".")
-    return getattr(import_module(f"dbwjax.{module}"), attribute)
+if not TYPE_CHECKING:  # or every word would be a name of type Any
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'dbwjax' has no attribute '{name}'; it has {', '.join(__all__)}")
+        module, _, attribute = _HOMES[name].rpartition(".")
+        return getattr(import_module(f"dbwjax.{module}"), attribute)
 
 
 def __dir__() -> list[str]:

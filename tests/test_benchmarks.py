@@ -17,7 +17,7 @@ from benchmarks.peers import job, ours, plain_jax, plain_numpy, run
 from dbwjax.engine import batch, ensemble
 from dbwjax.engine.simulate import World
 from dbwjax.network import delays, graphs
-from dbwjax.network.properties import spanning_links
+from dbwjax.network.spanning import spanning_links
 from dbwjax.policies import build_policy
 
 

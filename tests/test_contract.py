@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("compiled_lightly")
 
 NODES, STEPS = cases.EIGHT, 24
 WITH_TIMELINE = [name for name in EVERY_POLICY if not named(name).reads_training]
-SYMMETRIC = [name for name in SHIPPED if POLICIES[name.split(":")[0]].symmetric]
+DOUBLY = [name for name in SHIPPED if POLICIES[name.split(":")[0]].mixing == "doubly"]
 
 
 def test_the_list_covers_the_table():
@@ -82,7 +82,7 @@ def test_rows_sum_to_one_and_columns_where_promised(name):
     plans = plans_of(name)
     matrices = dense_of(plans)
     np.testing.assert_allclose(matrices.sum(axis=2), 1, atol=1e-6)
-    if name in SYMMETRIC or name in ("push-sum", "pairwise"):
+    if name in DOUBLY or name in ("push-sum", "pairwise"):
         np.testing.assert_allclose(matrices.sum(axis=1), 1, atol=1e-6)
         np.testing.assert_allclose(matrices, matrices.transpose(0, 2, 1), atol=1e-6)
     assert (plans.duration >= 0).all()
@@ -165,7 +165,7 @@ def test_settings_are_arrays_so_that_a_sweep_is_a_vmap():
         np.testing.assert_array_equal(durations[k - 1], timeline(alone, world, begin, 9).duration)
 
 
-@pytest.mark.parametrize("name", SYMMETRIC)
+@pytest.mark.parametrize("name", DOUBLY)
 def test_mixing_leaves_the_mean_alone(name):
     plans = plans_of(name)
     x = np.random.default_rng(0).normal(size=(NODES, 5)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What DTUR promises on every connected graph and for every arrival order (arXiv 2102.06280, section 4).
+"""What DTUR promises on every connected graph and for every arrival order (arXiv 2102.06280, as recalled).
 
 Agreement with the reference is in `test_agreement.py`; here are the properties that the convergence proof needs, and
 `established` is kept again by hand.

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dbwjax import specs
-from dbwjax.network import graphs, properties, weights
+from dbwjax.network import graphs, properties, spanning, weights
 
 
 def numbered(graph):
@@ -107,7 +107,7 @@ def test_spanning_links_span(workers, p, seed):
     for i in range(1, workers):  # a random tree keeps it connected
         matrix[np.random.default_rng(seed + i).integers(i), i] = True
     graph = graphs.from_adjacency(matrix | matrix.T)
-    links, is_path = properties.spanning_links(graph)
+    links, is_path = spanning.spanning_links(graph)
     spanned = nx.Graph([tuple(map(int, link)) for link in links])
     assert all(graphs.adjacency(graph)[i, j] for i, j in links)
     assert len(links) == workers - 1
@@ -131,7 +131,7 @@ def test_spanning_links_span(workers, p, seed):
     ],
 )
 def test_a_spanning_path_is_found_where_there_is_one(spec, workers, path):
-    assert properties.spanning_links(build(spec, workers))[1] is path
+    assert spanning.spanning_links(build(spec, workers))[1] is path
 
 
 def test_messages_take_latency_and_size_over_bandwidth():

@@ -308,11 +308,25 @@ def test_backup_with_neighbour_barrier():
     assert_columns(records, [[28.0, 50.0, 72.0], [122.0, 122.0, 122.0]])
 
 
-def test_backup_of_all_neighbours_waits_for_nobody():
-    records = drifting.run_backup(2, table([1.0, 1.0], [2.0, 3.0], [4.0, 1.0]), stamp, X3, COMPLETE3, 2)
-    assert [record.ends for record in records] == [[1.0, 2.0, 4.0], [2.0, 5.0, 5.0]]
-    # 0 heard nobody at 1; 1 heard 0; 2 heard both. At 2, 0 hears nobody's iteration 2; at 5 all are in.
-    assert [record.heard for record in records] == [[0, 1, 2], [0, 2, 2]]
+def test_backup_of_all_neighbours_waits_for_one_all_the_same():
+    delay = table([1.0, 1.0], [2.0, 3.0], [4.0, 1.0])
+    one, all_of_them = (drifting.run_backup(b, delay, stamp, X3, COMPLETE3, 2) for b in (1, 2))
+    assert [record.ends for record in all_of_them] == [record.ends for record in one]
+
+
+def test_tokens_hold_up_whoever_is_ahead_of_a_neighbour():
+    # Without tokens worker 0 of the path 0 - 1 - 2 starts at 2, 3, 4, worker 1 at 2, 3, 4 and worker 2 at 8, 16, 24.
+    delay = table([1.0] * 3, [1.0] * 3, [8.0] * 3)
+    free = drifting.run_backup(1, delay, stamp, X3, PATH3, 3)
+    assert [record.ends for record in free] == [[1.0, 1.0, 8.0], [2.0, 2.0, 16.0], [3.0, 3.0, 24.0]]
+    # Gap 2: worker 1 may start 3 when worker 2 has started 1, at 8; worker 0 needs worker 1's iteration 2 only, at 3.
+    two = drifting.run_backup(1, delay, stamp, X3, PATH3, 3, gap=2)
+    assert [record.ends for record in two] == [[1.0, 1.0, 8.0], [2.0, 2.0, 16.0], [3.0, 8.0, 24.0]]
+    # By then worker 1 has worker 0's message of iteration 2, but none of worker 2, which is still at iteration 1.
+    assert [record.heard for record in two] == [[1, 1, 1], [1, 1, 1], [1, 1, 1]]
+    # Gap 1: worker 1 starts 2 when worker 2 has started 1, at 8, and 3 at 16; worker 0 is one ahead of it at most.
+    one = drifting.run_backup(1, delay, stamp, X3, PATH3, 3, gap=1)
+    assert [record.ends for record in one] == [[1.0, 1.0, 8.0], [2.0, 8.0, 16.0], [9.0, 16.0, 24.0]]
 
 
 def test_dpsgd_with_neighbour_barrier():
@@ -480,7 +494,6 @@ def test_dtur_epochs_connect_the_graph_in_at_most_as_many_iterations_as_links(se
 @given(seed=st.integers(0, 10**6), workers=st.integers(2, 8), backup=st.integers(0, 2))
 def test_neighbour_barrier_follows_its_recursion(seed, workers, backup):
     _, neighbours = connected(seed, workers)
-    backup = min(backup, min(map(len, neighbours)))
     delay, update, x0 = drawn(seed, workers, 12)
     latency = np.random.default_rng(seed + 1).exponential(size=(workers, workers))
     records = drifting.run_backup(backup, delay, update, x0, neighbours, 12, latency=lambda i, j: latency[i, j])
@@ -489,7 +502,7 @@ def test_neighbour_barrier_follows_its_recursion(seed, workers, backup):
         end = []
         for j, peers in enumerate(neighbours):
             arrivals = sorted(begin[i] + delay(i, k) + latency[j, i] for i in peers)
-            needed = arrivals[len(peers) - backup - 1] if len(peers) > backup else 0.0
+            needed = arrivals[max(len(peers) - backup, 1) - 1]
             end.append(max(begin[j] + delay(j, k), needed))
             assert record.heard[j] == sum(arrival <= end[j] for arrival in arrivals)
         assert record.ends == end
@@ -586,7 +599,8 @@ def test_records_and_origins_are_copies():
         (lambda: run3(gossip.Full(), "wait"), "late='wait' is not a choice"),
         (lambda: run3(gossip.Full(), "drop", delay=lambda i, n: -1.0), "delay -1.0 of worker 0"),
         (lambda: gossip.Dtur([(0, 1)], flood_latency=1.0), "needs the eccentricity"),
-        (lambda: drifting.run_backup(2, UNEVEN, stamp, X3, PATH3, 1), "use 0 to 1"),
+        (lambda: drifting.run_backup(-1, UNEVEN, stamp, X3, PATH3, 1), "backup=-1 is not a number"),
+        (lambda: drifting.run_backup(1, UNEVEN, stamp, X3, PATH3, 1, gap=0), "gap=0 lets nobody go on"),
         (lambda: drifting.run_backup(0, lambda i, n: 0.0, stamp, X3, PATH3, 1), "computes in no time"),
         (lambda: drifting.run_dpsgd("none", UNEVEN, stamp, X3, PATH3, 1), "barrier='none'"),
         (lambda: pairwise.run_pairwise(lambda e, i: 2, UNEVEN, stamp, X3, PATH3, 1), "worker 0 picked 2"),

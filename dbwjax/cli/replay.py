@@ -18,9 +18,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for found in replay_run(folder):
             order = "the recorded order" if found.same_order else "ANOTHER ORDER than recorded"
+            now, before = ("not finite" if loss is None else f"{loss:.6f}" for loss in (found.replayed, found.recorded))
             print(
-                f"{found.policy}: {found.steps} steps in {order}; "
-                f"final test loss {found.replayed:.6f} (recorded {found.recorded:.6f})"
+                f"{found.policy}, world {found.world}: {found.steps} steps in {order}; "
+                f"test loss at the end {now} (recorded {before})"
             )
             same &= found.same_order
     except ValueError as error:

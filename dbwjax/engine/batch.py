@@ -6,6 +6,7 @@ Several devices share a batch along a mesh axis `sims`: simulations never speak 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -55,19 +56,32 @@ def stack_all(trees: Sequence[PyTree]) -> PyTree:
 
 def take(batch: Batch, which: np.ndarray) -> Batch:
     """Some of a batch's simulations."""
-    leaves, kind = jax.tree.flatten(batch.tree)
-    axes = _axes(kind, batch)
-    picked = [leaf if axis is None else leaf[which] for leaf, axis in zip(leaves, axes, strict=True)]
-    return Batch(jax.tree.unflatten(kind, picked), batch.axes)
+    return Batch(_rows(batch, which), batch.axes)
 
 
 def alone(batch: Batch, which: int) -> PyTree:
     """One of a batch's simulations, without the leading axis."""
+    return _rows(batch, which)
+
+
+def rows_of(tree: PyTree, which: np.ndarray | int) -> PyTree:
+    """`leaf[which]` of every leaf, in one program."""
+    return _gather(jax.tree.leaves(tree), np.asarray(which, np.int32), jax.tree.structure(tree))
+
+
+def _rows(batch: Batch, which: np.ndarray | int) -> PyTree:
+    """The rows of what differs, and what the simulations have in common as it is."""
     leaves, kind = jax.tree.flatten(batch.tree)
     axes = _axes(kind, batch)
+    picked = iter(rows_of([leaf for leaf, axis in zip(leaves, axes, strict=True) if axis is not None], which))
     return jax.tree.unflatten(
-        kind, [leaf if axis is None else leaf[which] for leaf, axis in zip(leaves, axes, strict=True)]
+        kind, [leaf if axis is None else next(picked) for leaf, axis in zip(leaves, axes, strict=True)]
     )
+
+
+@partial(jax.jit, static_argnames=("kind",))
+def _gather(leaves: list, which: Array, kind: Any) -> PyTree:
+    return jax.tree.unflatten(kind, [leaf[which] for leaf in leaves])
 
 
 def picked(batch: Batch, which: Array) -> PyTree:

@@ -214,22 +214,15 @@ def _advance(
         due, limit = jax.tree.map(lambda leaf: leaf[0], due), steps[0]
         if states.clock.step.shape[0] == 1:
             world = alone(Batch(worlds, axes.tree), 0)
-            state, own = jax.tree.map(lambda leaf: leaf[0], (states, held.own))
-            after, held, seen = _alone(policy, learner, world, state, held._replace(own=own), due, limit)
+            state = jax.tree.map(lambda leaf: leaf[0], states)
+            after, held, seen = simulate.advance(policy, learner, world, state, held, due, limit)
             every = jax.tree.map(lambda leaf: leaf[None], after)
-            held = held._replace(own=jax.tree.map(lambda leaf: leaf[None], held.own))
             return every, held, jax.tree.map(lambda leaf: leaf[None, :, None], seen)
         after, held, seen = _together(policy, learner, worlds, axes, states, held, due, limit)
         return after, held, jax.tree.map(lambda leaf: leaf[None], seen)
 
     specs = (axes.tree, 0, 0, 0, 0)
     return shared(some, specs, mesh)(worlds, states, held, due, steps)
-
-
-def _alone(
-    policy: Policy, learner: Learner, world: World, state: SimState, held: Held, due: Due, limit: Array
-) -> tuple[SimState, Held, Seen]:
-    return simulate.advance(policy, learner, world, state, held, due, limit)
 
 
 def _together(
@@ -308,23 +301,31 @@ def _clocks(
 
 def _clock_record(graph: Graph, plan: Plan, before: ClockState, after: ClockState, left: Array) -> ClockRecord:
     """Sums over the workers whose iteration ends within `left` seconds."""
-    active = plan.fresh.sum() if plan.active is None else plan.active.sum()
     missed = simulate.missed(graph, plan.rows, simulate.received(plan, reads_weights=False))
     nodes = before.started.shape[0]
+    fresh = clock.fresh_nodes(plan, nodes)
+    active = fresh if plan.active is None else plan.active
     if plan.ready is None or plan.rows is not None:
         # One end for everybody: each worker's iteration took the whole step.
-        within = plan.duration <= left
-        ended = jnp.where(within, nodes, 0)
-        length = jnp.where(within, nodes * plan.duration, 0)
+        within = jnp.broadcast_to(plan.duration <= left, active.shape)
+        length = jnp.where(plan.duration <= left, nodes * plan.duration, 0)
     else:
-        each = plan.ready <= left
-        within = each
-        ended = each.sum()
+        within = plan.ready <= left
         # A worker that waits for nobody but its neighbours begins its iteration with its computation.
-        length = jnp.where(each, plan.ready - before.begun, 0).sum()
+        length = jnp.where(within, plan.ready - before.begun, 0).sum()
     spent = ledger.seconds(graph, plan, before)
-    sums = [jnp.where(within, one, 0).sum() for one in spent]
-    return ClockRecord(plan.duration, active, plan.fresh.sum(), missed, ended, length, *sums)
+    computing, wasted, waiting = (jnp.where(within, one, 0).sum() for one in spent)
+    return ClockRecord(
+        duration=plan.duration,
+        active=(within & active).sum(),
+        gradients=(within & fresh).sum(),
+        backup_workers=missed,
+        ended=within.sum(),
+        length=length,
+        computing=computing,
+        wasted=wasted,
+        waiting=waiting,
+    )
 
 
 def _lean(worlds: Batch) -> Batch:

@@ -71,12 +71,12 @@ def sizes(problem: Problem, devices: Sequence[Any]) -> Sizes:
 
 def _bytes(problem: Problem) -> tuple[float, float, float]:
     """Bytes of one simulation's stack, of the data, and of all that one simulation takes."""
-    assert problem.learner is not None and problem.evaluate is not None
-    one = jax.tree.map(lambda leaf: leaf[0], problem.params)
-    local = jax.eval_shape(problem.learner.init, one)
+    learner, evaluate = problem.trained()
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), problem.params)
+    local = jax.eval_shape(learner.init, one)
     model = float(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((one, local))))
     stack = problem.workers * model
-    held = float(sum(leaf.nbytes for leaf in jax.tree.leaves((problem.worlds.tree.batches, problem.evaluate.tree))))
+    held = float(sum(leaf.nbytes for leaf in jax.tree.leaves((problem.worlds.tree.batches, evaluate.tree))))
     return stack, held, stack * (memory.COPIES + 1) + problem.working
 
 
@@ -105,8 +105,7 @@ class Places:
         self.devices = devices if cut else devices[: min(len(devices), size)]
         self.mesh = None if cut else batch.mesh_of(self.devices)
         worlds = batch.spread_common(problem.worlds, self.mesh)
-        assert problem.evaluate is not None
-        self.problem = problem._replace(worlds=worlds, evaluate=batch.spread_common(problem.evaluate, self.mesh))
+        self.problem = problem._replace(worlds=worlds, evaluate=batch.spread_common(problem.trained()[1], self.mesh))
         self._said = False
 
     def filled(self, which: np.ndarray) -> np.ndarray:
@@ -117,28 +116,26 @@ class Places:
     def place(self, block: Block) -> Placing:
         """Where one block runs."""
         problem, policy = self.problem, self.problem.policies[block.spec]
-        learner, evaluate = problem.learner, problem.evaluate
-        assert learner is not None and evaluate is not None
+        learner, evaluate = problem.trained()
         which = self.filled(block.which)
-        rates = problem.rates[which]
-        params = jax.tree.map(lambda leaf: leaf[which], problem.params)
+        rates = None if (problem.rates == problem.rates[0]).all() else problem.rates[which]
+        params = batch.rows_of(problem.params, which)
         if self.cut:
-            return self._cut(block, jax.tree.map(lambda leaf: leaf[0], params))
-        states = jax.tree.map(lambda leaf: leaf[which], problem.states[block.spec])
+            return self._cut(block, batch.rows_of(params, 0), None if rates is None else rates[0])
+        states = batch.rows_of(problem.states[block.spec], which)
         worlds: Batch = batch.take(problem.worlds, which)
         evaluations = batch.take(evaluate, which)
         return SideBySide(policy, learner, worlds, evaluations, states, params, self.mesh, rates)
 
-    def _cut(self, block: Block, params: Any) -> CutAmongDevices:
+    def _cut(self, block: Block, params: Any, rate: float | None) -> CutAmongDevices:
         problem = self.problem
         world = problem.alone(int(block.which[0]))
-        assert problem.learner is not None and problem.evaluate is not None
-        evaluate = batch.alone(problem.evaluate, int(block.which[0]))
+        learner, evaluations = problem.trained()
+        evaluate = batch.alone(evaluations, int(block.which[0]))
         where = Devices(world.graph, self.devices)
         if processes.is_first() and not self._said:
             note_padding(where.exchange)
             self._said = True
         policy = problem.policies[block.spec]
-        return CutAmongDevices(
-            policy, problem.learner, where.replicate(world), where.replicate(evaluate), params, where
-        )
+        world, evaluate = where.replicate((world, evaluate))
+        return CutAmongDevices(policy, learner, world, evaluate, params, where, rate)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dbwjax.engine import ensemble
-from dbwjax.engine.batch import take
+from dbwjax.engine.batch import rows_of, take
 from dbwjax.experiments.accounting import even_grid, grid_at
 from dbwjax.experiments.config import TrainConfig
 from dbwjax.experiments.problem import Problem
@@ -50,7 +50,7 @@ def iteration_ends(problem: Problem, spec: str, steps: int) -> np.ndarray:
     for begin in range(0, len(problem.told), CLOCKS):
         which = np.arange(begin, min(begin + CLOCKS, len(problem.told)))
         some = take(problem.worlds, which)
-        clocks, parts, done = ensemble.start(some, _of(problem.states[spec], which)), [], 0
+        clocks, parts, done = ensemble.start(some, rows_of(problem.states[spec], which)), [], 0
         while done < steps:
             count = min(TICKS, steps - done)
             clocks, record = ensemble.clock_batch(policy, some, clocks, count)
@@ -62,9 +62,3 @@ def iteration_ends(problem: Problem, spec: str, steps: int) -> np.ndarray:
         step = int(np.flatnonzero(~np.isfinite(durations).all(axis=0))[0])
         raise Stalled(step, float("inf"))
     return np.cumsum(durations, axis=1)
-
-
-def _of(states: object, which: np.ndarray) -> object:
-    import jax
-
-    return jax.tree.map(lambda leaf: leaf[which], states)

@@ -1,25 +1,25 @@
 """Which worlds draw the same: hashes of what they draw, so that no world counts twice.
 
 `delays` are the first 64 of every worker, `graph` is who hears whom and how late, `timing` both. `learning` adds the
-initial parameters and the first batch of up to 64 workers.
+initial parameters and the first batches of up to 8 workers.
 """
 
 from __future__ import annotations
 
 import hashlib
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dbwjax.engine.batch import rows_of
 from dbwjax.engine.randomness import Stream, stream
 from dbwjax.engine.simulate import World
 from dbwjax.experiments.problem import Problem
 
-DRAWN = 64
-"""Computations of a worker, and workers, that are looked at."""
+DRAWN, FEW = 64, 8
+"""Computations of a worker whose delays, and workers whose batches are looked at."""
 
 
 def fingerprints(problem: Problem) -> list[dict[str, Any]]:
@@ -27,16 +27,21 @@ def fingerprints(problem: Problem) -> list[dict[str, Any]]:
     found = []
     for which, told in enumerate(problem.told):
         world = problem.alone(which)
-        delays = _hash(_delays(world._replace(batches=None)))  # type: ignore[arg-type]
+        delays = _hash(drawn_delays(world))
         graph = _hash((world.graph.neighbours, world.graph.links, world.graph.latency))
         timing = _hash([np.frombuffer((delays + graph).encode(), np.uint8)])
         learning = timing
         if problem.params is not None:
-            params = jax.tree.map(lambda leaf, i=which: leaf[i], problem.params)
+            params = rows_of(problem.params, which)
             learning = _hash((np.frombuffer(timing.encode(), np.uint8), params, _batches(world, problem.workers)))
         hashes = {"graph": graph, "delays": delays, "timing": timing, "learning": learning}
         found.append({**told.values, "hashes": hashes})
     return found
+
+
+def drawn_delays(world: World) -> np.ndarray:
+    """`[N, 64]` seconds of every worker's first computations."""
+    return np.asarray(_delays(world._replace(batches=None)))  # type: ignore[arg-type]
 
 
 @jax.jit
@@ -46,11 +51,16 @@ def _delays(world: World) -> Any:
     return draw(stream(world.key, Stream.DELAYS), jnp.arange(nodes), jnp.arange(DRAWN))
 
 
-@partial(jax.jit, static_argnames=("workers",))
-def _batches(world: World, workers: int) -> Any:
-    numbers = jnp.arange(min(workers, DRAWN))
-    draw = jax.vmap(world.batches, (None, 0, None))
-    return draw(stream(world.key, Stream.BATCHES), numbers, jnp.zeros((), jnp.int32))
+def _batches(world: World, workers: int) -> list[Any]:
+    """The first two batches of some workers."""
+    key = stream(world.key, Stream.BATCHES)
+    some = range(0, workers, -(-workers // FEW))
+    return [jax.device_get(_batch(world.batches, key, worker, started)) for worker in some for started in (0, 1)]
+
+
+@jax.jit
+def _batch(batches: Any, key: Any, worker: Any, started: Any) -> Any:
+    return batches(key, worker, started)
 
 
 def _hash(tree: Any) -> str:

@@ -16,9 +16,11 @@ from jax.sharding import Mesh
 
 from dbwjax.engine import batch, ensemble, ledger
 from dbwjax.engine.batch import Batch
+from dbwjax.engine.programs import canonical
 from dbwjax.engine.readings import Due, Held
-from dbwjax.engine.sharding.shard import Devices
+from dbwjax.engine.sharding.shard import Devices, first_rows, stacks_of
 from dbwjax.engine.simulate import SimState, World
+from dbwjax.learners.schedules import with_rates
 from dbwjax.types import Learner, Policy
 
 
@@ -46,6 +48,19 @@ class Placing(Protocol):
     def own(self, held: Held) -> Any:
         """Single workers' parameters, leaves `[B, N, ...]`, worker i in row i."""
 
+    def with_readings(self, held: Held, saved: dict[str, Any], slots: int) -> Held:
+        """Empty readings with what a checkpoint kept of them: slots `[B, U, ...]`, and single workers or none."""
+
+    @property
+    def order(self) -> list[int] | None:
+        """The worker in each row of the stacks, where they are cut among devices; `None`: worker i in row i."""
+
+    def like(self, state: SimState, order: list[int] | None) -> SimState:
+        """What a checkpoint holds whose stacks have their rows in `order`, and where to read it to."""
+
+    def reshard(self, state: SimState, order: list[int] | None) -> SimState:
+        """A state read as `like` says, with its rows where they are now."""
+
 
 class SideBySide:
     """B simulations in batches, on one device or shared by several (`sims`).
@@ -72,7 +87,8 @@ class SideBySide:
         mesh: Mesh | None = None,
         rates: np.ndarray | None = None,
     ):
-        self.policy, self.learner, self.mesh, self.rates = policy, learner, mesh, rates
+        self.policy, self.learner = canonical((policy, learner))
+        self.mesh, self.rates = mesh, rates
         self.worlds, self.evaluations = batch.spread(worlds, mesh), batch.spread(evaluate, mesh)
         self.policy_states, self.params = policy_states, params
         self.devices = 1 if mesh is None else mesh.size
@@ -83,7 +99,8 @@ class SideBySide:
         made = ensemble.init(self.policy, self.learner, self.worlds, self.policy_states, self.params, self.mesh)
         if self.rates is None:
             return made
-        return made._replace(model=made.model._replace(local=with_rates(made.model.local, self.rates)))
+        local = with_rates(made.model.local, self.rates)
+        return made._replace(model=made.model._replace(local=local))
 
     def no_readings(self, slots: int, own: bool) -> Held:  # noqa: D102
         one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), self.params)
@@ -92,7 +109,7 @@ class SideBySide:
         return ensemble.no_readings(one, self.count * slots, stack if own else None, self.mesh)
 
     def look_ahead(self, state: SimState, steps: int) -> Any:  # noqa: D102
-        found = ensemble.look_ahead(self.policy, self.worlds, state.clock, steps, self.mesh, state.feedback)
+        _, found = ensemble.look_ahead(self.policy, self.worlds, state.clock, steps, self.mesh, state.feedback)
         return jax.device_get(found)
 
     def advance(  # noqa: D102
@@ -116,6 +133,26 @@ class SideBySide:
     def own(self, held: Held) -> Any:  # noqa: D102
         return held.own
 
+    def with_readings(self, held: Held, saved: dict[str, Any], slots: int) -> Held:  # noqa: D102
+        filled = _with_slots(held, saved, slots)
+        if held.own is None or not jax.tree.leaves(saved["own"])[0].shape[0]:
+            return filled
+        own = jax.tree.map(lambda leaf, kept: jax.device_put(kept, leaf.sharding), held.own, saved["own"])
+        return filled._replace(own=own)
+
+    order = None
+
+    def like(self, state: SimState, order: list[int] | None) -> SimState:  # noqa: D102
+        if order is None:
+            return state
+        return state._replace(model=stacks_of(state.model, lambda leaf: _shape(leaf, len(order), leaf.sharding, 1)))
+
+    def reshard(self, state: SimState, order: list[int] | None) -> SimState:  # noqa: D102
+        if order is None:
+            return state
+        first = first_rows(np.asarray(order), state.clock.started.shape[1])
+        return state._replace(model=stacks_of(state.model, lambda leaf: leaf[:, first]))
+
 
 class CutAmongDevices:
     """One simulation whose workers are cut among several devices.
@@ -125,16 +162,30 @@ class CutAmongDevices:
       world, evaluate: on all of them (`Devices.replicate`).
       params: one worker's initial parameters.
       cut: the devices.
+      rate: learning rate to put into the optimisers' states; `None`: it is there.
     """
 
     devices, sims = 1, 1
 
-    def __init__(self, policy: Policy, learner: Learner, world: World, evaluate: Any, params: Any, cut: Devices):
-        self.policy, self.learner, self.world, self.params, self.cut = policy, learner, world, params, cut
-        self.evaluation = evaluate
+    def __init__(
+        self,
+        policy: Policy,
+        learner: Learner,
+        world: World,
+        evaluate: Any,
+        params: Any,
+        cut: Devices,
+        rate: float | None = None,
+    ):
+        self.policy, self.learner = canonical((policy, learner))
+        self.world, self.params, self.cut = world, params, cut
+        self.evaluation, self.rate = evaluate, rate
 
     def init(self) -> SimState:  # noqa: D102
-        return self.cut.init(self.policy, self.learner, self.world, self.params)
+        made = self.cut.init(self.policy, self.learner, self.world, self.params)
+        if self.rate is None:
+            return made
+        return made._replace(model=made.model._replace(local=with_rates(made.model.local, self.rate)))
 
     def no_readings(self, slots: int, own: bool) -> Held:  # noqa: D102
         one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), self.params)
@@ -160,17 +211,50 @@ class CutAmongDevices:
         return jax.device_get(ensemble.evaluate_slots(whole, held.mean, numbers, None))
 
     def own(self, held: Held) -> Any:  # noqa: D102
-        rows = np.asarray(self.cut.rows_of_workers())
+        rows = self.cut.rows_of_workers()
         return jax.tree.map(lambda leaf: leaf[:, rows], held.own)
+
+    def with_readings(self, held: Held, saved: dict[str, Any], slots: int) -> Held:  # noqa: D102
+        filled = _with_slots(held, saved, slots)
+        if held.own is None or not jax.tree.leaves(saved["own"])[0].shape[0]:
+            return filled
+        rows = self.cut.order
+        own = jax.tree.map(lambda leaf, kept: jax.device_put(kept[:, rows], leaf.sharding), held.own, saved["own"])
+        return filled._replace(own=own)
+
+    @property
+    def order(self) -> list[int] | None:  # noqa: D102
+        return self.cut.order.tolist()
+
+    def like(self, state: SimState, order: list[int] | None) -> SimState:  # noqa: D102
+        if order == self.order:
+            return state
+        rows = self.cut.exchange.nodes if order is None else len(order)
+        where = self.cut.to_read(rows)
+        return state._replace(model=stacks_of(state.model, lambda leaf: _shape(leaf, rows, where, 0)))
+
+    def reshard(self, state: SimState, order: list[int] | None) -> SimState:  # noqa: D102
+        if order == self.order:
+            return state
+        nodes = self.cut.exchange.nodes
+        first = first_rows(np.arange(nodes) if order is None else np.asarray(order), nodes)
+        return state._replace(model=self.cut.adopt(state.model, first))
+
+
+def _with_slots(held: Held, saved: dict[str, Any], slots: int) -> Held:
+    def put(leaf: jax.Array, kept: np.ndarray) -> jax.Array:
+        host = np.array(leaf)
+        host.reshape(-1, slots, *leaf.shape[1:])[:, : kept.shape[1]] = kept
+        return jax.device_put(host, leaf.sharding)
+
+    return held._replace(mean=jax.tree.map(put, held.mean, saved["mean"]), spread=put(held.spread, saved["spread"]))
+
+
+def _shape(leaf: jax.Array, rows: int, sharding: Any, axis: int) -> jax.ShapeDtypeStruct:
+    shape = (*leaf.shape[:axis], rows, *leaf.shape[axis + 1 :])
+    return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=sharding)
 
 
 @partial(jax.jit, static_argnames=("policy", "steps"))
 def _look_ahead(policy: Policy, world: World, clock: Any, steps: int, feedback: Any) -> Any:
     return ledger.look_ahead(policy, world, clock, steps, feedback)
-
-
-def with_rates(local: Any, rates: np.ndarray) -> Any:
-    """Optimiser states `[B, N, ...]` whose learning rates are `rates [B]`."""
-    old = local.hyperparams["learning_rate"]
-    new = jnp.broadcast_to(jnp.asarray(rates, old.dtype)[:, None], old.shape)
-    return local._replace(hyperparams={**local.hyperparams, "learning_rate": jnp.copy(new)})

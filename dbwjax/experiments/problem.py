@@ -27,7 +27,7 @@ from dbwjax.network import graphs
 from dbwjax.policies import build_policy
 from dbwjax.runtime.memory import gradient_block, gradient_slices, in_dtype, require_workers
 from dbwjax.tasks import Task, build_task, of_one_width
-from dbwjax.types import Graph, Learner, Policy
+from dbwjax.types import DelayModel, Graph, Learner, Policy
 
 _SURELY_FIT = 256
 """Workers; of more the memory is estimated before anything is built for them."""
@@ -39,7 +39,7 @@ class World(NamedTuple):
     """What one world is told."""
 
     values: dict[str, Any]  # by axis, in the order of the columns
-    config: TrainConfig
+    config: TrainConfig  # (a comparison in Python has its objects instead, and reads only `values`)
     graph_seed: int
 
 
@@ -59,7 +59,13 @@ class Problem(NamedTuple):
     @property
     def workers(self) -> int:
         """N."""
-        return self.told[0].config.workers
+        return self.worlds.tree.graph.neighbours.shape[-2]
+
+    def trained(self) -> tuple[Learner, Batch]:
+        """Learner and evaluations, of a problem in which something is learned."""
+        if self.learner is None or self.evaluate is None:
+            raise ValueError("nothing is learned in this problem; build it with a task")
+        return self.learner, self.evaluate
 
     def alone(self, which: int) -> simulate.World:
         """One of the worlds."""
@@ -107,35 +113,85 @@ def build(told: list[World], policies: dict[str, Policy], clocks_only: bool = Fa
     tasks = {} if clocks_only else _tasks(told)
     first = next(iter(tasks.values()), None)
     nets.link(told, 0.0 if first is None else _message(first, config.dtype))
-    keys = [jax.random.key(one.config.seed) for one in told]
-    stacked = []
-    for one, key in zip(told, keys, strict=True):
-        law = laws.delays(one.config.delays, one.config.workers, one.config.seed)
-        batches = Partial(_nothing) if first is None else tasks[one.config.seed].batches
-        stacked.append(simulate.World(nets.of(one), law, batches, key))
-    states = {spec: nets.states(spec, policy, told) for spec, policy in policies.items()}
-    rates = np.array([one.config.learning_rate for one in told])
-    found = Problem(told, batch.stack(stacked), policies, states, rates)
-    return found if first is None else _with_task(found, tasks, first, optimizer, keys)
+    drawn = [
+        Drawn(
+            world.config.seed,
+            nets.of(world),
+            laws.delays(world.config.delays, world.config.workers, world.config.seed),
+            tasks.get(world.config.seed),
+        )
+        for world in told
+    ]
+    found = assemble(told, drawn, policies, optimizer, config.dtype)
+    return found._replace(rates=np.array([one.config.learning_rate for one in told]))
 
 
-def _with_task(found: Problem, tasks: dict[int, Task], first: Task, optimizer: Any, keys: list) -> Problem:
+class Drawn(NamedTuple):
+    """What one world consists of."""
+
+    seed: int
+    graph: Graph
+    delays: DelayModel
+    task: Task | None
+
+
+def assemble(
+    told: list[World], drawn: list[Drawn], policies: dict[str, Policy], optimizer: Any, dtype: str | None = None
+) -> Problem:
+    """Worlds stacked into a problem.
+
+    Args:
+      told: what each world is called.
+      drawn: what it consists of; all of the same shapes.
+      policies: by name.
+      optimizer: an optax `GradientTransformation`, one state per worker.
+      dtype: in which parameters are kept; `None`: as the task makes them.
+
+    Raises:
+      ValueError: a policy that a graph does not allow, or worlds of different shapes.
+    """
+    keys = [jax.random.key(one.seed) for one in drawn]
+    worlds = [
+        simulate.World(one.graph, one.delays, Partial(_nothing) if one.task is None else one.task.batches, key)
+        for one, key in zip(drawn, keys, strict=True)
+    ]
+    states = {spec: _states(spec, policy, drawn) for spec, policy in policies.items()}
+    found = Problem(told, batch.stack(worlds), policies, states, np.zeros(len(told)))
+    return found if drawn[0].task is None else _with_task(found, drawn, optimizer, dtype, keys)
+
+
+def _states(spec: str, policy: Policy, drawn: list[Drawn]) -> Any:
+    """What a policy's `init` makes of each world's graph, leaves `[B, ...]`; it runs once a graph."""
+    found: dict[int, Any] = {}
+    try:
+        for one in drawn:
+            if id(one.graph) not in found:
+                found[id(one.graph)] = policy.init(one.graph)
+    except ValueError as error:
+        raise ValueError(f"policy '{spec}': {error}") from error
+    return batch.stack_all([found[id(one.graph)] for one in drawn])
+
+
+def _with_task(found: Problem, drawn: list[Drawn], optimizer: Any, dtype: str | None, keys: list) -> Problem:
     """The problem with what is learned in it."""
-    told, config = found.told, found.told[0].config
+    first = drawn[0].task
+    assert first is not None
     params = jax.vmap(first.init)(jnp.stack([stream(key, Stream.PARAMETERS) for key in keys]))
-    params = in_dtype(params, config.dtype)
+    params = params if dtype is None else in_dtype(params, dtype)
     single = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
     learner = from_optimizer(first.loss, optimizer)
-    drawn = jax.eval_shape(first.batches, keys[0], 0, 0)
-    slices = gradient_slices(config.batch_size, learner.gradient, single, drawn)
+    sample = jax.eval_shape(first.batches, keys[0], 0, 0)
+    size = min((leaf.shape[0] for leaf in jax.tree.leaves(sample) if leaf.ndim), default=1)
+    slices = gradient_slices(size, learner.gradient, single, sample)
     if slices > 1:
         learner = from_optimizer(in_slices(first.loss, slices), optimizer)
-    learner = learner._replace(block=gradient_block(config.workers, learner.gradient, single, drawn))
+    workers = drawn[0].graph.neighbours.shape[0]
+    learner = learner._replace(block=gradient_block(workers, learner.gradient, single, sample))
     return found._replace(
         params=params,
         learner=learner,
-        evaluate=batch.stack([tasks[one.config.seed].evaluate for one in told]),
-        working=working_bytes(learner.gradient, single, drawn) * (learner.block or config.workers),
+        evaluate=batch.stack([one.task.evaluate for one in drawn if one.task is not None]),
+        working=working_bytes(learner.gradient, single, sample) * (learner.block or workers),
     )
 
 
@@ -165,18 +221,6 @@ class _Nets:
     def of(self, world: World) -> Graph:
         """A world's graph with its links."""
         return self._linked[(*self.key(world), world.config.latency, world.config.bandwidth)]
-
-    def states(self, spec: str, policy: Policy, told: list[World]) -> Any:
-        """What a policy's `init` makes of each world's graph, leaves `[B, ...]`; it runs once a graph."""
-        found: dict[int, Any] = {}
-        try:
-            for one in told:
-                net = self.of(one)
-                if id(net) not in found:
-                    found[id(net)] = policy.init(net)
-        except ValueError as error:
-            raise ValueError(f"policy '{spec}': {error}") from error
-        return batch.stack_all([found[id(self.of(one))] for one in told])
 
 
 def _nothing(key: Any, worker: Any, started: Any) -> None:

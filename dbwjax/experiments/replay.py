@@ -1,4 +1,4 @@
-"""A run folder replayed: its arrival order drawn again, checked against the record, and applied to parameters anew."""
+"""A run folder replayed: its arrival orders drawn again, checked against the record, and trained on anew."""
 
 from __future__ import annotations
 
@@ -10,58 +10,67 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from dbwjax.engine import clock
-from dbwjax.engine import learner as learning
-from dbwjax.engine.timeline import replay, timeline
-from dbwjax.experiments.config import from_json
-from dbwjax.experiments.metrics import measure
-from dbwjax.experiments.problem import Problem, build
+from dbwjax.experiments.blocks import Block, Places
+from dbwjax.experiments.budget import grids
+from dbwjax.experiments.config import TrainConfig, from_json
+from dbwjax.experiments.problem import Problem, of_seeds, problems
+from dbwjax.experiments.training import Training
 from dbwjax.files import refused
+from dbwjax.storage.metrics_log import read_metrics
 from dbwjax.storage.timelines import load_timeline
-from dbwjax.types import Policy
 
 
 class Replayed(NamedTuple):
-    """What the replay of one policy found."""
+    """What the replay of one policy in one world found."""
 
     policy: str
+    world: int
     steps: int
     same_order: bool  # durations and active sets equal the recorded ones, bit for bit
-    recorded: float  # final test loss in summary.json
-    replayed: float  # final test loss now
+    recorded: float | None  # test loss in the last row of metrics.jsonl; None: it had diverged
+    replayed: float | None  # the same now
 
 
 def replay_run(folder: str | Path) -> Iterator[Replayed]:
-    """Replays the policies of a finished run, in their order.
+    """Replays a finished run, policy by policy, world by world.
 
     Args:
       folder: RUN, as `python -m dbwjax.train` left it.
 
     Raises:
-      ValueError: the folder holds no finished run, or a policy whose clock cannot run ahead of training.
+      ValueError: the folder holds no finished run.
     """
     path = Path(folder)
     with refused(f"{path} is not a finished run", "run python -m dbwjax.train to its end first"):
-        config = from_json(json.loads((path / "config.json").read_text())["config"])
-        summary = json.loads((path / "summary.json").read_text())
-    recorded = load_timeline(path / "timeline.npz")
-    setting = build(config)
-    for spec, policy in setting.policies.items():
-        yield _replay(spec, policy, setting, config.steps, recorded[spec], summary["policies"][spec])
+        try:
+            config = from_json(json.loads((path / "config.json").read_text())["config"])
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path}/config.json is not a run's; run python -m dbwjax.train first") from error
+        (path / "summary.json").stat()
+    recorded, rows = load_timeline(path / "timeline.npz"), read_metrics(path / "metrics.jsonl")
+    last = {(row["policy"], row["world"]): row["test_loss"] for row in rows}
+    for problem in problems(of_seeds(config)):
+        times = grids(problem, config)
+        places = Places(problem, jax.devices()[:1], False, 1)
+        for spec in config.policies:
+            for which, told in enumerate(problem.told):
+                world = told.values["world"]
+                training = _again(config, problem, places, Block(0, spec, 0, np.array([which])), times[which])
+                account, kept = training[0].accounts[0], recorded[spec][str(world)]
+                steps = min(len(kept["duration"]), account.steps)
+                same = len(kept["duration"]) == account.steps or config.until_target
+                for name in ("duration", "active"):
+                    same &= np.array_equal(getattr(account, name)[:steps], kept[name][:steps])
+                yield Replayed(spec, world, steps, bool(same), last[spec, world], training[1])
 
 
-def _replay(
-    spec: str, policy: Policy, setting: Problem, steps: int, recorded: dict[str, np.ndarray], facts: dict
-) -> Replayed:
-    world = setting.world
-    start = clock.init(policy, world.graph, world.delays, world.key)
-    _, plans = timeline(policy, world, start, steps)
-    nodes = world.graph.neighbours.shape[0]
-    model = learning.init(setting.learner, policy, setting.params, nodes)
-    model, records = replay(setting.learner, world, model, plans)
-    same = all(
-        np.array_equal(np.asarray(now), recorded[name])
-        for name, now in (("duration", records.duration), ("active", records.active))
-    )
-    figures = jax.device_get(measure(world.graph, setting.task.evaluate, model))
-    return Replayed(spec, steps, same, facts["final_test_loss"], float(figures["test_loss"]))
+def _again(
+    config: TrainConfig, problem: Problem, places: Places, block: Block, grid: np.ndarray
+) -> tuple[Training, float | None]:
+    """The training of one world, and its last test loss."""
+    computes = np.asarray(problem.alone(int(block.which[0])).graph.computes)
+    training, loss = Training(places.place(block), [grid], computes), None
+    while not training.done:
+        for _, row in training.advance():
+            loss = row["test_loss"]
+    return training, loss

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from dbwjax import specs
 from dbwjax.network.graph_files import read_links
+from dbwjax.network.properties import is_connected, pieces
 from dbwjax.types import Graph
 
 TRIES = 100
@@ -219,11 +220,9 @@ def from_file(workers: int, *, path: str) -> Graph:
         raise ValueError(f"{path} is not a file; give the path of an edge list")
     links, seconds = read_links(file, workers)
     graph = from_links(workers, links)
-    pieces = _pieces(graph)
-    if len(pieces) > 1:
-        raise ValueError(
-            f"{path} is in {len(pieces)} pieces: node {pieces[1][0]} cannot reach node {pieces[0][0]}; add links"
-        )
+    found = pieces(graph)
+    if len(found) > 1:
+        raise ValueError(f"{path} is in {len(found)} pieces: node {found[1][0]} cannot reach node 0; add links")
     latency = np.zeros(graph.latency.shape)
     for i, row in enumerate(np.asarray(graph.neighbours)):
         for s in np.flatnonzero(np.asarray(graph.links)[i]):
@@ -289,26 +288,10 @@ def _from_lists(lists: list[np.ndarray], computes: np.ndarray | None) -> Graph:
     )
 
 
-def _pieces(graph: Graph) -> list[list[int]]:
-    links, sources = np.asarray(graph.links), np.asarray(graph.neighbours)
-    seen, pieces = np.zeros(len(links), bool), []
-    for start in range(len(links)):
-        if seen[start]:
-            continue
-        seen[start], piece = True, [start]
-        for node in piece:
-            for near in sources[node][links[node]]:
-                if not seen[near]:
-                    seen[near] = True
-                    piece.append(int(near))
-        pieces.append(piece)
-    return pieces
-
-
 def _connected(draw: Callable[[np.random.Generator], Graph], seed: int, what: str, remedy: str) -> Graph:
     rng = np.random.default_rng(seed)
     for _ in range(TRIES):
         graph = draw(rng)
-        if len(_pieces(graph)) == 1:
+        if is_connected(graph):
             return graph
     raise ValueError(f"{what}: none of {TRIES} random graphs is connected; {remedy}")

@@ -1,5 +1,4 @@
-"""What can be known of a graph: degrees, distances, the spectral gap, and a spanning path for DTUR. Host side,
-NumPy."""
+"""What can be known of a graph: degrees, distances, connected or not, the spectral gap. Host side, NumPy and SciPy."""
 
 from __future__ import annotations
 
@@ -12,7 +11,6 @@ from dbwjax.types import Graph
 
 _WALK = 4096  # targets walked to at once: their bits for 4,096 nodes are 2 MB
 _DENSE_SPECTRUM = 512  # nodes; the eigenvalues of a larger symmetric matrix are found by Lanczos
-_ENOUGH = 200_000_000  # places moved in the search of a path: about a second
 
 
 def degrees(graph: Graph) -> np.ndarray:
@@ -26,10 +24,30 @@ def neighbour_lists(graph: Graph) -> list[np.ndarray]:
     return [row[kept] for row, kept in zip(sources, links, strict=True)]
 
 
+def links_matrix(graph: Graph) -> Any:
+    """Who hears whom as a SciPy sparse matrix `[N, N]`: a 1 in row i, column j where i hears j."""
+    from scipy import sparse
+
+    links, sources = np.asarray(graph.links), np.asarray(graph.neighbours)
+    ends = np.concatenate([[0], np.cumsum(links.sum(axis=1))])
+    heard = sources[links]
+    return sparse.csr_array((np.ones(len(heard)), heard, ends), shape=(len(links), len(links)))
+
+
 def distances(graph: Graph) -> np.ndarray:
     """Hops between all pairs, `[N, N]`; -1 where there is no way."""
-    near = neighbour_lists(graph)
-    return np.stack([_hops(near, start) for start in range(len(near))])
+    from scipy.sparse import csgraph
+
+    hops = csgraph.dijkstra(links_matrix(graph), unweighted=True)
+    return np.where(np.isfinite(hops), hops, -1).astype(int)
+
+
+def pieces(graph: Graph) -> list[np.ndarray]:
+    """The nodes of each connected piece of an undirected graph, in ascending order; pieces by their first node."""
+    from scipy.sparse import csgraph
+
+    count, piece = csgraph.connected_components(links_matrix(graph), directed=False)
+    return [np.flatnonzero(piece == number) for number in range(count)]
 
 
 def eccentricity(graph: Graph) -> np.ndarray:
@@ -70,7 +88,9 @@ def diameter(graph: Graph) -> int:
 
 def is_connected(graph: Graph) -> bool:
     """Whether every node reaches every other."""
-    return bool((_hops(neighbour_lists(graph), 0) >= 0).all())
+    from scipy.sparse import csgraph
+
+    return csgraph.connected_components(links_matrix(graph), connection="strong", return_labels=False) == 1
 
 
 def spectral_gap(mixing: Any) -> float:
@@ -129,102 +149,3 @@ def summary(graph: Graph) -> dict[str, Any]:
         "diameter": diameter(graph),
         "spectral_gap": spectral_gap(mixing),
     }
-
-
-def spanning_links(graph: Graph, *, effort: int = _ENOUGH) -> tuple[np.ndarray, bool]:
-    """Links of a spanning path, or of a spanning tree where no path was found.
-
-    The search starts at a node of least degree, goes on to the unvisited neighbour with the fewest unvisited
-    neighbours (Warnsdorff), and turns the path around (Posa's rotation) when its end is stuck. It is deterministic and
-    gives up after `effort` places moved, or 1,000 + 40 N rotations from each of 8 starts (random regular graphs needed
-    at most 10 N, measured up to 8,192 nodes). The tree is breadth first from a centre.
-
-    Returns:
-      `[N - 1, 2]` node numbers, and whether they are a path.
-
-    Raises:
-      ValueError: a graph in pieces.
-    """
-    near = [row.tolist() for row in neighbour_lists(graph)]
-    if not is_connected(graph):
-        raise ValueError("the graph is in pieces, so nothing spans it; connect it")
-    order = sorted(range(len(near)), key=lambda node: (len(near[node]), node))
-    # A node with one neighbour can only be an end of the path, so three of them rule a path out.
-    if sum(len(row) == 1 for row in near) <= 2:
-        for start in order[:8]:
-            found, spent = _path_from(near, start, effort)
-            effort -= spent
-            if found is not None:
-                return np.stack([found[:-1], found[1:]], axis=1), True
-            if effort <= 0:
-                break
-    return _tree(near), False
-
-
-def _path_from(near: list[list[int]], start: int, effort: int) -> tuple[np.ndarray | None, int]:
-    """A path over all nodes, grown from `start`, or None; and how many places were moved."""
-    rng = np.random.default_rng(start)
-    nodes = len(near)
-    free = [len(row) for row in near]  # unvisited neighbours
-    path = np.empty(nodes, int)
-    place = np.full(nodes, -1)
-    visited = spent = rotations = 0
-    end: int | None = start
-    while True:
-        if end is not None:
-            path[visited], place[end] = end, visited
-            visited += 1
-            for nearby in near[end]:
-                free[nearby] -= 1
-            last = end
-        if visited == nodes:
-            return path, spent
-        if free[last]:
-            end = min((node for node in near[last] if place[node] < 0), key=lambda node: (free[node], node))
-            continue
-        end = None
-        if spent > effort or rotations > 1000 + 40 * nodes:
-            return None, spent
-        inside = [node for node in near[last] if place[node] < visited - 2]
-        if inside and rng.random() < 0.9:
-            pivot = int(place[inside[int(rng.integers(len(inside)))]]) + 1
-        else:
-            pivot = 0  # turn the whole path around and grow at its other end
-        turned = path[pivot:visited][::-1].copy()
-        path[pivot:visited] = turned
-        place[turned] = np.arange(pivot, visited)
-        last = int(turned[-1])
-        spent += visited - pivot
-        rotations += 1
-
-
-def _tree(near: list[list[int]]) -> np.ndarray:
-    """Breadth-first tree from a centre; for large graphs from the middle of a longest known path."""
-    if len(near) <= 512:
-        centre = int(np.argmin([_hops(near, start).max() for start in range(len(near))]))
-    else:
-        far = int(np.argmax(_hops(near, 0)))
-        hops = _hops(near, far)
-        other = int(np.argmax(hops))
-        both = np.maximum(hops, _hops(near, other))
-        centre = int(np.argmin(both))
-    seen, queue, links = {centre}, [centre], []
-    for node in queue:
-        for nearby in near[node]:
-            if nearby not in seen:
-                seen.add(nearby)
-                queue.append(nearby)
-                links.append((node, nearby))
-    return np.array(links, int).reshape(-1, 2)
-
-
-def _hops(near: list, start: int) -> np.ndarray:
-    hops = np.full(len(near), -1)
-    hops[start] = 0
-    queue = [start]
-    for node in queue:
-        for nearby in near[node]:
-            if hops[nearby] < 0:
-                hops[nearby] = hops[node] + 1
-                queue.append(int(nearby))
-    return hops

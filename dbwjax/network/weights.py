@@ -55,7 +55,7 @@ def max_degree() -> Weights:
 
 
 def best_constant() -> Weights:
-    """`2 / (l_1(L) + l_{n-1}(L))`, the fastest constant edge weight (Xiao and Boyd 2004, section 4.1).
+    """`2 / (l_1(L) + l_{n-1}(L))`, the fastest constant edge weight (Xiao and Boyd 2004).
 
     `L` is the Laplacian of the whole graph, `l_1` its largest and `l_{n-1}` its smallest non-zero eigenvalue. The
     diagonal can be negative; the matrix is doubly stochastic in its sums, and converges on the whole graph.

@@ -1,7 +1,8 @@
-"""Who waits for whom: one family per file, and the table `POLICIES` that everything else reads."""
+"""Who waits for whom: one method or family per file, and the table `POLICIES` that everything else reads."""
 
 from __future__ import annotations
 
-from dbwjax.policies.table import POLICIES, Method, build_policy
+from dbwjax.policies.method import Method
+from dbwjax.policies.table import POLICIES, build_policy, idealisations, notes
 
-__all__ = ["POLICIES", "Method", "build_policy"]
+__all__ = ["POLICIES", "Method", "build_policy", "idealisations", "notes"]

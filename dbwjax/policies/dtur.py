@@ -1,7 +1,8 @@
 """DTUR, the threshold rule of cb-DyBW: dynamic backup workers, chosen by the workers themselves.
 
 Source: Xiong, Yan, Singh, Li, "Straggler-Resilient Distributed Machine Learning with Dynamic Backup Workers",
-arXiv 2102.06280, section 4 and Algorithm 2 (the distributed threshold-based update rule).
+arXiv 2102.06280. Its text could not be had: this is after the abstract, and as recalled; late workers, delays and
+learning rates are ours.
 
 The rule. A spanning path P of the graph (a spanning tree where no path exists) is fixed at the start. Time is cut into
 epochs. Iteration k ends at
@@ -23,8 +24,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from dbwjax.network.properties import eccentricity, spanning_links
-from dbwjax.types import Graph, Key, WaitRule
+from dbwjax.network.properties import eccentricity
+from dbwjax.network.spanning import spanning_links
+from dbwjax.policies.gossip import IDEALISED, Late, gossip
+from dbwjax.policies.method import Barrier, Method, build_weights, only_global
+from dbwjax.policies.papers import CB_DYBW
+from dbwjax.types import Graph, Key, Policy, WaitRule
 
 
 class DturState(NamedTuple):
@@ -77,3 +82,23 @@ def dtur(flood_latency: float = 0.0) -> WaitRule:
         return arrival <= theta, theta + state.announcement[announcer], state
 
     return WaitRule(init_fn, cut_fn)
+
+
+def _dybw(
+    *, late: Late = "drop", weights: str = "metropolis", flood_latency: float = 0.0, barrier: Barrier = "global"
+) -> Policy:
+    only_global(barrier)
+    return gossip(dtur(flood_latency), build_weights(weights), late)
+
+
+METHODS = (
+    Method(
+        "dybw",
+        _dybw,
+        "cb-DyBW: dynamic backup workers by the threshold rule DTUR",
+        (CB_DYBW,),
+        family="gossip",
+        mixing="doubly",
+        idealised=IDEALISED,
+    ),
+)

@@ -23,11 +23,15 @@ from dbwjax.types import Graph, Key, Plan, Policy, WaitRule
 Late = Literal["drop", "carry", "apply"]
 """What becomes of a worker that is not active when the iteration ends.
 
-`drop`: its unfinished gradient is thrown away, its parameters stay, it starts the next iteration with the others (Chen
-et al. 2016, arXiv 1604.00981). `carry`: it goes on computing and takes part in the iteration in which it finishes.
-`apply`: its gradient enters its own parameters all the same, as in the recursion of the convergence analysis of arXiv
-2102.06280; that counts a gradient before it is ready, so it is an idealisation.
+`drop`: its unfinished gradient is thrown away and it starts the next iteration with the others: the parameter server's
+backup workers (Chen et al. 2016, arXiv 1604.00981), carried over to gossip. There a late worker takes the server's new
+parameters; here it keeps its own. `carry` is ours: it goes on computing and takes part in the iteration in which it
+finishes. `apply`: its gradient enters its own parameters all the same, as in the recursion of the convergence analysis
+of arXiv 2102.06280, as recalled; that counts a gradient before it is ready, so it is an idealisation.
 """
+
+IDEALISED = {"late=apply": "the gradient of a late worker counts before it is ready"}
+"""For a method's row."""
 
 DENSE_ABOVE = 32
 """Rows with more slots than this may be mixed by a dense matrix product, the others are mixed from padded neighbour
@@ -47,7 +51,7 @@ class GossipState(NamedTuple):
 
 
 def gossip(rule: WaitRule, weights: Weights | None = None, late: Late = "drop") -> Policy:
-    """A policy of the gossip family from a waiting rule (arXiv 2102.06280, Algorithm 1).
+    """A policy of the gossip family from a waiting rule: adapt, then combine (arXiv 2102.06280, as recalled).
 
     A worker arrives when it has finished and all its neighbours have its message; the rule chooses among arrivals.
 

@@ -7,6 +7,7 @@ counted from that origin.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -15,7 +16,15 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from dbwjax.network.weights import Weights, metropolis
 from dbwjax.policies.gossip import matrix, require_workers
+from dbwjax.policies.method import Barrier, Method, build_weights
+from dbwjax.policies.papers import D_PSGD, HOP
 from dbwjax.types import Graph, Key, Plan, Policy
+
+GAP = 8
+"""Iterations by which a worker may be ahead of a neighbour, by default. The number is ours."""
+
+LARGEST_GAP = 4096
+"""A longer memory of start times costs more than the step, and would hardly ever be looked at."""
 
 
 class NeighbourState(NamedTuple):
@@ -23,48 +32,67 @@ class NeighbourState(NamedTuple):
 
     offset: Float[Array, " N"]  # T_j(k) - max_i T_i(k), seconds
     weights: PyTree
-    backups: Int[Array, ""]  # b, neighbours that nobody waits for
+    backups: Int[Array, ""]  # b, neighbours that nobody waits for, before it is capped
+    earlier: Float[Array, "gap-1 N"] | None  # T(k-1), ..., T(k+1-gap), on the same clock; None: no gap is kept
 
 
-def backup(b: int = 0, weights: Weights | None = None) -> Policy:
+def backups_of(graph: Graph, b: int | Array) -> Int[Array, " N"]:
+    """How many neighbours each worker does not wait for: `b`, but at least one neighbour is waited for. Traceable."""
+    degree = graph.links.sum(axis=1)
+    return jnp.minimum(b, jnp.maximum(degree - 1, 0))
+
+
+def backup(b: int = 0, gap: float = GAP, weights: Weights | None = None) -> Policy:
     """Static backup workers among neighbours; `b=0` is cb-Full under a neighbour barrier. Adapt, then combine.
 
-        T_j(k+1) = max(T_j + c_j, the (|N_j| - b)-th smallest over i in N_j of T_i + c_i + latency_ji)
+        T_j(k+1) = max(T_j(k) + c_j,
+                       the (|N_j| - b_j)-th smallest over i in N_j of T_i(k) + c_i + latency_ji,
+                       the largest over i in N_j of T_i(k+1-gap))
 
-    Worker j mixes the iteration-k messages that are in by then. Each row is stochastic: the weights are those of the
-    whole graph, which a worker knows without asking who waited for whom, and the diagonal takes the rest.
+    Hop's backup workers and tokens (Luo et al. 2019, arXiv 1902.01064, as recalled) without its queues of updates: a
+    message that comes after its receiver has gone on is not used. Worker j mixes the iteration-k messages that are in
+    by `T_j(k+1)`. Each row is stochastic: the weights are those of the whole graph, which a worker knows without asking
+    who waited for whom, and the diagonal takes the rest.
+
+    A worker starts an iteration only when each of its neighbours has started the one that is `gap` before it. Tokens
+    take no time: that a neighbour has started is known at once. At any time two neighbours are at most `gap`
+    iterations apart, up to the rounding of a start time.
 
     Args:
-      b: slowest neighbours that nobody waits for.
+      b: slowest neighbours that nobody waits for; `b_j = min(b, |N_j| - 1)`, so everybody waits for one at least.
+      gap: most iterations by which a worker may be ahead of a neighbour, a whole number from 1; `inf`: no limit.
       weights: of the whole graph; Metropolis by default.
 
     Raises:
-      ValueError: `b` below 0; in `init`, a `b` that leaves some worker no neighbour to wait for.
+      ValueError: `b` below 0; `gap` not a whole number from 1 to `LARGEST_GAP`, nor `inf`.
     """
     if b < 0:
         raise ValueError(f"b={b} is not a number of backup workers; use 0 or more")
+    if gap != math.inf and not (1 <= gap <= LARGEST_GAP and gap == int(gap)):
+        raise ValueError(
+            f"gap={gap:g} is not a number of iterations; use a whole number from 1 to {LARGEST_GAP}, or inf (no limit)"
+        )
     scheme = weights or metropolis()
 
     def init_fn(graph: Graph) -> NeighbourState:
         require_workers(graph)
-        degrees = np.asarray(graph.links).sum(axis=1)
-        if b and b >= degrees.min():
-            worker, degree = int(degrees.argmin()), int(degrees.min())
-            most = max(degree - 1, 0)
-            raise ValueError(
-                f"b={b} leaves worker {worker} none of its {degree} neighbours to wait for; use 0 to {most}"
-            )
-        return _start(graph, scheme, b)
+        state = _start(graph, scheme, b)
+        if gap == math.inf:
+            return state
+        # Before the start everybody counts as having started at time 0, which holds up nobody.
+        return state._replace(earlier=jnp.zeros((int(gap) - 1, len(state.offset)), state.offset.dtype))
 
     def decide_fn(
         key: Key, graph: Graph, state: NeighbourState, remaining: Array, feedback: Any
     ) -> tuple[Plan, NeighbourState]:
         del key, feedback
         arrival = jnp.where(graph.links, remaining[graph.neighbours] + graph.latency, jnp.inf)
-        needed = graph.links.sum(axis=1) - state.backups
+        needed = graph.links.sum(axis=1) - backups_of(graph, state.backups)
         in_order = jnp.sort(arrival, axis=1)
         last = jnp.take_along_axis(in_order, jnp.maximum(needed - 1, 0)[:, None], axis=1)[:, 0]
         ready = jnp.maximum(remaining, jnp.where(needed > 0, last, -jnp.inf))
+        if state.earlier is not None:
+            ready = jnp.maximum(ready, _tokens(graph, state.earlier[-1] if len(state.earlier) else state.offset))
 
         kept = graph.links & (arrival <= ready[:, None])
         base = scheme.apply(state.weights, graph, graph.links)[:, 1:]
@@ -77,7 +105,7 @@ def backup(b: int = 0, weights: Weights | None = None) -> Policy:
 
 
 def dpsgd(weights: Weights | None = None, everybody: bool = False) -> Policy:
-    """D-PSGD: combine, then adapt (Lian et al. 2017, arXiv 1705.09056, Algorithm 1).
+    """D-PSGD: combine, then adapt (Lian et al. 2017, arXiv 1705.09056, as recalled).
 
         mix = W      push = identity      X' = W @ X + U
 
@@ -111,10 +139,60 @@ def dpsgd(weights: Weights | None = None, everybody: bool = False) -> Policy:
 
 def _start(graph: Graph, scheme: Weights, backups: int) -> NeighbourState:
     offset = jnp.zeros(graph.neighbours.shape[0], jnp.result_type(float))
-    return NeighbourState(offset, scheme.init(graph), jnp.asarray(backups))
+    return NeighbourState(offset, scheme.init(graph), jnp.asarray(backups), None)
+
+
+def _tokens(graph: Graph, oldest: Float[Array, " N"]) -> Array:
+    """When each worker's last neighbour has started iteration k+1-gap, from those times; -inf without neighbours."""
+    return jnp.where(graph.links, oldest[graph.neighbours], -jnp.inf).max(axis=1)
 
 
 def _plan(state: NeighbourState, ready: Array, **fields: Any) -> tuple[Plan, NeighbourState]:
     duration = ready.max()
     plan = Plan(duration=duration, fresh=jnp.ones(ready.shape, bool), ready=ready, **fields)
-    return plan, state._replace(offset=ready - duration)
+    earlier = state.earlier
+    if earlier is not None and len(earlier):
+        earlier = jnp.concatenate([state.offset[None], earlier[:-1]]) - duration
+    return plan, state._replace(offset=ready - duration, earlier=earlier)
+
+
+def _backup_notes(graph: Graph, state: NeighbourState) -> list[str]:
+    b, degree = int(state.backups), np.asarray(graph.links).sum(axis=1)
+    capped = np.flatnonzero((degree > 0) & (degree <= b))
+    if not len(capped):
+        return []
+    fewest = int(capped[np.argmin(degree[capped])])
+    near = f"worker {fewest} has {degree[fewest]} neighbour{'s' if degree[fewest] > 1 else ''}"
+    if len(capped) == 1:
+        return [f"{near}, so it waits for the fastest of them (b capped at {degree[fewest] - 1})"]
+    return [
+        f"{len(capped)} of {len(degree)} workers have at most {b} neighbour{'s' if b > 1 else ''} and wait for the "
+        f"fastest of them (b capped at their number less 1; {near})"
+    ]
+
+
+def _backup(*, b: int = 1, gap: float = GAP, weights: str = "metropolis", barrier: Barrier = "neighbours") -> Policy:
+    if barrier != "neighbours":
+        raise ValueError(
+            "barrier=global does not fit: every worker's own finish would still be waited for; leave barrier= out, "
+            "or use fastest:k= for a global rule"
+        )
+    return backup(b, gap, build_weights(weights))
+
+
+def _dpsgd(*, barrier: Barrier = "neighbours", weights: str = "metropolis") -> Policy:
+    return dpsgd(build_weights(weights), everybody=barrier == "global")
+
+
+METHODS = (
+    Method(
+        "backup",
+        _backup,
+        "Hop's backup workers: all but the b slowest neighbours, at most gap iterations ahead of any",
+        (HOP,),
+        family="gossip",
+        mixing="row",
+        notes=_backup_notes,
+    ),
+    Method("dpsgd", _dpsgd, "D-PSGD: combine, then adapt", (D_PSGD,), family="gossip", mixing="doubly"),
+)

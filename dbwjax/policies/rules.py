@@ -2,18 +2,29 @@
 
 A rule looks at one iteration's arrival times and says who is active and when the iteration ends. Settings that change
 no shape are arrays in its state, so that a sweep over them is a `vmap`.
+
+`fastest` is the rule of a parameter server with backup workers (Chen et al. 2016, arXiv 1604.00981) carried over to
+gossip, and `deadline` is the same with a time in place of a number: there is no server, active workers average over the
+links between them, and a late worker keeps its own parameters (see `gossip.Late`). That an iteration has ended is known
+everywhere at once, as a server would tell it.
 """
 
 from __future__ import annotations
 
+import math
+
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from dbwjax.types import Graph, Key, WaitRule
+from dbwjax.policies import neighbours
+from dbwjax.policies.gossip import IDEALISED, Late, gossip
+from dbwjax.policies.method import Barrier, Method, build_weights, only_global
+from dbwjax.policies.papers import CB_DYBW, SYNCHRONOUS_SGD
+from dbwjax.types import Graph, Key, Policy, WaitRule
 
 
 def full() -> WaitRule:
-    """Everybody waits for everybody (cb-Full, arXiv 2102.06280, section 5): the slowest worker ends the iteration."""
+    """Everybody waits for everybody (cb-Full, arXiv 2102.06280, as recalled): the slowest worker ends the iteration."""
 
     def init_fn(graph: Graph) -> None:
         del graph
@@ -27,6 +38,8 @@ def full() -> WaitRule:
 
 def fastest(k: int) -> WaitRule:
     """The iteration ends for everybody when `k` of the N workers have arrived; ties at that time are active too.
+
+    The parameter server's rule with N - k backup workers (arXiv 1604.00981), carried over to gossip.
 
     Raises:
       ValueError: `k` below 1, and in `init` above N.
@@ -49,7 +62,7 @@ def fastest(k: int) -> WaitRule:
 
 
 def deadline(seconds: float) -> WaitRule:
-    """The iteration ends after `seconds`, or before if everybody has arrived; `inf` is `full`.
+    """The iteration ends after `seconds`, or as soon as everybody has arrived; `inf` is `full`.
 
     Raises:
       ValueError: `seconds` not above zero.
@@ -67,3 +80,54 @@ def deadline(seconds: float) -> WaitRule:
         return arrival <= end, end, state
 
     return WaitRule(init_fn, cut_fn)
+
+
+def _full(*, barrier: Barrier = "global", late: Late = "drop", weights: str = "metropolis") -> Policy:
+    if barrier == "global":
+        return gossip(full(), build_weights(weights), late)
+    if late != "drop":
+        raise ValueError(f"late={late} has no meaning where nobody is late; leave late= out with barrier=neighbours")
+    return neighbours.backup(0, math.inf, build_weights(weights))
+
+
+def _fastest(*, k: int, late: Late = "drop", weights: str = "metropolis", barrier: Barrier = "global") -> Policy:
+    only_global(barrier)
+    return gossip(fastest(k), build_weights(weights), late)
+
+
+def _deadline(
+    *, seconds: float, late: Late = "drop", weights: str = "metropolis", barrier: Barrier = "global"
+) -> Policy:
+    only_global(barrier)
+    return gossip(deadline(seconds), build_weights(weights), late)
+
+
+METHODS = (
+    Method(
+        "full",
+        _full,
+        "cb-Full: everybody waits for all neighbours",
+        (CB_DYBW,),
+        family="gossip",
+        mixing="doubly",
+        idealised=IDEALISED,
+    ),
+    Method(
+        "fastest",
+        _fastest,
+        "the iteration ends when k workers have finished: a parameter server's rule, for gossip",
+        (SYNCHRONOUS_SGD,),
+        family="gossip",
+        mixing="doubly",
+        idealised=IDEALISED,
+    ),
+    Method(
+        "deadline",
+        _deadline,
+        "the iteration ends after a fixed time, or as soon as everybody has finished: for gossip, too",
+        (SYNCHRONOUS_SGD,),
+        family="gossip",
+        mixing="doubly",
+        idealised=IDEALISED,
+    ),
+)

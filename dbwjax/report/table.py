@@ -1,60 +1,300 @@
-"""The table that ends a run, from what `summary.json` holds."""
+"""The table that ends a run or a sweep, from what `summary.json` holds: for the terminal, as CSV and as LaTeX.
+
+Numbers have three significant digits. Limits are rounded outward and bounds to their safe side, so that no digit claims
+more than was found.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import csv
+import io
+import re
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
+from typing import Any, NamedTuple
 
-_HEADER = (
-    ("policy", "steps", "duration", "time", "to target", "accuracy", "active", "speed-up", "speed-up"),
-    ("", "", "mean [s]", "[s]", "[s]", "final", "share", "duration", "to target"),
+WIDTH = 150
+"""Characters of a line; a single SPEC may be longer."""
+
+_COARSE = 0.1
+"""Rows further apart than this share of the shortest time to target are called coarse."""
+
+_INTERVALS = ("ratio", "accuracy_difference", "iteration_ratio")
+_OF_CELL = ("worlds", "distinct", "clusters", "budget_min", "budget_max", "equal_time", "resolution")
+_OF_SUMMARY = ("kind", "target_accuracy", "baseline")
+_PLAIN = (
+    *("time_to_target", "test_accuracy", "test_loss", "iterations", "iteration_length", "gradients_per_second"),
+    *("computing", "waiting", "wasted", "drift", "active_fraction", "backup_workers", "diverged"),
 )
 
 
-def format_table(summary: Mapping[str, Any]) -> str:
-    """A plain-text table, one line per policy, and a line that says what the columns count.
+class _Column(NamedTuple):
+    title: str
+    unit: str
+    show: Callable[[Mapping[str, Any]], str]
 
-    Times are seconds of virtual time; the speed-ups are over the last policy.
+
+def format_table(summary: Mapping[str, Any]) -> str:
+    """A plain-text table: a block for each cell, a line for each policy, and below what the numbers mean.
 
     Args:
-      summary: as `records.summary` returns it.
+      summary: as `statistics.summarise` returns it.
 
     Returns:
-      Lines without a newline at the end. A policy that did not reach the target reads "not reached"; a value that
-      does not exist, "-".
+      Lines of at most 150 characters without a newline at the end. What does not exist reads "-".
     """
-    target = summary["target_accuracy"]
-    rows = [*_HEADER, *(_cells(name, facts, summary) for name, facts in summary["policies"].items())]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    cells, blocks = summary["cells"], []
+    for cell in cells:
+        heading = _heading(cell, cells)
+        notes = [line for note in _cell_notes(summary, cell) for line in _wrapped(note)]
+        blocks.append("\n".join([*([heading] if heading else []), *_block(summary, cell), *notes]))
+    closing = [line for note in _notes(summary) for line in _wrapped(note)]
+    return ("\n\n" if len(cells) > 1 else "\n").join([*blocks, "\n".join(closing)])
+
+
+def to_csv(summary: Mapping[str, Any]) -> str:
+    """`table.csv`: a line for each cell and policy, all digits, an empty field for what does not exist.
+
+    Shares are between 0 and 1, times in seconds of virtual time. An interval is four columns: its estimate under its
+    own name, `_low`, `_high`, and `_bound` ("at least", "at most", "none").
+    """
+    axes = list(dict.fromkeys(name for cell in summary["cells"] for name in cell["values"]))
+    lines = [_flat(summary, cell, spec) for cell in summary["cells"] for spec in cell["policies"]]
+    content = io.StringIO()
+    writer = csv.writer(content, lineterminator="\n")
+    # An axis may be named as a column is.
+    writer.writerow([*(f"axis_{name}" if name in lines[0] else name for name in axes), *lines[0]])
+    for line, values in zip(
+        lines, (cell["values"] for cell in summary["cells"] for _ in cell["policies"]), strict=True
+    ):
+        writer.writerow([*(values.get(name) for name in axes), *line.values()])
+    return content.getvalue()
+
+
+def to_tex(summary: Mapping[str, Any]) -> str:
+    """`table.tex`: a plain `tabular` that needs no package, with what the numbers mean as comments above it."""
+    columns = _columns(summary)
+    titles = ["policy", *(_escaped(f"{column.title} {column.unit}".strip()) for column in columns)]
+    lines = [f"% {note}" for note in _notes(summary)]
+    body: list[str] = []
+    for cell in summary["cells"]:
+        heading = _heading(cell, summary["cells"])
+        lines += [f"% {f'{heading}: ' if heading else ''}{note}" for note in _cell_notes(summary, cell)]
+        if heading:
+            body += [f"\\multicolumn{{{len(columns) + 1}}}{{l}}{{\\texttt{{{_escaped(heading)}}}}} \\\\"]
+        for spec, facts in cell["policies"].items():
+            shown = [_escaped(column.show(facts)) for column in columns]
+            body.append(" & ".join([f"\\texttt{{{_escaped(spec)}}}", *shown]) + " \\\\")
+        body.append("\\hline")
+    head = [f"\\begin{{tabular}}{{l{'r' * len(columns)}}}", "\\hline", " & ".join(titles) + " \\\\", "\\hline"]
+    return "\n".join([*lines, *head, *body, "\\end{tabular}"]) + "\n"
+
+
+def interval_text(interval: Mapping[str, Any] | None) -> str:
+    """An interval as the tables print it: `1.29 [1.07, 1.55]`, `at least 1.40 [1.10, -]`, `1.29 [-]` of one cluster.
+
+    >>> interval_text({"estimate": 1.2871, "low": 1.0712, "high": 1.5462, "bound": None})
+    '1.29 [1.07, 1.55]'
+    """
+    if interval is None:
+        return "-"
+    if interval["estimate"] is None:
+        return "no ratio"
+    bound, low, high = interval["bound"], interval["low"], interval["high"]
+    safe = {None: ROUND_HALF_EVEN, "at least": ROUND_FLOOR, "at most": ROUND_CEILING}[bound]
+    estimate = f"{bound} " * (bound is not None) + _digits(interval["estimate"], safe)
+    if low is None and high is None:
+        return estimate if bound else f"{estimate} [-]"
+    return f"{estimate} [{_digits(low, ROUND_FLOOR)}, {_digits(high, ROUND_CEILING)}]"
+
+
+def _columns(summary: Mapping[str, Any]) -> list[_Column]:
+    """What is announced first stands first: time to target, or the length of an iteration where nothing was learned."""
+    speed = [
+        _Column("iteration", "[s]", lambda facts: _digits(facts["iteration_length"])),
+        _Column("iterations", "", lambda facts: _digits(facts["iterations"])),
+        _Column("gradients", "[1/s]", lambda facts: _digits(facts["gradients_per_second"])),
+        _Column("waiting", "[%]", lambda facts: _percent(facts["waiting"])),
+        _Column("wasted", "[%]", lambda facts: _percent(facts["wasted"])),
+        _Column("drift", "", lambda facts: _digits(facts["drift"])),
+    ]
+    if summary["kind"] == "timing":
+        ratio = _Column("iteration ratio", "[95 %]", lambda facts: interval_text(facts["iteration_ratio"]))
+        return [speed[0], ratio, *speed[1:]]
+    if summary["target_accuracy"] is None:
+        ratio = _Column("iteration ratio", "[95 %]", lambda facts: interval_text(facts["iteration_ratio"]))
+        return [_Column("loss", "at T", lambda facts: _digits(facts["test_loss"])), speed[0], ratio, *speed[1:]]
+    return [
+        _Column("to target", "[s]", lambda facts: _digits(facts["time_to_target"])),
+        _Column("ratio", "[95 %]", lambda facts: interval_text(facts["ratio"])),
+        _Column("reached", "", lambda facts: "{} of {}".format(*facts["reached"])),
+        _Column("accuracy at T", "[min, median]", _accuracy),
+        *speed,
+    ]
+
+
+def _block(summary: Mapping[str, Any], cell: Mapping[str, Any]) -> list[str]:
+    """Header, rule and a line for each policy; a SPEC too long for its column has a line of its own above."""
+    columns = _columns(summary)
+    rows = [[column.title for column in columns], [column.unit for column in columns]]
+    rows += [[column.show(facts) for column in columns] for facts in cell["policies"].values()]
+    widths = [max(map(len, texts)) for texts in zip(*rows, strict=True)]
+    room = max(WIDTH - sum(widths) - 2 * len(widths), len("policy"))
+    names = ["policy", "", *cell["policies"]]
+    first = max(len(name) for name in names if len(name) <= room)
     lines = []
-    for row in rows:
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    lines.insert(len(_HEADER), "-" * max(map(len, lines)))
-    last = list(summary["policies"])[-1]
-    aim = "" if target is None else f"; the target is a test accuracy of {target:g}"
-    return "\n".join([*lines, f"Seconds are virtual time; speed-ups are over {last}{aim}."])
+    for name, row in zip(names, rows, strict=True):
+        if len(name) > room:
+            lines.append(name)
+            name = ""
+        shown = (text.rjust(width) for text, width in zip(row, widths, strict=True))
+        lines.append("  ".join([name.ljust(first), *shown]).rstrip())
+    lines.insert(2, "-" * min(max(map(len, lines)), WIDTH))
+    return lines
 
 
-def _cells(name: str, facts: Mapping[str, Any], summary: Mapping[str, Any]) -> tuple[str, ...]:
-    missing = "-" if summary["target_accuracy"] is None or facts["final_test_accuracy"] is None else "not reached"
-    speedup = summary["speedup"][name]
-    return (
-        name,
-        str(facts["steps"]),
-        _number(facts["mean_duration"], ".3f"),
-        _number(facts["virtual_time"], ".1f"),
-        _number(facts["time_to_target"], ".1f", missing),
-        _number(facts["final_test_accuracy"], ".4f"),
-        _number(facts["active_fraction"], ".3f"),
-        _number(speedup["duration"], ".2f"),
-        _number(speedup["time_to_target"], ".2f"),
-    )
+def _heading(cell: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> str:
+    """The values in which cells differ."""
+    values = cell["values"]
+    differ = [name for name in values if any(other["values"][name] != values[name] for other in cells)]
+    return ", ".join(f"{name} = {values[name]}" for name in differ)
 
 
-def _number(value: float | None, form: str, missing: str = "-") -> str:
-    """Fixed point where it shows the number, four digits otherwise."""
+def _notes(summary: Mapping[str, Any]) -> list[str]:
+    """What holds for all cells."""
+    over, target = summary["baseline"], summary["target_accuracy"]
+    specs_shown = list(dict.fromkeys(spec for cell in summary["cells"] for spec in cell["policies"]))
+    what = "mean iteration length" if target is None else "time to target"
+    notes = []
+    if len(specs_shown) > 1:
+        notes.append(
+            f"Baseline: {over}. Ratio: {over}'s {what} over the policy's, paired by world, geometric mean; above 1 "
+            "the policy is faster. [95 %]: Student's interval over clusters."
+        )
+    if target is not None:
+        targets = dict.fromkeys(cell["values"].get("target_accuracy", target) for cell in summary["cells"])
+        aim = " or ".join(f"{each:g}" for each in targets)
+        notes.append(f"Target: test accuracy {aim}; {summary['rule']}. All times are virtual.")
+    if any(facts["worker_accuracy"] for cell in summary["cells"] for facts in cell["policies"].values()):
+        notes.append(
+            "Accuracy is that of the mean model; [min, median] over single workers. All are means over worlds."
+        )
+    if summary["kind"] == "timing":
+        notes.append("Clocks alone: this ranks speed, not learning.")
+    elif target is None:
+        notes.append("No target: iteration lengths rank speed, not learning.")
+    for spec in filter(_is_idealised, specs_shown):
+        notes.append(f"Idealised: {spec} counts gradients before they are ready, which no cluster can do.")
+    return notes
+
+
+def _cell_notes(summary: Mapping[str, Any], cell: Mapping[str, Any]) -> list[str]:
+    """Budget, worlds, and what a reader must know before quoting a number of this cell."""
+    notes = [f"{_budget(cell)} {_worlds(cell)}"]
+    target = cell["values"].get("target_accuracy", summary["target_accuracy"])
+    if summary["target_accuracy"] is not None:
+        notes += _target_notes(cell, target)
+    diverged = [f"{spec} in {facts['diverged']}" for spec, facts in cell["policies"].items() if facts["diverged"]]
+    if diverged:
+        notes.append(
+            f"Diverged, of {cell['distinct']} worlds: {', '.join(diverged)}; a mean without them is not shown."
+        )
+    return notes
+
+
+def _budget(cell: Mapping[str, Any]) -> str:
+    least, most = (_digits(end) for end in cell["budget"])
+    times = f"T = {least} s" if least == most else f"T = {least} to {most} s, by world"
+    if cell["equal_time"]:
+        return f"{times}, the same for all policies."
+    return f"{times} at most: policies ended at different times, so nothing is compared at T."
+
+
+def _worlds(cell: Mapping[str, Any]) -> str:
+    drawn, distinct, clusters = cell["worlds"], cell["distinct"], cell["clusters"]
+    counts = f"Worlds: {drawn} drawn, {distinct} distinct, {clusters} cluster{'s' * (clusters != 1)} by shared delays."
+    if distinct == 1:
+        alike = "One world" if drawn == 1 else "All worlds draw the same"
+        return f"{counts} {alike}: no interval, and another world may rank otherwise."
+    if clusters == 1:
+        return f"{counts} All worlds share their delays: no interval, and other delays may rank otherwise."
+    return counts
+
+
+def _target_notes(cell: Mapping[str, Any], target: float) -> list[str]:
+    notes = []
+    short = [
+        f"{spec} in {of - reached} of {of}"
+        for spec, (reached, of) in ((spec, facts["reached"]) for spec, facts in cell["policies"].items())
+        if reached < of
+    ]
+    if short:
+        notes.append(
+            f"Target {target:g} not reached, of worlds: {'; '.join(short)}. These count as at least the time until the "
+            "rows end, so a ratio with them is a bound; there is none where both fell short."
+        )
+    shortest, resolution = cell["shortest"], cell["resolution"]
+    if shortest == 0:
+        notes.append("The target is met at time 0 in some world, where no ratio exists; use a higher target.")
+    elif shortest is not None and resolution > _COARSE * shortest:
+        notes.append(
+            f"Coarse: the shortest time to target is {_digits(shortest)} s, rows are up to {_digits(resolution)} s "
+            "apart; use more rows."
+        )
+    return notes
+
+
+def _is_idealised(spec: str) -> bool:
+    return "late=apply" in re.split(r"[:,\s]+", spec)
+
+
+def _wrapped(note: str) -> list[str]:
+    return textwrap.wrap(note, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
+def _accuracy(facts: Mapping[str, Any]) -> str:
+    if facts["test_accuracy"] is None:
+        return "-"
+    shown = f"{facts['test_accuracy']:.3f}"
+    single = facts["worker_accuracy"]
+    return shown if single is None else f"{shown} [{single[0]:.3f}, {single[1]:.3f}]"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"
+
+
+def _digits(value: float | None, rounding: str = ROUND_HALF_EVEN) -> str:
+    """Three significant digits, and all before the point; an exponent where that is unreadable."""
     if value is None:
-        return missing
-    shown = format(value, form)
-    return shown if value == 0 or 1e-2 <= abs(value) < 1e7 else f"{value:.4g}"
+        return "-"
+    if value == 0 or isinstance(value, int):
+        return str(int(value))
+    exact = Decimal(f"{value:.12g}")
+    size = exact.adjusted()
+    if -4 <= size < 7:
+        return f"{exact.quantize(Decimal(1).scaleb(min(size - 2, 0)), rounding):f}"
+    return f"{exact.quantize(Decimal(1).scaleb(size - 2), rounding):.2e}"
+
+
+def _flat(summary: Mapping[str, Any], cell: Mapping[str, Any], spec: str) -> dict[str, Any]:
+    facts = cell["policies"][spec]
+    of_cell = {**cell, "budget_min": cell["budget"][0], "budget_max": cell["budget"][1]}
+    reached, of = facts["reached"] or (None, None)
+    least, median = facts["worker_accuracy"] or (None, None)
+    line = {"policy": spec, **{name: facts[name] for name in _PLAIN}, "reached": reached, "reached_of": of}
+    line |= {"worker_accuracy_min": least, "worker_accuracy_median": median}
+    for name in _INTERVALS:
+        found = facts[name] or dict.fromkeys(("estimate", "low", "high", "bound"))
+        line |= {name: found["estimate"]} | {f"{name}_{part}": found[part] for part in ("low", "high", "bound")}
+    line |= {name: of_cell[name] for name in _OF_CELL}
+    return line | {name: summary[name] for name in _OF_SUMMARY}
+
+
+_TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_TEX |= {mark: f"\\{mark}" for mark in "_$%&#{}"}
+
+
+def _escaped(text: str) -> str:
+    return "".join(_TEX.get(mark, mark) for mark in text)

@@ -198,6 +198,16 @@ def any_process(flag: bool) -> bool:
     return bool(np.any(multihost_utils.process_allgather(np.int32(flag))))
 
 
+def of_first(flags: list[bool]) -> list[bool]:
+    """The flags as the first process has them: a shared file system may show the others an older folder."""
+    if count() == 1:
+        return flags
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    return [bool(flag) for flag in np.asarray(multihost_utils.broadcast_one_to_all(np.array(flags, np.int32)))]
+
+
 def watched(work: Callable[[], Any]) -> None:
     """Runs `work`, which waits for the other processes, and returns when all are done with theirs.
 

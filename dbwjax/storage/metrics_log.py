@@ -1,4 +1,4 @@
-"""`RUN/metrics.jsonl`: one JSON object a line, appended, and cut back to the checkpoint's count of lines on resume."""
+"""`RUN/metrics.jsonl`: one JSON object a line, appended as rows come."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import errno
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,11 @@ from dbwjax.files import refused
 
 COLUMNS = (
     "policy",
-    "step",
+    "world",
+    "row",
     "virtual_time",
+    "step",
+    "drift",
     "wall_time",
     "train_loss",
     "test_loss",
@@ -27,14 +30,23 @@ COLUMNS = (
     "active_fraction",
     "backup_workers",
     "gradients",
+    "computing",
+    "wasted",
+    "waiting",
+    "iteration_length",
+    "worker_accuracy_min",
+    "worker_accuracy_median",
+    "diverged",
 )
-"""The columns of `metrics.jsonl`, in order; a task's further figures follow them."""
+"""The columns of a run's `metrics.jsonl`, in order; a task's further figures follow them. In a sweep the axes stand in
+place of `world`."""
 
 
 class MetricsLog:
     """`metrics.jsonl`: one JSON object a line, handed to the operating system line by line.
 
-    A process killed at any instant leaves whole lines and at most one begun; `truncate` removes it.
+    It is there to be read while the run goes on. A resumed run goes on from finished blocks and the checkpoint, whose
+    rows `restart` writes again.
     """
 
     def __init__(self, path: str | Path):
@@ -48,30 +60,19 @@ class MetricsLog:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def truncate(self, lines: int) -> None:
-        """Keeps exactly the first `lines` lines.
-
-        Raises:
-          ValueError: there are fewer whole lines.
-        """
+    def restart(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Begins anew with the rows that finished blocks and the checkpoint hold."""
         with self._written():
-            self._file.seek(0)
-            text = self._file.read()
-            whole = text.split(b"\n")[:-1]
-            if len(whole) < lines:
-                raise ValueError(
-                    f"{self.path} is corrupt: the checkpoint counts {lines} lines, it has {len(whole)}; "
-                    "use --overwrite to start anew"
-                )
-            self._file.truncate(sum(len(line) + 1 for line in whole[:lines]))
+            self._file.truncate(0)
+        for row in rows:
+            self.append(row)
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Adds one line: `COLUMNS` in their order (null where the row has none), then whatever else the row has.
+        """Adds one line.
 
         Floats are written so that reading gives the same bits; a float that is not finite is written as null.
         """
-        ordered = {name: row.get(name) for name in COLUMNS} | dict(row)
-        line = json.dumps({name: _plain(value) for name, value in ordered.items()}, allow_nan=False).encode() + b"\n"
+        line = json.dumps({name: _plain(value) for name, value in row.items()}, allow_nan=False).encode() + b"\n"
         with self._written():
             written = self._file.write(line)
             if written != len(line):

@@ -17,12 +17,15 @@ from pathlib import Path
 
 from dbwjax.files import draft_of, refused, write_json
 
-FIGURES = ("summary.png", "accuracy.png", "loss.png", "durations.png", "backup_workers.png", "graph.png")
-"""The figures of a run folder."""
-
+FIGURES = ("summary", "accuracy", "loss", "iteration_length", "backup_workers", "network")
+"""The figures of a run folder, without their endings."""
 
 _LOCK = ".lock"
-_LEFT_BY_RUNS = ("checkpoint", "metrics.jsonl", "summary.json", "timeline.npz", "tensorboard", "report.html", *FIGURES)
+_LEFT_BY_RUNS = (
+    *("checkpoint", "parts", "metrics.jsonl", "summary.json", "worlds.json", "timeline.npz", "tensorboard"),
+    *("table.csv", "table.tex", "report.html", "results.csv"),
+    *(f"{name}.{kind}" for name in FIGURES for kind in ("png", "pdf", "svg")),
+)
 
 
 class RunFolder:

@@ -12,7 +12,7 @@ one per iteration or event. Where two times may be equal, choose delays that are
 is absolute, and rounding would otherwise break the tie.
 """
 
-from . import drifting, gossip, pairwise, server
+from . import drifting, gossip, held, pairwise, server
 from .queue import EventQueue, Record, Worker, no_latency
 
-__all__ = ["EventQueue", "Record", "Worker", "drifting", "gossip", "no_latency", "pairwise", "server"]
+__all__ = ["EventQueue", "Record", "Worker", "drifting", "gossip", "held", "no_latency", "pairwise", "server"]

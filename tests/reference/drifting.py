@@ -1,7 +1,7 @@
 """Neighbours average once per iteration under a neighbour barrier, so that workers drift apart; and D-PSGD.
 
-Sources: backup workers from Chen et al., arXiv 1604.00981, carried over to neighbours; D-PSGD from Lian et al.,
-arXiv 1705.09056, Algorithm 1.
+Sources, as recalled: backup workers and tokens from Luo et al., arXiv 1902.01064; D-PSGD from Lian et al., arXiv
+1705.09056.
 """
 
 import numpy as np
@@ -50,7 +50,12 @@ class DriftingWorker(Worker):
             self.mailbox.setdefault(iteration, {})[sender] = vector
 
     def may_go_on(self):
-        return self.finished and len(self.mailbox.get(self.iteration, {})) >= self.needed
+        return self.finished and len(self.mailbox.get(self.iteration, {})) >= self.needed and self.has_tokens()
+
+    def has_tokens(self):
+        """Whether, once started on the next iteration, it is not more than `gap` ahead of any neighbour."""
+        workers = self.simulation.workers
+        return all(self.iteration + 1 - workers[i].iteration <= self.simulation.gap for i in self.neighbours)
 
     def combine(self):
         """Ends the iteration: sets `x` from the mailbox; returns how many neighbours were heard."""
@@ -90,11 +95,13 @@ class CombineThenAdapt(DriftingWorker):
 class Drift:
     """A simulation of drifting workers, each of which goes through the same number of iterations."""
 
-    def __init__(self, kind, backup, delay, update, x0, neighbours, latency):
-        self.delay, self.update, self.latency = delay, update, latency
+    def __init__(self, kind, backup, delay, update, x0, neighbours, latency, gap=float("inf")):
+        self.delay, self.update, self.latency, self.gap = delay, update, latency, gap
         self.queue = EventQueue()
         self.degrees = [len(peers) for peers in neighbours]
-        self.workers = [kind(i, x, neighbours[i], self.degrees[i] - backup, simulation=self) for i, x in enumerate(x0)]
+        # Whoever has neighbours waits for one of them at least.
+        needed = [max(degree - backup, min(degree, 1)) for degree in self.degrees]
+        self.workers = [kind(i, x, neighbours[i], needed[i], simulation=self) for i, x in enumerate(x0)]
 
     def run(self, steps):
         iterations: list[dict] = [{} for _ in range(steps)]  # of each: what every worker had at its end
@@ -104,13 +111,20 @@ class Drift:
             now = self.queue.next_time()
             while self.queue.next_time() == now:
                 self.happen(*self.queue.pop())
-            # Only now: a message that arrives at the instant at which its receiver goes on is still used.
-            for worker in self.workers:
-                if worker.iteration < steps and worker.may_go_on():
-                    heard = worker.combine()
-                    iterations[worker.iteration][worker.index] = (worker.x.copy(), now, heard)
-                    self.proceed(worker, now, steps)
+            # Only now: a message that arrives at the instant at which its receiver goes on is still used. Whoever
+            # goes on may be the one that others have waited for.
+            while any(self.go_on(worker, now, steps, iterations) for worker in self.workers):
+                pass
         return [self.record(k, ends) for k, ends in enumerate(iterations)]
+
+    def go_on(self, worker, now, steps, iterations):
+        """Lets a worker end its iteration if it may; says whether it did."""
+        if worker.iteration >= steps or not worker.may_go_on():
+            return False
+        heard = worker.combine()
+        iterations[worker.iteration][worker.index] = (worker.x.copy(), now, heard)
+        self.proceed(worker, now, steps)
+        return True
 
     def happen(self, time, kind, index, content):
         if kind == FINISH:
@@ -138,21 +152,23 @@ class Drift:
         )
 
 
-def run_backup(backup, delay, update, x0, neighbours, steps, latency=no_latency):
+def run_backup(backup, delay, update, x0, neighbours, steps, latency=no_latency, gap=float("inf")):
     """Adapt then combine under a neighbour barrier, with `backup` of each worker's neighbours not waited for.
 
-    Worker `j` ends its iteration `k` when it has finished itself and the iteration-`k` messages of all but `backup` of
-    its neighbours are in. It mixes every message of iteration `k` that is in by then, with the Metropolis weight of
-    the whole graph; the diagonal takes the rest. With `backup=0` it is cb-Full under a neighbour barrier. A record's
-    `x[j]` and `ends[j]` are worker `j`'s at the end of *its* iteration `k`. Delays must be positive.
+    Worker `j` ends its iteration `k` when it has finished itself, the iteration-`k` messages of all but `backup` of
+    its neighbours (of one at least) are in, and every neighbour has started iteration `k + 1 - gap`, which is known at
+    once. It mixes every message of iteration `k` that is in by then, with the Metropolis weight of the whole graph; the
+    diagonal takes the rest. With `backup=0` it is cb-Full under a neighbour barrier. A record's `x[j]` and `ends[j]`
+    are worker `j`'s at the end of *its* iteration `k`. Delays must be positive.
 
     Raises:
-      ValueError: `backup` is negative or more than the neighbours of some worker.
+      ValueError: `backup` is negative, or `gap` is below 1.
     """
-    fewest = min(len(peers) for peers in neighbours)
-    if not 0 <= backup <= fewest:
-        raise ValueError(f"backup={backup}, but a worker has {fewest} neighbours; use 0 to {fewest}")
-    return Drift(AdaptThenCombine, backup, delay, update, x0, neighbours, latency).run(steps)
+    if backup < 0:
+        raise ValueError(f"backup={backup} is not a number of workers; use 0 or more")
+    if not gap >= 1:
+        raise ValueError(f"gap={gap} lets nobody go on; use 1 or more")
+    return Drift(AdaptThenCombine, backup, delay, update, x0, neighbours, latency, gap).run(steps)
 
 
 def run_dpsgd(barrier, delay, update, x0, neighbours, steps, latency=no_latency):

@@ -75,7 +75,7 @@ class Record:
         self.x = np.array(x, dtype=np.float64)
         self.restarted = sorted(restarted)
         self.started = list(started)
-        self.heard = None if heard is None else list(heard)
+        self.heard = None if received is None else list(received)
         self.ends = None if ends is None else list(ends)
 
 

@@ -1,0 +1,137 @@
+"""Which waiting rule, and what to do with late workers: six settings, ten paired worlds each, and the speed-up in N.
+
+The table in `docs/which-rule.md` is made of this part's figures. Ratios are `full`'s virtual time to the target over the
+rule's, with their interval, from `dbwjax.report.statistics`; censored worlds make a bound.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+
+from dbwjax import build_graph, build_task, compare
+from dbwjax.network.delays import delays as build_delays
+from dbwjax.tasks.datasets import load
+
+WORKERS, SLOW = 10, 5.0
+RULES = (
+    *(f"dybw:late={late}" for late in ("drop", "carry", "apply")),
+    *(f"fastest:k=6,late={late}" for late in ("drop", "carry")),
+    *("backup:b=1", "backup:b=1,gap=inf", "dpsgd", "full:barrier=neighbours", "full"),
+)
+EXPONENTIAL, PARETO = "shifted_exponential:shift=0.5,rate=1", "pareto:alpha=2,scale=0.75"
+RANDOM, RING = "erdos_renyi:p=0.4", "ring"
+COUNTS = (1, 4, 16, 64)
+
+
+def _task(seed: int, partition: Any = "iid") -> Any:
+    return build_task("digits", model="lrm", workers=WORKERS, batch_size=32, partition=partition, seed=seed)
+
+
+def _one_label(seed: int) -> Any:
+    """Worker 0 alone holds the nines, and nothing else; the others share the rest."""
+    labels = load("digits").train["label"]
+    order = np.random.default_rng(seed).permutation(len(labels))
+    nines = order[labels[order] == 9]
+    return _task(seed, [nines, *np.array_split(order[labels[order] != 9], WORKERS - 1)])
+
+
+def _first_is_slow(law: Any, key: Any, worker: Any, started: Any) -> Any:
+    return law(key, worker, started) * jnp.where(worker == 0, SLOW, 1.0)
+
+
+def slow_first() -> Any:
+    """The exponential law, worker 0 always five times slower."""
+    return Partial(_first_is_slow, build_delays(EXPONENTIAL, WORKERS))
+
+
+def settings() -> dict[str, dict[str, Any]]:
+    """By name: task, graph, delays, budget and target of `compare`."""
+    skewed = partial(_task, partition="shards:per_worker=2")
+    return {
+        "IID, random graph, exponential": _setting(_task, RANDOM, EXPONENTIAL, 0.9),
+        "IID, ring, Pareto": _setting(_task, RING, PARETO, 0.9),
+        "non-IID, random graph, exponential": _setting(skewed, RANDOM, EXPONENTIAL, 0.8),
+        "non-IID, ring, Pareto": _setting(skewed, RING, PARETO, 0.8),
+        "one slow worker, IID, random graph": _setting(_task, RANDOM, slow_first(), 0.9),
+        "the slow worker alone holds a label, random graph": _setting(_one_label, RANDOM, slow_first(), 0.85),
+    }
+
+
+def _setting(task: Any, graph: str, delays: Any, target: float) -> dict[str, Any]:
+    return {"task": task, "graph": graph, "delays": delays, "target_accuracy": target}
+
+
+def measure(quick: bool) -> dict[str, Any]:
+    """By setting and rule; and the slopes."""
+    seeds, seconds = (2, 40.0) if quick else (10, 300.0)
+    found: dict[str, Any] = {}
+    for name, setting in settings().items():
+        summary = compare(
+            list(RULES), **setting, optimizer="sgd", learning_rate=0.1, seconds=seconds, seeds=seeds, workers=WORKERS
+        ).summary
+        found[name] = {spec: _figures(facts) for spec, facts in summary["policies"].items()}
+        print(name, flush=True)
+        for spec, facts in found[name].items():
+            print("   ", spec, facts, flush=True)
+    counts = COUNTS[:2] if quick else COUNTS
+    found["speed-up"] = {spec: slopes(spec, counts, 2 if quick else 10) for spec in RULES if spec.startswith("dybw")}
+    return found
+
+
+def _figures(facts: dict[str, Any]) -> dict[str, Any]:
+    ratio = facts["ratio"] or {}
+    return {
+        "time to target": facts["time_to_target"],
+        "reached": facts["reached"][0],
+        "ratio": ratio.get("estimate"),
+        "low": ratio.get("low"),
+        "high": ratio.get("high"),
+        "bound": ratio.get("bound"),
+        "accuracy at T": facts["test_accuracy"],
+        "iteration length": facts["iteration_length"],
+    }
+
+
+def slopes(spec: str, counts: tuple[int, ...], seeds: int) -> dict[str, float]:
+    """Slopes of log iterations and log seconds to a fixed suboptimality in log N; linear speed-up is -1.
+
+    Logistic regression on a complete graph, learning rate N times that of one worker, exponential delays; the
+    suboptimality of the mean model, averaged over worlds at equal numbers of iterations.
+    """
+    iterations, times = [], []
+    for workers in counts:
+        steps = round(1600 / workers ** (0.35 if "apply" not in spec else 0.9)) + 40
+        found = compare(
+            [spec],
+            lambda seed, workers=workers: build_task(
+                "logistic:dimension=10,samples=1680,regularisation=0.1", workers=workers, batch_size=8, seed=0
+            ),
+            build_graph("complete", workers) if workers > 1 else build_graph("path", 1),
+            EXPONENTIAL,
+            learning_rate=0.03 * min(workers, 16),
+            steps=steps,
+            rows=200,
+            seeds=seeds,
+            workers=workers,
+        )
+        rows = [row for row in found.rows if row["row"] > 0]
+        gaps = np.array([row["suboptimality"] for row in rows]).reshape(seeds, -1).mean(axis=0)
+        reached = np.flatnonzero(gaps <= TARGET)
+        if not reached.size:
+            raise RuntimeError(f"{spec}, {workers} workers: suboptimality {gaps.min():.2e}, not {TARGET:.1e}")
+        at = int(reached[0])
+        for kept, column in ((iterations, "step"), (times, "virtual_time")):
+            kept.append(np.array([row[column] for row in rows]).reshape(seeds, -1).mean(axis=0)[at])
+    logs = np.log(counts)
+    return {
+        "iterations": float(np.polyfit(logs, np.log(iterations), 1)[0]),
+        "seconds": float(np.polyfit(logs, np.log(times), 1)[0]),
+    }
+
+
+TARGET = 4e-3

@@ -1,0 +1,63 @@
+"""What a method tells about itself: one row of the table `POLICIES`.
+
+Each method's file ends in its own rows, `METHODS = (Method(...), ...)`; `table.py` joins them. A builder's keyword-only
+parameters are the keys of its SPEC. Rules that have only one barrier by nature still take `barrier=`, to refuse the
+other with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
+
+from jaxtyping import PyTree
+
+from dbwjax import specs
+from dbwjax.network.weights import WEIGHTS, Weights
+from dbwjax.policies.papers import Paper
+from dbwjax.types import Graph, Policy
+
+Barrier = Literal["global", "neighbours"]
+
+Mixing = Literal["doubly", "row", "column"]
+"""Which sums of a mixing matrix are one: rows and columns (with symmetric weights), rows only, or columns only."""
+
+
+class Method(NamedTuple):
+    """One row of the table."""
+
+    name: str
+    build: Callable[..., Policy]  # keyword-only parameters: the keys of the SPEC
+    summary: str  # one line
+    papers: tuple[Paper, ...]
+    family: str  # who moves parameters to whom: "gossip"
+    mixing: Mixing
+    idealised: Mapping[str, str] = {}  # settings, as typed, that no cluster could realise, and why
+    notes: Callable[[Graph, PyTree], list[str]] | None = None  # (graph, state) -> what a user should know of the two
+
+    @property
+    def paper(self) -> str:
+        """The papers in a line."""
+        return "; ".join(paper.short for paper in self.papers)
+
+    @property
+    def bibtex(self) -> str:
+        """A BibTeX entry for each of the papers."""
+        return "\n\n".join(paper.bibtex for paper in self.papers)
+
+
+def build_weights(name: str) -> Weights:
+    """The mixing weights that a SPEC's `weights=` names.
+
+    Raises:
+      ValueError: an unknown name.
+    """
+    return specs.build(name, WEIGHTS, "weights")
+
+
+def only_global(barrier: Barrier) -> None:
+    """Raises `ValueError` unless the barrier is the global one."""
+    if barrier != "global":
+        raise ValueError(
+            "barrier=neighbours does not fit: this rule ends the iteration for everybody; leave barrier= out"
+        )

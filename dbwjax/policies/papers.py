@@ -1,0 +1,62 @@
+"""The papers behind the methods: how a table names them, and how to cite them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Paper(NamedTuple):
+    """One paper."""
+
+    short: str  # authors, year, eprint
+    bibtex: str  # one valid entry
+
+
+CB_DYBW = Paper(
+    "Xiong, Yan, Singh, Li 2021, arXiv 2102.06280",
+    """@misc{xiong2021straggler,
+  title = {Straggler-Resilient Distributed Machine Learning with Dynamic Backup Workers},
+  author = {Xiong, Guojun and Yan, Gang and Singh, Rahul and Li, Jian},
+  year = {2021},
+  eprint = {2102.06280},
+  archivePrefix = {arXiv},
+  primaryClass = {cs.LG}
+}""",
+)
+
+HOP = Paper(
+    "Luo, Lin, Zhuo, Qian 2019, arXiv 1902.01064",
+    """@misc{luo2019hop,
+  title = {Hop: Heterogeneity-Aware Decentralized Training},
+  author = {Luo, Qinyi and Lin, Jinkun and Zhuo, Youwei and Qian, Xuehai},
+  year = {2019},
+  eprint = {1902.01064},
+  archivePrefix = {arXiv},
+  primaryClass = {cs.DC}
+}""",
+)
+
+SYNCHRONOUS_SGD = Paper(
+    "Chen et al. 2016, arXiv 1604.00981",
+    """@misc{chen2016revisiting,
+  title = {Revisiting Distributed Synchronous {SGD}},
+  author = {Chen, Jianmin and Pan, Xinghao and Monga, Rajat and Bengio, Samy and Jozefowicz, Rafal},
+  year = {2016},
+  eprint = {1604.00981},
+  archivePrefix = {arXiv},
+  primaryClass = {cs.LG}
+}""",
+)
+
+D_PSGD = Paper(
+    "Lian et al. 2017, arXiv 1705.09056",
+    """@misc{lian2017can,
+  title = {Can Decentralized Algorithms Outperform Centralized Algorithms? {A} Case Study for Decentralized Parallel
+           Stochastic Gradient Descent},
+  author = {Lian, Xiangru and Zhang, Ce and Zhang, Huan and Hsieh, Cho-Jui and Zhang, Wei and Liu, Ji},
+  year = {2017},
+  eprint = {1705.09056},
+  archivePrefix = {arXiv},
+  primaryClass = {math.OC}
+}""",
+)

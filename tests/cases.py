@@ -259,3 +259,21 @@ def stacked(trees):
         return np.stack([np.asarray(leaf) for leaf in leaves])
 
     return jax.tree.map(stack, *trees)
+
+
+NETS = ("ring", "complete", "erdos_renyi:p=0.4", "star")
+
+
+def several_worlds(task=None):
+    """Sixteen worlds of eight workers: four graphs of different degrees, two laws' parameters and two seeds, with one
+    data set: the task's, or the few numbers of `samples`."""
+    batches = samples(EIGHT) if task is None else task.batches
+    nets = [graphs.pad(graphs.build_graph(spec, EIGHT), EIGHT) for spec in NETS]
+    lengths = [laws.delays(f"shifted_exponential:rate={rate}", EIGHT) for rate in (1, 2)]
+    return [World(net, law, batches, jax.random.key(seed)) for net in nets for law in lengths for seed in (0, 1)]
+
+
+def assert_same_course(records, place, record):
+    """The times, active sets and counts of one simulation of a batch are those of the simulation alone, to the bit."""
+    for field in ("duration", "active", "backup_workers", "gradients"):
+        np.testing.assert_array_equal(getattr(records, field)[place], getattr(record, field), err_msg=field)

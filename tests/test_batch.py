@@ -11,58 +11,56 @@ import pytest
 from dbwjax.engine import batch, clock, ensemble, simulate
 from dbwjax.engine.learner import from_optimizer
 from dbwjax.engine.randomness import Stream, stream
-from dbwjax.network import delays, graphs
 from dbwjax.policies import build_policy
 from dbwjax.tasks import build_task
 from dbwjax.types import Policy
 from tests import handmade
+from tests.cases import EIGHT, HANDMADE, LEARNER, P, assert_same_course, several_worlds
 
-WORKERS, STEPS = 8, 100
-SPECS = ("ring", "complete", "erdos_renyi:p=0.4", "star")
+STEPS = 100
 
 
 def columns():
-    matrix = np.random.default_rng(0).random((WORKERS, WORKERS))
+    matrix = np.random.default_rng(0).random((EIGHT, EIGHT))
     return matrix / matrix.sum(axis=0)
-
-
-def partners():
-    return (np.arange(WORKERS)[None] + np.random.default_rng(0).integers(1, WORKERS, (STEPS, WORKERS))) % WORKERS
 
 
 POLICIES = {
     "synchronous": build_policy("dybw"),
     "neighbours": build_policy("backup:b=0"),
-    "event-driven": handmade.pairwise(partners(), numbered=True),
+    "event-driven": HANDMADE["pairwise, numbered"],
     "directed": handmade.push_sum(columns()),
 }
 
 
 def many():
-    """Worlds of four graphs of different degrees, two seeds and two laws' parameters, with one data set."""
-    task = build_task("logistic", workers=WORKERS, batch_size=4)
-    nets = [graphs.pad(graphs.build_graph(spec, WORKERS), WORKERS) for spec in SPECS]
-    laws = [delays.delays(f"shifted_exponential:rate={rate}", WORKERS) for rate in (1, 2)]
-    worlds = [
-        simulate.World(net, law, task.batches, jax.random.key(seed)) for net in nets for law in laws for seed in (0, 1)
-    ]
-    return task, worlds
+    """Worlds that differ in graph, law and seed, with the data of one task."""
+    task = build_task("logistic", workers=EIGHT, batch_size=4)
+    return task, several_worlds(task)
+
+
+def learned(name):
+    """Worlds, a learner and each world's parameters: one policy trains as users do, on data, with a rate that is part
+    of the optimiser's state, the others on few numbers, which compiles in a third of the time."""
+    if name != "synchronous":
+        worlds = several_worlds()
+        return worlds, LEARNER, [jnp.full(P, place, float) for place in range(len(worlds))]
+    task, worlds = many()
+    learner = from_optimizer(task.loss, optax.inject_hyperparams(optax.sgd)(learning_rate=0.1))
+    return worlds, learner, [task.init(stream(world.key, Stream.PARAMETERS)) for world in worlds]
 
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_a_batch_is_its_simulations(x64, name):
     policy = POLICIES[name]
-    task, worlds = many()
-    learner = from_optimizer(task.loss, optax.inject_hyperparams(optax.sgd)(learning_rate=0.1))
-    params = [task.init(stream(world.key, Stream.PARAMETERS)) for world in worlds]
+    worlds, learner, params = learned(name)
     together = batch.stack(worlds)
     states = batch.stack_all([policy.init(world.graph) for world in worlds])
     sims = ensemble.init(policy, learner, together, states, batch.stack_all(params))
     sims, records = ensemble.run_batch(policy, learner, together, sims, STEPS)
     for place, (world, one) in enumerate(zip(worlds, params, strict=True)):
         state, record = simulate.run(policy, learner, world, simulate.init(policy, learner, world, one), STEPS)
-        for field in ("duration", "active", "backup_workers", "gradients"):
-            np.testing.assert_array_equal(getattr(records, field)[place], getattr(record, field), err_msg=field)
+        assert_same_course(records, place, record)
         np.testing.assert_array_equal(sims.clock.remaining[place], state.clock.remaining)
         for ours, theirs in zip(jax.tree.leaves(sims.model.params), jax.tree.leaves(state.model.params), strict=True):
             np.testing.assert_allclose(ours[place], theirs, atol=1e-6)
@@ -70,24 +68,29 @@ def test_a_batch_is_its_simulations(x64, name):
 
 @pytest.mark.parametrize("name", ["synchronous", "event-driven"])
 def test_clocks_alone_are_those_of_training(name):
-    policy = POLICIES[name]
-    _, worlds = many()
+    policy, worlds = POLICIES[name], several_worlds()
     together = batch.stack(worlds)
     states = batch.stack_all([policy.init(world.graph) for world in worlds])
     clocks, records = ensemble.clock_batch(policy, together, ensemble.start(together, states), STEPS)
-    for place, world in enumerate(worlds):
-        state = clock.init(policy, world.graph, world.delays, world.key)
-        for step in range(3):
+
+    @jax.jit
+    def alone(world, state):
+        def one(state, _):
             plan, state = clock.tick(policy, world.graph, world.delays, world.key, state)
-            alone = simulate.record(world.graph, plan)
-            assert records.duration[place, step] == alone.duration
-            assert records.active[place, step] == alone.active.sum()
-            assert records.backup_workers[place, step] == pytest.approx(float(alone.backup_workers), rel=1e-6)
+            return state, simulate.record(world.graph, plan)
+
+        return jax.lax.scan(one, state, None, length=STEPS)[1]
+
+    for place, world in enumerate(worlds):
+        single = alone(world._replace(batches=None), clock.init(policy, world.graph, world.delays, world.key))
+        np.testing.assert_array_equal(records.duration[place], single.duration)
+        np.testing.assert_array_equal(records.active[place], single.active.sum(axis=1))
+        np.testing.assert_allclose(records.backup_workers[place], single.backup_workers, rtol=1e-6)
     assert (clocks.step == STEPS).all()
 
 
 def test_one_trace_for_a_shape_and_a_policy():
-    _, worlds = many()
+    worlds = several_worlds()
     traced = []
 
     def decide(*arguments):

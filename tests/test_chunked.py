@@ -1,24 +1,25 @@
-"""A run in chunks is the run in one, bit for bit, as users compile it (`test_contract.py` compiles with little
-optimisation)."""
+"""A run in chunks is the run in one, bit for bit, as users compile it, for one policy of each kind of plan. (All
+policies, compiled with little optimisation: `test_contract.py`.)"""
 
 from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
 import pytest
 
 from dbwjax.engine import simulate
-from tests.test_contract import ALL, LEARNER, PARAMS, STEPS, bitwise, policy_of, world_of
+from tests.cases import PAIR_LEARNER, assert_chunks_are_the_run
+
+KINDS = {
+    "the active subgraph, late workers go on": "dybw:late=carry",
+    "a neighbour barrier": "backup:b=1",
+    "combine, then adapt": "dpsgd",
+    "events of two nodes, stale updates": "pairwise, numbered",
+    "mass, dense": "push-sum",
+}
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_chunked_is_whole_bitwise(name):
-    policy, world, pieces = policy_of(name), world_of(name), []
-    start = simulate.init(policy, LEARNER, world, PARAMS)
-    final, record = simulate.run(policy, LEARNER, world, start, STEPS)
-    state = simulate.init(policy, LEARNER, world, PARAMS)
-    for _ in range(2):
-        state, piece = simulate.run(policy, LEARNER, world, state, STEPS // 2)
-        pieces.append(piece)
-    bitwise(final, state)
-    bitwise(record, jax.tree.map(lambda *parts: jnp.concatenate(parts), *pieces))
+@pytest.mark.parametrize("name", KINDS.values(), ids=KINDS)
+def test_chunks_are_the_run_bitwise(name):
+    def run(policy, world, state, steps):
+        return simulate.run(policy, PAIR_LEARNER, world, state, steps)
+
+    assert_chunks_are_the_run(run, name, 24, chunks=2)

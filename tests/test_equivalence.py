@@ -21,21 +21,21 @@ from dbwjax.learners.optimizers import build_optimizer
 from dbwjax.network import delays as laws
 from dbwjax.network import graphs
 from dbwjax.network.weights import dense
-from dbwjax.policies import build_policy
 from dbwjax.policies.gossip import DENSE_ABOVE
 from dbwjax.tasks.synthetic import logistic
 from dbwjax.types import Policy
 from tests import handmade
-from tests.test_agreement import Case
+from tests.cases import Case, lightly, policy_of
 
-NODES, STEPS, RATE, BATCH = 6, 25, 0.3, 4
+NODES, STEPS, RATE, BATCH, SEED = 6, 25, 0.3, 4, 5
 
 pytestmark = pytest.mark.usefixtures("x64", "compiled_lightly")
 
 GRAPHS = {
     "random": lambda: graphs.erdos_renyi(NODES, p=0.5, seed=2),
-    "slow links": lambda: graphs.with_links(graphs.ring(NODES), latency=0.4),
+    "slow links": lambda: graphs.with_links(graphs.erdos_renyi(NODES, p=0.5, seed=11), latency=0.4),
 }
+"""Both have rows of the same width, so that a policy is compiled once for both."""
 
 
 @functools.cache  # the same world for every policy; only called under the x64 fixture
@@ -46,7 +46,7 @@ def case_of(graph):
 @functools.cache
 def outcome(spec, graph="random"):
     """End times, each worker's own end times, active sets and parameters of every step."""
-    return case_of(graph).simulate(build_policy(spec), STEPS)
+    return case_of(graph).simulate(policy_of(spec), STEPS)
 
 
 def assert_same(first, second, rtol=1e-12):
@@ -99,10 +99,10 @@ def test_messages_that_take_no_time():
     """A latency of 0, or a message of some bytes over an infinite bandwidth, changes no bit; a real one does."""
     for spec, links in (("dybw", {"latency": 0.0}), ("backup:b=1", {"message_bytes": 1e9})):
         same = Case(graphs.with_links(GRAPHS["random"](), **links), seed=3)
-        for a, b in zip(same.simulate(build_policy(spec), STEPS), outcome(spec), strict=True):
+        for a, b in zip(same.simulate(policy_of(spec), STEPS), outcome(spec), strict=True):
             np.testing.assert_array_equal(a, b)
     slow = Case(graphs.with_links(GRAPHS["random"](), message_bytes=1e9, bandwidth=1e10), seed=3)
-    ends, _, _, x = slow.simulate(build_policy("full"), STEPS)
+    ends, _, _, x = slow.simulate(policy_of("full"), STEPS)
     np.testing.assert_allclose(ends, outcome("full")[0] + 0.1 * np.arange(1, STEPS + 1), rtol=1e-12)
     np.testing.assert_array_equal(x, outcome("full")[3])
 
@@ -120,7 +120,7 @@ def test_messages_that_take_no_time():
 def test_padding_changes_nothing(spec, slots):
     """Rows with unused slots; with so many of them that the policy turns to the dense form."""
     padded = Case(graphs.pad(GRAPHS["slow links"](), slots), seed=3)
-    assert_same(padded.simulate(build_policy(spec), STEPS), outcome(spec, "slow links"))
+    assert_same(padded.simulate(policy_of(spec), STEPS), outcome(spec, "slow links"))
 
 
 def in_dense_form(policy):
@@ -137,7 +137,7 @@ def in_dense_form(policy):
 
 @pytest.mark.parametrize("spec", ["dybw:late=carry", "backup:b=1", "dpsgd"])
 def test_both_forms_of_one_plan(spec):
-    seen = case_of("random").simulate(in_dense_form(build_policy(spec)), STEPS)
+    seen = case_of("random").simulate(in_dense_form(policy_of(spec)), STEPS)
     assert_same(seen, outcome(spec))
 
 
@@ -172,22 +172,26 @@ def regression(workers):
 
 
 def trained(spec, optimizer, workers):
-    """Parameters `[N, 5]` after all steps, and the key of the batches."""
+    """Parameters `[N, 5]` after all steps."""
     task, graph = regression(workers), graphs.complete(workers)
     delays = laws.delays("shifted_exponential:shift=0.1,rate=1", workers)
-    world = World(graph, delays, task.batches, jax.random.key(5))
+    world = World(graph, delays, task.batches, jax.random.key(SEED))
     learner = from_optimizer(task.loss, build_optimizer(optimizer, RATE))
-    policy = build_policy(spec)
-    state, _ = simulate.run(policy, learner, world, simulate.init(policy, learner, world, jnp.zeros(5)), STEPS)
-    return np.asarray(state.model.params), stream(world.key, Stream.BATCHES)
+    policy = policy_of(spec)
+    state = simulate.init(policy, learner, world, jnp.zeros(5))
+    state, _ = lightly(lambda world, state: simulate.run(policy, learner, world, state, STEPS))(world, state)
+    return np.asarray(state.model.params)
 
 
-def plain_loop(optimizer, workers, key):
+@functools.cache
+def plain_loop(optimizer, workers):
     """Optax on one model; a batch is the N workers' batches of that step put together."""
     task = regression(workers)
     chain = OPTIMIZERS[optimizer]
 
-    @jax.jit
+    key = stream(jax.random.key(SEED), Stream.BATCHES)
+
+    @lightly
     def one(params, state, k):
         batches = [task.batches(key, jnp.asarray(worker), k) for worker in range(workers)]
         batch = jax.tree.map(lambda *parts: jnp.concatenate(parts), *batches)
@@ -207,9 +211,9 @@ def plain_loop(optimizer, workers, key):
     [*(("full", optimizer) for optimizer in OPTIMIZERS), ("dybw", "adam"), ("dpsgd", "adam"), ("backup:b=0", "sgd")],
 )
 def test_one_worker_is_a_plain_optax_loop(spec, optimizer):
-    params, key = trained(spec, optimizer, 1)
+    params = trained(spec, optimizer, 1)
     assert np.abs(params).max() > 0.1
-    np.testing.assert_allclose(params[0], plain_loop(optimizer, 1, key), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(params[0], plain_loop(optimizer, 1), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -225,10 +229,10 @@ def test_a_complete_graph_is_centralised_training(spec, optimizer):
 
     Linear updates only: Adam divides each worker's own gradient before the average.
     """
-    params, key = trained(spec, optimizer, 4)
-    np.testing.assert_allclose(params, np.tile(plain_loop(optimizer, 4, key), (4, 1)), rtol=1e-12, atol=1e-12)
+    params = trained(spec, optimizer, 4)
+    np.testing.assert_allclose(params, np.tile(plain_loop(optimizer, 4), (4, 1)), rtol=1e-12, atol=1e-12)
 
 
 def test_waiting_for_fewer_is_not():
-    params, key = trained("dybw", "sgd", 4)
-    assert not np.allclose(params, plain_loop("sgd", 4, key)[None], rtol=1e-3, atol=1e-3)
+    params = trained("dybw", "sgd", 4)
+    assert not np.allclose(params, plain_loop("sgd", 4)[None], rtol=1e-3, atol=1e-3)

@@ -21,14 +21,20 @@ from dbwjax.learners.optimizers import build_optimizer
 from dbwjax.network import delays as laws
 from dbwjax.network import graphs
 from dbwjax.network.weights import WEIGHTS, dense
-from dbwjax.policies import build_policy
 from dbwjax.tasks.synthetic import logistic
 from dbwjax.types import Learner
+from tests.cases import lightly, policy_of
+
+pytestmark = pytest.mark.usefixtures("compiled_lightly")
 
 DRAWS = 20_000
 EXPONENTIAL = "shifted_exponential:shift=0,rate=1"
 
-policy_of = functools.cache(build_policy)
+
+@functools.partial(lightly, static_argnames=("policy", "steps"))
+def ticks(policy, world, start, steps):
+    _, stacked = timelines.timeline(policy, world, start, steps)
+    return stacked.duration, stacked.active
 
 
 @functools.cache
@@ -37,8 +43,8 @@ def plans(spec, law, nodes, steps=DRAWS):
     policy, graph = policy_of(spec), graphs.path(nodes)
     world = World(graph, laws.delays(law, nodes), None, jax.random.key(nodes))
     start = clock.init(policy, graph, world.delays, world.key)
-    _, stacked = timelines.timeline(policy, world, start, steps)
-    return np.asarray(stacked.duration, float), np.asarray(stacked.active)
+    duration, active = ticks(policy, world, start, steps)
+    return np.asarray(duration, float), np.asarray(active)
 
 
 def standard_error(values, batches=100):
@@ -131,12 +137,12 @@ def test_consensus_contracts_at_the_second_eigenvalue(graph, scheme, x64):
     sizes, vectors = np.linalg.eigh(mixing)
     rate = np.sort(np.abs(sizes))[-2]
 
-    policy = build_policy(f"full:weights={scheme}")
+    policy = policy_of(f"full:weights={scheme}")
     still = Learner(lambda x: (), lambda x, batch: (x, x.sum(), None), lambda g, local, x: (0 * g, local))
     world = World(graph, laws.constant(nodes), lambda key, worker, started: 0.0, jax.random.key(0))
     start = np.random.default_rng(0).normal(size=(nodes, 3))
 
-    @jax.jit
+    @lightly
     def distances(x):
         state = simulate.init(policy, still, world, jnp.zeros(3))
         state = state._replace(model=state.model._replace(params=x))
@@ -164,26 +170,39 @@ RATE, TARGET, SEEDS, GRADIENTS = 0.03, 1.8e-3, 24, 800
 COUNTS = [1, 2, 4, 8, 16]
 
 
+@functools.partial(lightly, static_argnames=("policy", "learner", "steps"))
+def trained(policy, learner, evaluate, world, policy_state, params, keys, steps):
+    """Suboptimality of the mean model and counted gradients, `[seeds, steps]`, from `params` of each seed."""
+    settled = policy._replace(init=lambda graph: policy_state)
+
+    def run(params, key):
+        here = world._replace(key=key)
+
+        def one(state, _):
+            state, record = simulate.run(policy, learner, here, state, 1)
+            value = evaluate(state.model.params.mean(axis=0))["suboptimality"]
+            return state, (value, record.gradients[0])
+
+        return jax.lax.scan(one, simulate.init(settled, learner, here, params), None, length=steps)[1]
+
+    return jax.vmap(run)(params, keys)
+
+
+@functools.cache
+def task_and_learner(nodes, rate):
+    task = logistic(dimension=10, samples=1680, regularisation=0.1, workers=nodes, batch_size=8)
+    return task, from_optimizer(task.loss, build_optimizer("sgd", rate))
+
+
 @functools.cache
 def suboptimality(spec, graph_name, nodes, rate, steps):
     """Seed-averaged suboptimality of the mean model after each step, and the mean number of gradients of a step."""
-    task = logistic(dimension=10, samples=1680, regularisation=0.1, workers=nodes, batch_size=8)
-    policy, graph = policy_of(spec), getattr(graphs, graph_name)(nodes)
-    optimise = from_optimizer(task.loss, build_optimizer("sgd", rate))
-    begin = World(graph, laws.delays(EXPONENTIAL, nodes), task.batches, jax.random.key(0))
-
-    def run(key):
-        world = begin._replace(key=key)
-
-        def one(state, _):
-            state, record = simulate.run(policy, optimise, world, state, 1)
-            value = task.evaluate(state.model.params.mean(axis=0))["suboptimality"]
-            return state, (value, record.gradients[0])
-
-        state = simulate.init(policy, optimise, world, task.init(key))
-        return jax.lax.scan(one, state, None, length=steps)[1]
-
-    values, counted = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(1), SEEDS))
+    task, learner = task_and_learner(nodes, rate)
+    policy, graph = policy_of(spec), graphs.pad(getattr(graphs, graph_name)(nodes), nodes)
+    keys = jax.random.split(jax.random.key(1), SEEDS)
+    params = jnp.stack([task.init(key) for key in keys])
+    world = World(graph, laws.delays(EXPONENTIAL, nodes), task.batches, keys[0])
+    values, counted = trained(policy, learner, task.evaluate, world, policy.init(graph), params, keys, steps)
     return np.asarray(values, float).mean(axis=0), np.asarray(counted, float).mean()
 
 

@@ -64,7 +64,7 @@ def measure(quick: bool) -> dict:
         near = np.asarray(graph.neighbours)[:, 1:]
         column = np.random.default_rng(0).integers(0, near.shape[1], (1000, workers))
         policy, learner = pairwise(near[np.arange(workers), column]), from_optimizer(task.loss, optax.sgd(RATE))
-        world = make_world(task, graph, delays.delays("shifted_exponential", workers, 0))
+        world = make_world(task, graph, delays.build_delays("shifted_exponential", workers, 0))
         one = initial_params(task, world)
         work[f"N={workers}"] = _engine(policy, learner, world, one, steps)
     row = sum(leaf.nbytes for leaf in jax.tree.leaves(one))

@@ -70,7 +70,7 @@ def timing_only(quick: bool) -> dict:
     many = [graphs.erdos_renyi(WORKERS, p=0.4, seed=seed) for seed in range(count)]
     slots = max(graph.neighbours.shape[1] for graph in many)
     many = [graphs.pad(graph, slots) for graph in many]
-    model, policy = delays.delays(DELAYS, WORKERS, 0), build_policy("dybw")
+    model, policy = delays.build_delays(DELAYS, WORKERS, 0), build_policy("dybw")
     worlds = batch.stack([World(graph, model, None, jax.random.key(seed)) for seed, graph in enumerate(many)])
     states = batch.stack_all([policy.init(graph) for graph in many])
     begun = ensemble.start(worlds, states)
@@ -126,7 +126,7 @@ def training(quick: bool) -> dict:
 
     count, steps, rounds = (4, 4, 3) if quick else (32, 50, 7)
     task = build_task("digits", model="2nn", workers=WORKERS, batch_size=BATCH)
-    graph, model = graphs.erdos_renyi(WORKERS, p=0.4, seed=0), delays.delays(DELAYS, WORKERS, 0)
+    graph, model = graphs.erdos_renyi(WORKERS, p=0.4, seed=0), delays.build_delays(DELAYS, WORKERS, 0)
     policy, learner = build_policy("dybw"), from_optimizer(task.loss, optax.sgd(0.05))
     worlds = [make_world(task, graph, model, seed) for seed in range(count)]
     params = [initial_params(task, world) for world in worlds]

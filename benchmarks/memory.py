@@ -73,7 +73,7 @@ def measure(quick: bool) -> dict:
     workers = 16 if quick else WORKERS
     task = problem(workers, BATCH)
     graph = graphs.random_regular(workers, degree=4, seed=0)
-    world = make_world(task, graph, delays.delays("shifted_exponential", workers, 0))
+    world = make_world(task, graph, delays.build_delays("shifted_exponential", workers, 0))
     learner, policy = from_optimizer(task.loss, optax.sgd(0.05)), build_policy("full")
     one = initial_params(task, world)
     parameters = workers * sum(leaf.nbytes for leaf in jax.tree.leaves(one))

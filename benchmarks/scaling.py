@@ -35,7 +35,9 @@ STEPS, BATCH = 2, 32
 def setting(workers: int) -> tuple:
     """Policy, learner, world and initial parameters."""
     task = problem(workers, BATCH, "lrm")
-    world = make_world(task, graphs.random_regular(workers, degree=4, seed=0), delays.delays("uniform", workers, 0))
+    world = make_world(
+        task, graphs.random_regular(workers, degree=4, seed=0), delays.build_delays("uniform", workers, 0)
+    )
     learner, one = from_optimizer(task.loss, optax.sgd(0.05)), initial_params(task, world)
     batch = jax.eval_shape(task.batches, jax.random.key(0), 0, 0)
     learner = learner._replace(block=gradient_block(workers, learner.gradient, one, batch))  # as the command does

@@ -57,7 +57,7 @@ def ours(workers: int, batch: int):
     """`STEPS` steps of the engine, as the command line runs them (cb-Full, 4 neighbours)."""
     task = problem(workers, batch)
     graph = graphs.random_regular(workers, degree=min(4, workers - 1), seed=0)
-    world = make_world(task, graph, delays.delays("shifted_exponential", workers, 0))
+    world = make_world(task, graph, delays.build_delays("shifted_exponential", workers, 0))
     learner = from_optimizer(task.loss, optax.sgd(RATE))
     policy = build_policy("full")
     box = [simulate.init(policy, learner, world, initial_params(task, world))]

@@ -14,7 +14,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from dbwjax import build_graph, build_task, compare
-from dbwjax.network.delays import delays as build_delays
+from dbwjax.network.delays import build_delays
 from dbwjax.tasks.datasets import load
 
 WORKERS, SLOW = 10, 5.0

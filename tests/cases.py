@@ -116,7 +116,7 @@ class Case:
 
     def __init__(self, graph, seed=0, law="shifted_exponential:shift=0.2,rate=1"):
         self.nodes = graph.neighbours.shape[0]
-        delays, batches = laws.delays(law, self.nodes, seed), samples(self.nodes, seed)
+        delays, batches = laws.build_delays(law, self.nodes, seed), samples(self.nodes, seed)
         self.world = World(graph, delays, batches, jax.random.key(seed))
         everything = jnp.arange(self.nodes), jnp.arange(3 * STEPS)
         self.seconds = np.asarray(table(delays, stream(self.world.key, Stream.DELAYS), *everything))
@@ -222,7 +222,7 @@ def world_of(name, seed=0, slots=None):
         graph = graphs.complete(EIGHT)._replace(computes=jnp.arange(EIGHT) < EIGHT - 1)
     if slots:
         graph = graphs.pad(graph, slots)
-    delays = laws.delays("shifted_exponential:shift=0.2,rate=1", EIGHT, 0)
+    delays = laws.build_delays("shifted_exponential:shift=0.2,rate=1", EIGHT, 0)
     return World(graph, delays, samples(EIGHT), jax.random.key(seed))
 
 
@@ -269,7 +269,7 @@ def several_worlds(task=None):
     data set: the task's, or the few numbers of `samples`."""
     batches = samples(EIGHT) if task is None else task.batches
     nets = [graphs.pad(graphs.build_graph(spec, EIGHT), EIGHT) for spec in NETS]
-    lengths = [laws.delays(f"shifted_exponential:rate={rate}", EIGHT) for rate in (1, 2)]
+    lengths = [laws.build_delays(f"shifted_exponential:rate={rate}", EIGHT) for rate in (1, 2)]
     return [World(net, law, batches, jax.random.key(seed)) for net in nets for law in lengths for seed in (0, 1)]
 
 

@@ -17,7 +17,7 @@ N = WORKERS * DRAWS
 
 def draw(spec, workers=WORKERS, draws=DRAWS, seed=0, key=KEY):
     """Seconds [workers, draws]."""
-    model = laws.delays(spec, workers, seed)
+    model = laws.build_delays(spec, workers, seed)
     each = jax.vmap(jax.vmap(model, (None, None, 0)), (None, 0, None))
     return np.asarray(jax.jit(each)(key, jnp.arange(workers), jnp.arange(draws)), np.float64)
 
@@ -84,7 +84,7 @@ def test_markov_is_stationary_and_stays():
 
 @pytest.mark.parametrize("spec", ["pareto", "markov", "lognormal*slow_workers:fraction=0.5", "random_slow*uniform"])
 def test_a_delay_is_a_function_of_its_arguments(spec):
-    model = laws.delays(spec, 4)
+    model = laws.build_delays(spec, 4)
     table = draw(spec, 4, 50)
     for worker, started in ((0, 0), (3, 49), (1, 17)):
         plain = float(model(KEY, jnp.asarray(worker), jnp.asarray(started)))
@@ -125,7 +125,7 @@ def test_bad_traces(tmp_path, text, message):
     file = tmp_path / "trace.csv"
     file.write_text(text)
     with pytest.raises(ValueError, match="^[^\n]*$") as caught:
-        laws.delays(f"trace:path={file}", 2)
+        laws.build_delays(f"trace:path={file}", 2)
     assert message in str(caught.value)
 
 
@@ -154,5 +154,5 @@ def test_bad_traces(tmp_path, text, message):
 )
 def test_bad_settings(spec, message):
     with pytest.raises(ValueError, match="^[^\n]*$") as caught:
-        laws.delays(spec, 4)
+        laws.build_delays(spec, 4)
     assert message in str(caught.value)

@@ -174,7 +174,7 @@ def regression(workers):
 def trained(spec, optimizer, workers):
     """Parameters `[N, 5]` after all steps."""
     task, graph = regression(workers), graphs.complete(workers)
-    delays = laws.delays("shifted_exponential:shift=0.1,rate=1", workers)
+    delays = laws.build_delays("shifted_exponential:shift=0.1,rate=1", workers)
     world = World(graph, delays, task.batches, jax.random.key(SEED))
     learner = from_optimizer(task.loss, build_optimizer(optimizer, RATE))
     policy = policy_of(spec)

@@ -219,7 +219,7 @@ def test_the_optimiser_of_bfloat16_parameters_works_in_float32():
 def test_measuring_and_training_need_no_further_stack(dtype, large, tfds_dir):
     """From what the compiler says it needs: nothing is run."""
     task = build_task("mnist", model="lrm", workers=MANY, data_dir=tfds_dir)
-    world = make_world(task, large, delays.delays("shifted_exponential", MANY, 0))
+    world = make_world(task, large, delays.build_delays("shifted_exponential", MANY, 0))
     one = memory.in_dtype(initial_params(task, world), dtype)
     learner, policy = from_optimizer(task.loss, optax.sgd(0.1)), build_policy("full")
     batch = jax.eval_shape(task.batches, jax.random.key(0), 0, 0)

@@ -41,7 +41,7 @@ def ticks(policy, world, start, steps):
 def plans(spec, law, nodes, steps=DRAWS):
     """Durations and active sets of the clock alone, on a path (whose spanning path is itself)."""
     policy, graph = policy_of(spec), graphs.path(nodes)
-    world = World(graph, laws.delays(law, nodes), None, jax.random.key(nodes))
+    world = World(graph, laws.build_delays(law, nodes), None, jax.random.key(nodes))
     start = clock.init(policy, graph, world.delays, world.key)
     duration, active = ticks(policy, world, start, steps)
     return np.asarray(duration, float), np.asarray(active)
@@ -201,7 +201,7 @@ def suboptimality(spec, graph_name, nodes, rate, steps):
     policy, graph = policy_of(spec), graphs.pad(getattr(graphs, graph_name)(nodes), nodes)
     keys = jax.random.split(jax.random.key(1), SEEDS)
     params = jnp.stack([task.init(key) for key in keys])
-    world = World(graph, laws.delays(EXPONENTIAL, nodes), task.batches, keys[0])
+    world = World(graph, laws.build_delays(EXPONENTIAL, nodes), task.batches, keys[0])
     values, counted = trained(policy, learner, task.evaluate, world, policy.init(graph), params, keys, steps)
     return np.asarray(values, float).mean(axis=0), np.asarray(counted, float).mean()
 

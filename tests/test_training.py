@@ -52,7 +52,7 @@ policy_of = functools.cache(build_policy)
 def setting():
     """The pieces that all trainings here share."""
     graph = graphs.ring(NODES)
-    delays = laws.delays("shifted_exponential:shift=0.3,rate=1", NODES)
+    delays = laws.build_delays("shifted_exponential:shift=0.3,rate=1", NODES)
     return quadratic(dimension=6, workers=NODES, batch_size=2), graph, delays, build_optimizer("sgd", 0.1)
 
 

@@ -32,7 +32,7 @@ def build(data: dict, rate: float) -> job.Advance:
     adjacency[np.arange(workers)[:, None], data["neighbours"]] = True
     np.fill_diagonal(adjacency, False)
     batches = Partial(drawn, *(jnp.asarray(data[name]) for name in ("images", "labels", "draws")))
-    delay = delays.delays("shifted_exponential", workers, 0)
+    delay = delays.build_delays("shifted_exponential", workers, 0)
     world = World(graphs.from_adjacency(adjacency), delay, batches, jax.random.key(0))
     policy, learner = build_policy("dpsgd"), from_optimizer(loss_of, optax.sgd(rate))
     one = [jnp.asarray(leaf) for leaf in job.parameters(data)]

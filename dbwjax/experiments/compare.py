@@ -23,7 +23,7 @@ from dbwjax.experiments.fingerprints import fingerprints
 from dbwjax.experiments.problem import Drawn, Problem, World, assemble
 from dbwjax.experiments.training import SINGLE_WORKERS, Diverged, Training
 from dbwjax.learners.optimizers import build_optimizer
-from dbwjax.network.delays import delays as build_delays
+from dbwjax.network.delays import build_delays
 from dbwjax.network.graphs import build_graph, pad
 from dbwjax.policies import build_policy
 from dbwjax.tasks import Task, build_task, of_one_width

@@ -93,7 +93,7 @@ def same_shapes(told: Sequence[World]) -> list[list[int]]:
     found: dict[Any, list[int]] = {}
     for place, world in enumerate(told):
         fixed = tuple((name, value) for name, value in vars(world.config).items() if name not in _FREE)
-        law = laws.delays(world.config.delays, world.config.workers, world.config.seed)
+        law = laws.build_delays(world.config.delays, world.config.workers, world.config.seed)
         shapes = tuple(np.shape(leaf) for leaf in jax.tree.leaves(law))
         found.setdefault((fixed, jax.tree.structure(law), shapes), []).append(place)
     return list(found.values())
@@ -117,7 +117,7 @@ def build(told: list[World], policies: dict[str, Policy], clocks_only: bool = Fa
         Drawn(
             world.config.seed,
             nets.of(world),
-            laws.delays(world.config.delays, world.config.workers, world.config.seed),
+            laws.build_delays(world.config.delays, world.config.workers, world.config.seed),
             tasks.get(world.config.seed),
         )
         for world in told

@@ -110,10 +110,10 @@ DELAYS: dict[str, Callable[..., DelayModel]] = {
 }
 
 
-def delays(spec: str, workers: int, seed: int = 0) -> DelayModel:
+def build_delays(spec: str, workers: int, seed: int = 0) -> DelayModel:
     """The model that a SPEC names; laws joined by `*` are multiplied, drawn independently.
 
-    >>> model = delays("lognormal:median=1,sigma=0.3*slow_workers:fraction=0.2,factor=5", workers=10)
+    >>> model = build_delays("lognormal:median=1,sigma=0.3*slow_workers:fraction=0.2,factor=5", workers=10)
 
     Raises:
       ValueError: an unknown law or key, or a value out of range.

@@ -60,7 +60,8 @@ def dtur(flood_latency: float = 0.0) -> WaitRule:
         seconds = None
         if flood_latency:
             seconds = jnp.asarray(flood_latency * np.asarray(eccentricity(graph), float), jnp.result_type(float))
-        path = jnp.asarray(links, jnp.int32).reshape(-1, 2)
+        # The lower number first: where both ends arrive at one instant, it announces.
+        path = jnp.asarray(np.sort(np.reshape(links, (-1, 2)), axis=1), jnp.int32)
         return DturState(path, jnp.zeros(len(links), bool), seconds)
 
     def cut_fn(key: Key, graph: Graph, state: DturState, arrival: Array) -> tuple[Array, Array, DturState]:

@@ -47,7 +47,7 @@ POLICIES = {
 def setting(spec, workers, policy):
     graph = graphs.build_graph(spec, workers)
     task = build_task("logistic", workers=workers, batch_size=4)
-    world = make_world(task, graph, delays.delays("shifted_exponential", workers), seed=3)
+    world = make_world(task, graph, delays.build_delays("shifted_exponential", workers), seed=3)
     learner = from_optimizer(task.loss, optax.inject_hyperparams(optax.sgd)(learning_rate=0.1))
     return POLICIES[policy](graph), learner, world, initial_params(task, world), task
 
@@ -89,7 +89,7 @@ def compare(rule, learner, world, params, count):
 @pytest.mark.parametrize("rule", [handmade.server(2), handmade.asynchronous_server(), handmade.bounded_staleness(1)])
 def test_servers_on_many_devices(x64, compiled_lightly, rule):
     task = build_task("logistic", workers=7, batch_size=4)
-    world = make_world(task, servers(7), delays.delays("shifted_exponential", 7), seed=3)
+    world = make_world(task, servers(7), delays.build_delays("shifted_exponential", 7), seed=3)
     learner = from_optimizer(task.loss, optax.sgd(0.1))
     compare(rule, learner, world, initial_params(task, world), 4)
 

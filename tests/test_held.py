@@ -271,7 +271,7 @@ def test_time_that_stands_still_is_refused():
         run_until("full:late=drop", 3, world)
 
 
-P, DRAWS, RATE = 3, 600, 0.1
+P, DRAWS, RATE = 3, 300, 0.1
 START = (0.5, -1.0, 2.0)
 SEED = 3
 

@@ -92,7 +92,7 @@ def spread(worlds: Mapping[Any, Rows], against: str, column: str) -> Spread | No
     # Infinite values only need an order here.
     huge = np.finfo(np.float64).max / 4
     found = np.quantile(np.clip(stacked, -huge, huge), [0.1, 0.5, 0.9], axis=0)
-    low, middle, high = np.where(np.abs(found) > huge / 1e3, np.sign(found) * np.inf, found)
+    low, middle, high = np.where(np.abs(found) > huge / 1e3, np.copysign(np.inf, found), found)
     return Spread(grid, low, middle, high, len(series))
 
 

@@ -198,7 +198,7 @@ def at_the_end(ax: Any, board: Board, letter: str = "") -> None:
     with_interval = board.worlds > 1 and board.has_accuracy and len(board.policies) > 1
     said = ["dots: worlds, mean" if board.worlds > 1 else "one world: no interval"]
     if with_interval:
-        said[0] += f"; bar: 95 % of difference to {style.plain(board.baseline, 16)}"
+        said[0] += f"; bar: 95 % interval of difference to {style.plain(board.baseline, 16)}"
     if spread_known:
         said.append("below: worst to median single worker")
     style.heading(ax, f"{what} after {when}", "; ".join(said), letter)

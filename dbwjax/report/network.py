@@ -102,8 +102,7 @@ def _draw_nodes(ax: Any, places: np.ndarray, seconds: np.ndarray | None, bar: bo
         ax.scatter(*places.T, s=size, color="white", **edge)
     if nodes <= 20:
         for node, place in enumerate(places):
-            dark = shades[node, :3] @ (0.299, 0.587, 0.114) < 0.5
-            look = {"fontsize": 5.8 * scale, "color": "white" if dark else "black", "zorder": 4}
+            look = {"fontsize": 5.8 * scale, "color": style.ink_on(shades[node]), "zorder": 4}
             ax.annotate(str(node), place, ha="center", va="center_baseline", **look)
 
 

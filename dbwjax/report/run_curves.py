@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dbwjax.report import style
+from dbwjax.report import scales, style
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -92,7 +92,7 @@ def spread(worlds: Mapping[Any, Rows], against: str, column: str) -> Spread | No
     # Infinite values only need an order here.
     huge = np.finfo(np.float64).max / 4
     found = np.quantile(np.clip(stacked, -huge, huge), [0.1, 0.5, 0.9], axis=0)
-    low, middle, high = np.where(np.abs(found) > huge / 1e3, np.sign(found) * np.inf, found)
+    low, middle, high = np.where(np.abs(found) > huge / 1e3, np.copysign(np.inf, found), found)
     return Spread(grid, low, middle, high, len(series))
 
 
@@ -178,7 +178,7 @@ def fit(ax: Any, drawn: Sequence[Spread], log: bool | None = None) -> bool:
         log = positive.size == values.size and positive.max() / positive.min() > 30
     if log and positive.size:
         low, high = positive.min() / 1.15, positive.max() * 1.15
-        style.log_axis(ax, "y", low, high)
+        scales.log_axis(ax, "y", low, high)
     else:
         log = False
         margin = 0.04 * (values.max() - values.min()) or 0.05 * abs(values.max()) or 0.05
@@ -216,7 +216,7 @@ def target_line(ax: Any, level: float, said: str) -> None:
     """A dashed line at the target, inside the axis's range, and its name at the right end above it."""
     low, high = ax.get_ylim()
     if ax.get_yscale() == "log" and level > 0:
-        style.log_axis(ax, "y", min(low, level / 1.3), max(high, level * 1.3))
+        scales.log_axis(ax, "y", min(low, level / 1.3), max(high, level * 1.3))
     else:
         ax.set_ylim(min(low, level - 0.05 * (high - low)), max(high, level + 0.05 * (high - low)))
     ax.axhline(level, color=style.GREY, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1.5)

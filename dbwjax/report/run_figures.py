@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dbwjax.report import run_panels, style
+from dbwjax.report import run_panels, scales, style
 from dbwjax.report.network import GraphPicture, draw_graph
 from dbwjax.report.run_curves import Board, Rows, bands_note, curves, few_ticks, fit, quality, target_line
 
@@ -149,7 +149,7 @@ def _iteration_length(board: Board, width: float) -> Any:
     style.heading(left, "iteration length", "marks: median and 95th percentile; the axis ends at 99.5 %")
     left.set(xlabel="iteration length [s]", ylabel="share of iterations", ylim=(0, 1.02))
     if ends and min(ends) > 0 and max(ends) / min(ends) > 20:
-        style.log_axis(left, "x", min(ends), max(ends) * 1.05)
+        scales.log_axis(left, "x", min(ends), max(ends) * 1.05)
     elif ends:
         left.set_xlim(0, 1.05 * max(ends))
         few_ticks(left)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dbwjax.report import style
+from dbwjax.report import scales, style
 from dbwjax.report.run_curves import Board
 
 _SMALL = 6.2
@@ -33,7 +33,11 @@ def time_to_target(ax: Any, board: Board, letter: str = "") -> None:
     else:
         title, note = "iteration length", "seconds (speed, not learning)"
     said = "95 % interval, paired by world" if board.worlds > 1 else "one world: no interval"
-    style.heading(ax, title, f"{said}; right: ratio, {note}", letter)
+    if len(board.policies) == 1:
+        said, note = "one rule: no ratio", f"right: {note}"
+    else:
+        note = f"right: ratio, {note}"
+    style.heading(ax, title, f"{said}; {note}", letter)
     ratios = {name: board.facts[name][column] if name != board.baseline else None for name in board.policies}
     _rows(ax, board, [_seconds(board.facts[name], ratios[name], to_target) for name in board.policies])
     ax.set_xlabel(f"time of {base} / time of the rule")
@@ -45,7 +49,7 @@ def time_to_target(ax: Any, board: Board, letter: str = "") -> None:
             look = {"color": color, "markerfacecolor": "white", "markersize": 4.5}
             ax.plot([1], [y], marker=board.markers[name], zorder=3, **look)
     low, high = min(ends) / 1.12, max(ends) * 1.12
-    style.log_axis(ax, "x", min(low, 0.87), max(high, 1.15), ratio=True)
+    scales.log_axis(ax, "x", min(low, 0.87), max(high, 1.15), ratio=True)
     ax.axvline(1, color=style.GREY, linewidth=0.8, linestyle=(0, (4, 2)), zorder=0.5)
 
 
@@ -175,7 +179,7 @@ def iteration_lengths(ax: Any, board: Board, letter: str = "") -> None:
         ax.plot([most], [y], marker=board.markers[name], color=color, markersize=4, zorder=3, clip_on=False)
         ends += [least, most]
     if ends and min(ends) > 0 and max(ends) / min(ends) > 20:
-        style.log_axis(ax, "x", min(ends) / 1.2, max(ends) * 1.2)
+        scales.log_axis(ax, "x", min(ends) / 1.2, max(ends) * 1.2)
     else:
         ax.set_xlim(0, 1.05 * max(ends, default=1) or 1)
 
@@ -194,7 +198,7 @@ def at_the_end(ax: Any, board: Board, letter: str = "") -> None:
     with_interval = board.worlds > 1 and board.has_accuracy and len(board.policies) > 1
     said = ["dots: worlds, mean" if board.worlds > 1 else "one world: no interval"]
     if with_interval:
-        said[0] += f"; bar: 95 % of difference to {style.plain(board.baseline, 16)}"
+        said[0] += f"; bar: 95 % interval of difference to {style.plain(board.baseline, 16)}"
     if spread_known:
         said.append("below: worst to median single worker")
     style.heading(ax, f"{what} after {when}", "; ".join(said), letter)
@@ -204,7 +208,7 @@ def at_the_end(ax: Any, board: Board, letter: str = "") -> None:
     if not seen:
         return
     if not board.has_accuracy and min(seen) > 0 and max(seen) / min(seen) > 20:
-        style.log_axis(ax, "x", min(seen) / 1.2, max(seen) * 1.2)
+        scales.log_axis(ax, "x", min(seen) / 1.2, max(seen) * 1.2)
         return
     margin = 0.06 * (max(seen) - min(seen)) or 0.02
     ax.set_xlim(min(seen) - margin, max(seen) + margin)

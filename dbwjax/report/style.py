@@ -11,7 +11,6 @@ Matplotlib is imported when it is first needed, and pyplot's global state is not
 from __future__ import annotations
 
 import contextlib
-import math
 import textwrap
 import zlib
 from collections.abc import Sequence
@@ -169,6 +168,25 @@ def colour(policy: str) -> str:
     return _COLOURS.get(rule) or _OTHERS[zlib.crc32(rule.encode()) % len(_OTHERS)]
 
 
+def contrast(one: str, other: str) -> float:
+    """The contrast of two colours as WCAG defines it, 1 to 21."""
+    lights = sorted(_luminance(shade) for shade in (one, other))
+    return (lights[1] + 0.05) / (lights[0] + 0.05)
+
+
+def ink_on(ground: Any) -> str:
+    """Black or white, whichever is easier to read on a colour."""
+    from matplotlib.colors import to_hex
+
+    return max("black", "white", key=lambda ink: contrast(to_hex(ink), to_hex(ground)))
+
+
+def _luminance(shade: str) -> float:
+    parts = [int(shade[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
 def looks(policies: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Colour, dash and width of each policy's line, for `ax.plot`.
 
@@ -255,13 +273,19 @@ def columns_of(ax: Any) -> int:
     return ax.get_subplotspec().get_gridspec().ncols
 
 
-def legend(figure: Any, policies: Sequence[str], extra: Sequence[Any] = ()) -> None:
-    """The key to lines, below all panels, in as many columns as the width holds."""
+def legend(
+    figure: Any, policies: Sequence[str], extra: Sequence[Any] = (), lines: bool = True, points: bool = False
+) -> None:
+    """The key to lines, points or both, below all panels, in as many columns as the width holds."""
     from matplotlib.lines import Line2D
 
-    shown = labels(policies, 44)
-    styles = looks(policies)
-    handles = [Line2D([], [], label=shown[name], **styles[name]) for name in policies]
+    shown, styles, marks = labels(policies, 44), looks(policies), markers(policies)
+    handles = []
+    for name in policies:
+        look = styles[name] if lines else styles[name] | {"linestyle": "none"}
+        if points:
+            look = look | {"marker": marks[name], "markersize": 4, "markeredgecolor": "white", "markeredgewidth": 0.5}
+        handles.append(Line2D([], [], label=shown[name], **look))
     handles += list(extra)
     if not handles:
         return
@@ -284,60 +308,3 @@ def empty(ax: Any, why: str) -> None:
     for spine in ax.spines.values():
         spine.set_visible(False)
     ax.text(0.5, 0.5, why, transform=ax.transAxes, ha="center", va="center", color=GREY, fontsize=7, wrap=True)
-
-
-def log_axis(ax: Any, which: str, low: float, high: float, ratio: bool = False) -> None:
-    """A log scale from `low` to `high` with a few ticks that are written out and not as powers of ten.
-
-    Args:
-      ax: the axes.
-      which: "x" or "y".
-      low: where the axis begins, > 0.
-      high: where it ends.
-      ratio: ticks on both sides of 1, at a number and at one over it.
-    """
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
-    ax.set(**{f"{which}scale": "log", f"{which}lim": (low, high)})
-    axis = ax.xaxis if which == "x" else ax.yaxis
-    axis.set_major_locator(FixedLocator(ratio_ticks(low, high) if ratio else log_ticks(low, high)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}" if ratio and value < 1 else f"{value:.3g}"))
-    axis.set_minor_locator(NullLocator())
-
-
-def log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers within `low` and `high`, at most seven."""
-    decades = [10.0**power for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
-    inside: list[float] = []
-    for steps in ((1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
-        inside = [value for value in (step * decade for decade in decades for step in steps) if low <= value <= high]
-        if len(inside) <= 7:
-            break
-    while len(inside) > 7:
-        inside = inside[::2]
-    if len(inside) < 2:  # less than from 1 to 1.5
-        step = 10 ** math.floor(math.log10((high - low) / 2))
-        inside = [value * step for value in range(math.ceil(low / step), math.floor(high / step) + 1)]
-        inside = inside[:: -(-len(inside) // 6)]
-    return inside
-
-
-def ratio_ticks(low: float, high: float) -> list[float]:
-    """Round ratios within `low` and `high` and 1 among them, as many as can be read: at most six."""
-    decades = [10.0**power for power in range(8)]
-    finer = (
-        [1 + 0.02 * k for k in range(1, 12)],
-        [1 + 0.05 * k for k in range(1, 12)],
-        [1 + 0.1 * k for k in range(1, 12)],
-        [1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8],
-        [step * decade for decade in decades for step in (1.5, 2, 3, 5, 7, 10)],
-        [2.0**power for power in range(1, 12)],
-        [step * decade for decade in decades for step in (2, 5, 10)],
-        decades[1:],
-        decades[3::3],
-    )
-    for above in finer:
-        inside = [value for value in sorted([1.0, *above, *(1 / v for v in above)]) if low <= value <= high]
-        if len(inside) <= 6:
-            break
-    return inside

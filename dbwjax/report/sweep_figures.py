@@ -7,11 +7,12 @@ and no line; a numeric axis has both.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dbwjax.report import style
+from dbwjax.report import scales, style
 from dbwjax.report.run_panels import draw_interval, ratio_text
 
 _MOST_PANELS = 24
@@ -96,7 +97,7 @@ def _note(summary: Mapping[str, Any], what: _Quantity) -> str:
     worlds = {cell["clusters"] for cell in summary["cells"]}
     alone = max(worlds) == 1
     said = "one world: no interval" if alone else "95 % intervals, paired by world; arrows: bounds"
-    return said if what is _TARGET else f"{said}; ranks speed, not learning"
+    return said if what is _TARGET else f"{said}\nranks speed, not learning"
 
 
 def _against(
@@ -127,14 +128,18 @@ def _against(
             style.heading(line[1], f"{what.short}: {base} / rule", _note(summary, what))
     if len(shown) < len(panels):
         figure.suptitle(f"{len(shown)} of {len(panels)} combinations; all are in summary.json", fontsize=7)
-    style.legend(figure, policies)
+    style.legend(figure, policies, lines=numeric, points=True)
     return figure
 
 
 def _places(values: list, numeric: bool, number: int, of: int) -> list[float]:
-    """Where one policy's points are on the axis: beside each other for categories."""
+    """Where one policy's points are on the axis: beside each other, so that whiskers do not cover each other."""
     if numeric:
-        return [float(value) for value in values]
+        low, high = min(values), max(values)
+        aside = 0.012 * (number - (of - 1) / 2)
+        if _spans_decades(values):
+            return [value * (high / low) ** aside for value in values]
+        return [value + (high - low) * aside for value in values]
     step = min(0.6 / max(of, 1), 0.16)
     return [place + step * (number - (of - 1) / 2) for place in range(len(values))]
 
@@ -205,33 +210,37 @@ def _ratios(
                 where = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
                 ax.annotate(why, (1, place), (-2, 0), ha="right", fontsize=5.6, color=looks[name]["color"], **where)
     low, high = min(min(ends) / 1.1, 0.87), max(max(ends) * 1.1, 1.15)
-    style.log_axis(ax, "y" if numeric else "x", low, high, ratio=True)
+    scales.log_axis(ax, "y" if numeric else "x", low, high, ratio=True)
     line = ax.axhline if numeric else ax.axvline
     line(1, color=style.GREY, linewidth=0.8, linestyle=(0, (4, 2)), zorder=0.5)
-    (ax.set_ylabel if numeric else ax.set_xlabel)("ratio (more than 1: faster than the baseline)")
-    _axis_of(ax, axis, values, numeric)
+    (ax.set_ylabel if numeric else ax.set_xlabel)("ratio (> 1: the rule is faster)")
+    _axis_of(ax, axis, values, numeric, named=False)
 
 
 def _value_axis(ax: Any, which: str, seen: Sequence[float], label: str) -> None:
     if seen and min(seen) > 0 and max(seen) / min(seen) > 20:
-        style.log_axis(ax, which, min(seen) / 1.3, max(seen) * 1.3)
+        scales.log_axis(ax, which, min(seen) / 1.3, max(seen) * 1.3)
     else:
         ax.set(**{f"{which}lim": (0, 1.1 * max(seen, default=1) or 1)})
     ax.set(**{f"{which}label": label})
 
 
-def _axis_of(ax: Any, axis: str, values: list, numeric: bool) -> None:
+def _spans_decades(values: list) -> bool:
+    return min(values) > 0 and max(values) / min(values) >= 8
+
+
+def _axis_of(ax: Any, axis: str, values: list, numeric: bool, named: bool = True) -> None:
     """The swept axis: horizontal where it is numeric, one line a category otherwise."""
     if not numeric:
-        ax.set_yticks(range(len(values)), [_wrapped(value) for value in values], fontsize=6.2)
+        names = [_wrapped(value) for value in values] if named else [""] * len(values)
+        ax.set_yticks(range(len(values)), names, fontsize=6.2)
         ax.set_ylim(len(values) - 0.5, -0.5)
         ax.tick_params(axis="y", length=0)
         ax.grid(False, axis="y")
         return
     ax.set_xlabel(_words(axis))
-    low, high = min(values), max(values)
-    if low > 0 and high / low >= 8:
-        style.log_axis(ax, "x", low / 1.15, high * 1.15)
+    if _spans_decades(values):
+        scales.log_axis(ax, "x", min(values) / 1.15, max(values) * 1.15)
     if len(values) <= 6:
         ax.set_xticks(values, [f"{value:g}" for value in values])
         ax.minorticks_off()
@@ -270,15 +279,15 @@ def _heat_maps(
         found = {(cell["values"][down], cell["values"][across]): cell for cell in cells}
         image = _heat_map(ax, found, name, what, values[across], values[down], farthest)
         style.heading(ax, style.plain(name, 26), _named(others, where))
-        ax.set(xlabel=_words(across), ylabel=_words(down))
+        ax.set(xlabel=_words(across), ylabel=_words(down) if ax.get_subplotspec().is_first_col() else "")
     for ax in list(axes.flat)[len(shown) :]:
         ax.set_axis_off()
     bar = figure.colorbar(image, ax=axes, aspect=30, pad=0.02, fraction=0.05)
-    ticks = style.ratio_ticks(1 / farthest, farthest)
+    ticks = scales.ratio_ticks(1 / farthest, farthest)
     bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
     bar.minorticks_off()
     bar.outline.set_linewidth(0.5)
-    bar.set_label(f"{what.short}: {style.plain(summary['baseline'], 24)} / rule\n(more than 1: the rule is faster)")
+    bar.set_label(f"{what.short}: {style.plain(summary['baseline'], 24)} / rule\n(> 1: the rule is faster)")
     if len(shown) < len(maps):
         figure.suptitle(f"{len(shown)} of {len(maps)} maps; all are in summary.json", fontsize=7)
     return figure
@@ -296,18 +305,24 @@ def _heat_map(ax: Any, found: Mapping, name: str, what: _Quantity, across: list,
             grid[line, column] = interval["estimate"]
     image = ax.imshow(grid, cmap="RdBu", norm=LogNorm(1 / farthest, farthest), aspect="auto")
     ax.set_facecolor("#f2f2f2")
+    maps = style.columns_of(ax)
+    cell = (ax.figure.get_figwidth() * 25.4 - 58 - 4 * maps) / maps / len(across)  # mm
+    room = max(8, int(cell / 1.3))  # characters below it
     shades = image.to_rgba(grid)
     for line, column in np.ndindex(grid.shape):
         cell = found.get((down[line], across[column]))
         if np.isnan(grid[line, column]):
-            ax.text(column, line, _why(cell, name, what).replace(" of ", "\nof "), **_text(5.6, "black"))
+            ax.text(column, line, textwrap.fill(_why(cell, name, what), 10), **_text(5.6, "black"))
             continue
-        dark = shades[line, column, :3] @ (0.299, 0.587, 0.114) < 0.5
-        interval, color = found[down[line], across[column]]["policies"][name][what.ratio], "white" if dark else "black"
+        interval, color = (
+            found[down[line], across[column]]["policies"][name][what.ratio],
+            style.ink_on(shades[line, column]),
+        )
         ax.text(column, line - 0.2, ratio_text(interval), **_text(7.5, color))
         ax.text(column, line + 0.2, _small_print(interval), linespacing=1.15, **_text(5.4, color))
-    ax.set_xticks(range(len(across)), [_wrapped(value) for value in across], fontsize=6)
-    ax.set_yticks(range(len(down)), [_wrapped(value) for value in down], fontsize=6)
+    ax.set_xticks(range(len(across)), [_wrapped(value, room) for value in across], fontsize=6)
+    names = [_wrapped(value) for value in down] if ax.get_subplotspec().is_first_col() else [""] * len(down)
+    ax.set_yticks(range(len(down)), names, fontsize=6)
     ax.tick_params(length=0)
     ax.grid(False)
     return image
@@ -322,13 +337,13 @@ def _small_print(interval: Mapping[str, Any]) -> str:
     low, high = interval["low"], interval["high"]
     worlds, clusters = interval["worlds"], interval["clusters"]
     n = f"n = {worlds}" if worlds == clusters else f"n = {worlds} in {clusters}"
-    if low is None and high is None:
-        return n
-    return f"{'' if low is None else f'{low:.2f}'} to {'' if high is None else f'{high:.2f}'}\n{n}"
+    if low is None or high is None:
+        known = f"from {low:.2f}" if low is not None else f"up to {high:.2f}" if high is not None else ""
+        return f"{known}\n{n}".strip()
+    return f"{low:.2f} to {high:.2f}\n{n}"
 
 
-def _wrapped(value: Any) -> str:
+def _wrapped(value: Any, width: int = 20) -> str:
     """A category in a few short lines."""
-    return "\n".join(
-        style.plain(part, 18) for part in str(value).replace("*", "\n* ").replace(":", ":\n", 1).split("\n")
-    )
+    parts = str(value).replace("*", "*\r").replace(":", ":\r", 1).split("\r")
+    return "\n".join(style.plain(part, width) for part in parts)

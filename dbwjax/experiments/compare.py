@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -106,6 +107,7 @@ class Comparison(NamedTuple):
     worlds: list[dict[str, Any]]  # as in `worlds.json`
     summary: dict[str, Any]  # as in `summary.json`
     timelines: dict[str, dict[str, dict[str, np.ndarray]]]  # by policy and world, as in `timeline.npz`
+    picture: Any  # of the first world's network
 
     def table(self) -> str:
         """The table of the command line, as text."""
@@ -114,10 +116,17 @@ class Comparison(NamedTuple):
         return format_table(self.summary)
 
     def plot(self, path: str | os.PathLike | None = None) -> Any:
-        """The curves, times to target and shares of time as one Matplotlib figure; written to `path` if given."""
-        from dbwjax.report.run_figures import comparison_figure
+        """The picture that a run ends with, as a Matplotlib figure; written to `path` (png, pdf or svg) if given."""
+        from dbwjax.report import style
+        from dbwjax.report.run_curves import Board
+        from dbwjax.report.run_figures import draw_summary
 
-        return comparison_figure(self.rows, self.summary, self.timelines, path)
+        with style.house_style():
+            figure = draw_summary(Board(self.rows, self.summary, self.timelines, self.picture))
+            if path is not None:
+                where = Path(path)
+                style.save(figure, where.parent, where.stem, (where.suffix.removeprefix(".") or "png",))
+        return figure
 
 
 def compare(
@@ -184,11 +193,13 @@ def compare(
     config = TrainConfig(policies=tuple(named), baseline=over, seconds=seconds, steps=steps, rows=rows)
     found, timelines = _run(problem, config)
     worlds = fingerprints(problem)
+    from dbwjax.experiments.picture import picture_of
     from dbwjax.report.statistics import summarise
 
+    picture = picture_of(problem, graph if isinstance(graph, str) else "")
     has_accuracy = any(row["test_accuracy"] is not None for row in found)
     summary = summarise(found, worlds, list(named), over, target_accuracy if has_accuracy else None)
-    return Comparison(found, worlds, summary, timelines)
+    return Comparison(found, worlds, summary, timelines, picture)
 
 
 def _run(problem: Problem, config: TrainConfig) -> tuple[list[dict[str, Any]], dict]:

@@ -19,10 +19,9 @@ from dbwjax.experiments.blocks import Block, Places, blocks, sizes
 from dbwjax.experiments.budget import grids
 from dbwjax.experiments.config import RunOptions, TrainConfig, differences, from_json, to_json
 from dbwjax.experiments.driver import Driver, NoLog, agreed_sizes, signals
-from dbwjax.experiments.fingerprints import drawn_delays, fingerprints
+from dbwjax.experiments.fingerprints import fingerprints
 from dbwjax.experiments.problem import Problem, of_seeds, problems
 from dbwjax.files import replace_file, write_json
-from dbwjax.network.spanning import spanning_links
 from dbwjax.policies.table import notes
 from dbwjax.runtime import processes
 from dbwjax.runtime.devices import cache_programs, choose, cores_or
@@ -141,7 +140,7 @@ def _leave(
     path: Path, config: TrainConfig, options: RunOptions, found: list[Problem], parts: Parts, every: list[Block]
 ) -> None:
     """Writes the summary, the timeline, the tables and the figures, and prints the table."""
-    from dbwjax.report.network import GraphPicture
+    from dbwjax.experiments.picture import picture_of
     from dbwjax.report.run_figures import write_figures
     from dbwjax.report.statistics import summarise
     from dbwjax.report.table import format_table, to_csv, to_tex
@@ -157,13 +156,8 @@ def _leave(
     write_json(path / "summary.json", summary)
     for name, text in (("table.csv", to_csv(summary)), ("table.tex", to_tex(summary))):
         replace_file(path / name, _writer(text))
-    world = found[0].alone(0)
-    links, is_path = spanning_links(world.graph)
-    seconds = drawn_delays(world).mean(axis=1)
-    pairs = [(int(i), int(j)) for i, j in links]
-    picture = GraphPicture(np.asarray(world.graph.neighbours), pairs, is_path, seconds)
     kinds = tuple(kind.strip() for kind in options.figures.split(","))
-    figures = write_figures(path, rows, summary, timelines, picture, formats=kinds)
+    figures = write_figures(path, rows, summary, timelines, picture_of(found[0], config.graph), formats=kinds)
     if options.tensorboard:
         write_tensorboard(path / "tensorboard", rows)
     print(format_table(summary))

@@ -84,17 +84,27 @@ def markov(workers: int, *, p_slow: float = 0.05, p_recover: float = 0.2, factor
     return Partial(_markov, _real(p_slow), _real(p_recover), _positive("factor", factor))
 
 
-def trace(workers: int, *, path: str) -> DelayModel:
-    """Measured seconds from a CSV file, one column a worker, one row a computation; after the last row comes the
-    first again.
+def trace(workers: int, *, path: str, resample: str = "none") -> DelayModel:
+    """Measured seconds from a CSV file, one column a worker, one row a computation; after the last row comes the first
+    again.
 
     The first line may name the columns. More columns than workers are allowed; the first ones are used.
 
+    Without `resample` the times are the same in all worlds. `resample=blocks:LENGTH` is a moving-block bootstrap
+    (Kuensch 1989): computations 0 to LENGTH - 1 take LENGTH consecutive rows, the next LENGTH another such run, each
+    run drawn uniformly among all of the file by the world's key. Rows stay whole, so a spell in which one worker, or
+    all of them, are slow stays together; choose blocks longer than such spells. The LENGTH - 1 rows at either end of
+    the file are in fewer runs than the others. `resample=blocks` alone takes the square root of the number of rows,
+    rounded up; that rule is ours.
+
     Raises:
-      ValueError: no such file, no rows, a cell that is no time, too few columns, or a worker whose times are all zero.
+      ValueError: no such file, no rows, a cell that is no time, too few columns, or a worker whose times are all zero;
+        a `resample` that is not one, or a block as long as the file.
     """
     table = _read_trace(Path(path), workers)
-    return Partial(_trace, _real(table))
+    if resample == "none":
+        return Partial(_trace, _real(table))
+    return Partial(_resampled, _real(table), jnp.asarray(_block_length(resample, path, len(table)), jnp.int32))
 
 
 DELAYS: dict[str, Callable[..., DelayModel]] = {
@@ -186,6 +196,13 @@ def _trace(table: Array, key: Key, worker: Array, started: Array) -> Array:
     return table[started % table.shape[0], jnp.minimum(worker, table.shape[1] - 1)]
 
 
+def _resampled(table: Array, length: Array, key: Key, worker: Array, started: Array) -> Array:
+    # One draw for a block, whoever asks: all workers read the same rows.
+    word, _ = draws.words(key, jnp.uint32(0), started // length)
+    first = (word % (table.shape[0] - length + 1).astype(jnp.uint32)).astype(jnp.int32)
+    return table[first + started % length, jnp.minimum(worker, table.shape[1] - 1)]
+
+
 def _product(factors: tuple[DelayModel, ...], key: Key, worker: Array, started: Array) -> Array:
     seconds = factors[0](key, worker, started)
     for position, factor in enumerate(factors[1:], start=1):
@@ -229,6 +246,20 @@ def _read_trace(file: Path, workers: int) -> np.ndarray:
     if (table.sum(axis=0) == 0).any():
         raise ValueError(f"{file}: every time of column {int(np.argmin(table.sum(axis=0))) + 1} is 0; time must pass")
     return table
+
+
+def _block_length(resample: str, path: str, rows: int) -> int:
+    kind, colon, text = resample.partition(":")
+    if kind != "blocks" or (colon and not (text.isascii() and text.isdigit())):
+        raise ValueError(f"resample={resample} is not a choice; use none, blocks or blocks:LENGTH, as in blocks:50")
+    if rows == 1:
+        raise ValueError(
+            f"resample={resample}: {path} has a single row, so every draw is the same; leave resample= out"
+        )
+    length = int(text) if colon else min(math.isqrt(rows - 1) + 1, rows - 1)
+    if not 1 <= length < rows:
+        raise ValueError(f"resample={resample}: blocks of {length} of the {rows} rows in {path}; use 1 to {rows - 1}")
+    return length
 
 
 def _is_number(cell: str) -> bool:

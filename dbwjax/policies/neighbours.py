@@ -21,7 +21,13 @@ from dbwjax.policies.papers import D_PSGD, HOP
 from dbwjax.types import Graph, Key, Plan, Policy
 
 GAP = 8
-"""Iterations by which a worker may be ahead of a neighbour, by default. The number is ours."""
+"""Iterations by which a worker may be ahead of a neighbour, by default. The number is ours.
+
+Where workers are slow by chance, `backup:b=1` did at least 84 % of the iterations that it does without a gap, mostly
+all of them (means over 10 workers and 2 seeds after 100 s; ring and random graph of degree 4; exponential, log-normal,
+Pareto 1.5 and Markov times). Behind a worker that is always slower the whole graph ends up at that worker's pace, as
+under any finite gap: one of 10 being 5 times slower, 55 to 62 %. There, compare with `gap=inf` as well.
+"""
 
 LARGEST_GAP = 4096
 """A longer memory of start times costs more than the step, and would hardly ever be looked at."""

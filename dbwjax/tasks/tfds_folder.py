@@ -1,24 +1,24 @@
 """Image data sets in a TensorFlow Datasets folder: found, read and prepared.
 
-Reading needs neither TensorFlow nor a network: the records are in TFDS's array_record format and the images are decoded
-here. Whether a data set is there is looked up in the folder before TFDS is imported, because TFDS itself would try the
-network for minutes and then fail with words about something else.
+Reading needs neither TensorFlow nor a network: the records are in TFDS's array_record format and Pillow decodes the
+images. Whether a data set is there is looked up in the folder before TFDS is imported, because TFDS itself would try
+the network for minutes and then fail with words about something else.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
+import io
 import json
 import os
 import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from dbwjax.tasks.png import decode
 
 _BLOCK = 4096  # records read at a time: one call for many records is several times faster than one for each
 _THREADS = 4
@@ -103,7 +103,8 @@ def read(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
             examples = [tf_example_pb2.Example.FromString(raw) for raw in source.__getitems__([*range(start, stop)])]
             features = [example.features.feature for example in examples]
             labels[start:stop] = [feature["label"].int64_list.value[0] for feature in features]
-            images[start:stop] = decode([feature["image"].bytes_list.value[0] for feature in features], shape)
+            encoded = [feature["image"].bytes_list.value[0] for feature in features]
+            images[start:stop] = decode(encoded, shape, first=start)
 
         with ThreadPoolExecutor(_THREADS) as pool:
             list(pool.map(fill, range(0, len(source), _BLOCK)))
@@ -113,6 +114,48 @@ def read(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
             f"the {split} split of {folder} cannot be read ({reason}); delete that folder and prepare or copy it again"
         ) from error
     return images, labels
+
+
+def decode(encoded: Sequence[bytes], shape: tuple[int, int, int], first: int = 0) -> np.ndarray:
+    """The pixels of images of one shape, whatever their modes: palettes are looked up, transparency is dropped, and of
+    16 bits the upper 8 are kept.
+
+    Args:
+      encoded: PNG or JPEG files.
+      shape: (H, W, C) of each; C is 1 (grey) or 3 (red, green, blue).
+      first: the number of the first of them, for errors.
+
+    Returns:
+      [n, H, W, C] uint8.
+
+    Raises:
+      ValueError: one of them is damaged, of another kind or of another size; one line that gives its number.
+    """
+    from PIL import Image
+
+    height, width, channels = shape
+    mode = {1: "L", 3: "RGB"}[channels]
+    pixels = np.empty((len(encoded), height, width * channels), np.uint8)
+    for place, data in enumerate(encoded):
+        try:
+            with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+                size = image.size  # known before a pixel is decoded, so that no small file becomes a large picture
+                if size == (width, height):
+                    pixels[place] = np.frombuffer(_in_mode(image, mode).tobytes(), np.uint8).reshape(height, -1)
+        except Exception as error:  # Pillow raises whatever its plugins raise
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise ValueError(f"image {first + place} cannot be decoded: {reason}") from error
+        if size != (width, height):
+            raise ValueError(f"image {first + place} has {size[0]} x {size[1]} pixels, and not {width} x {height}")
+    return pixels.reshape(-1, *shape)
+
+
+def _in_mode(image: Any, mode: str) -> Any:
+    from PIL import Image
+
+    if image.mode.startswith("I"):  # 16 bits, which `convert` would cut off at 255
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image if image.mode == mode else image.convert(mode)
 
 
 def prepare(name: str, data_dir: str | None = None) -> Path:

@@ -52,7 +52,8 @@ def programs_are_let_go():
 @pytest.fixture
 def compiled_lightly():
     """Most of such a test's time is the compiler's optimisation, of which numbers do not depend beyond rounding. Tests
-    of what holds to the last bit, of memory and of what is sent compile as users do."""
+    of what holds to the last bit, of memory and of what is sent compile as users do. Programs that a test jits itself
+    go through `cases.lightly`, which halves what is left."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)

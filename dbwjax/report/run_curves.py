@@ -144,7 +144,8 @@ def curves(ax: Any, board: Board, against: str, column: str, faint: bool = False
             look |= {"alpha": 0.5, "linewidth": 0.7, "zorder": 1.8}
         elif found.worlds > 1 and len(board.policies) <= _MOST_BANDS:
             edges = np.clip([found.low, found.high], -beyond, beyond)
-            ax.fill_between(found.x, *edges, color=look["color"], alpha=0.14, linewidth=0)
+            some = np.isfinite(found.low) | np.isfinite(found.high)
+            ax.fill_between(found.x, *edges, where=some, color=look["color"], alpha=0.14, linewidth=0)
         # A line of few points is hard to see, and one of a single point is not there.
         marker = board.markers[name] if np.isfinite(middle).sum() < 3 else None
         ax.plot(found.x, middle, marker=marker, markersize=3.5, clip_on=marker is None, **look)
@@ -186,13 +187,13 @@ def fit(ax: Any, drawn: Sequence[Spread], log: bool | None = None) -> bool:
     return log
 
 
-def bands_note(board: Board) -> str:
-    """How the lines and bands of `curves` are to be read."""
+def bands_note(board: Board, of_test: bool = True) -> str:
+    """How the lines and bands of `curves` are to be read; `of_test`: of values that a diverged world lacks."""
     if board.worlds == 1:
         return "one world: no band"
     if len(board.policies) > _MOST_BANDS:
         return f"line: median of {board.worlds} worlds"
-    lost = any(board.facts[name]["diverged"] for name in board.policies)
+    lost = of_test and any(board.facts[name]["diverged"] for name in board.policies)
     return LINE.format(board.worlds) + ("; diverged worlds count as the worst" if lost else "")
 
 
@@ -212,8 +213,8 @@ def quality(ax: Any, board: Board, letter: str = "") -> None:
         target_line(ax, 1 - board.target, f"target: accuracy {board.target:g}")
 
 
-def target_line(ax: Any, level: float, said: str) -> None:
-    """A dashed line at the target, inside the axis's range, and its name at the right end above it."""
+def target_line(ax: Any, level: float, said: str, above: bool = True) -> None:
+    """A dashed line at the target, inside the axis's range, and its name at the right end above or below it."""
     low, high = ax.get_ylim()
     if ax.get_yscale() == "log" and level > 0:
         scales.log_axis(ax, "y", min(low, level / 1.3), max(high, level * 1.3))
@@ -221,8 +222,22 @@ def target_line(ax: Any, level: float, said: str) -> None:
         ax.set_ylim(min(low, level - 0.05 * (high - low)), max(high, level + 0.05 * (high - low)))
     ax.axhline(level, color=style.GREY, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1.5)
     under = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.4}
-    look = {"fontsize": 6.2, "color": style.GREY, "ha": "right", "va": "bottom", "bbox": under, "zorder": 4}
-    ax.annotate(said, (1, level), (-1, 2), xycoords=("axes fraction", "data"), textcoords="offset points", **look)
+    look = {
+        "fontsize": 6.2,
+        "color": style.GREY,
+        "ha": "right",
+        "va": "bottom" if above else "top",
+        "bbox": under,
+        "zorder": 4,
+    }
+    ax.annotate(
+        said,
+        (1, level),
+        (-1, 2 if above else -2),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        **look,
+    )
 
 
 def few_ticks(ax: Any, whole: bool = False) -> None:

@@ -106,7 +106,7 @@ def _accuracy(board: Board, width: float) -> Any:
         style.heading(ax, "accuracy over " + ("time" if against == "virtual_time" else "iterations"), bands_note(board))
         few_ticks(ax, whole=against == "step")
         if board.target is not None:
-            target_line(ax, board.target, f"target {board.target:g}")
+            target_line(ax, board.target, f"target {board.target:g}", above=False)
     style.legend(figure, board.policies)
     return figure
 
@@ -164,7 +164,7 @@ def _backup_workers(board: Board, width: float) -> Any:
     titles = {"backup_workers": "neighbours not heard", "active_fraction": "workers that took part"}
     for ax, (column, title) in zip(axes, titles.items(), strict=True):
         drawn = curves(ax, board, "virtual_time", column)
-        style.heading(ax, title, f"means between rows; {bands_note(board)}")
+        style.heading(ax, title, f"means between rows; {bands_note(board, of_test=False)}")
         fit(ax, drawn, log=False)
         ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
         few_ticks(ax)

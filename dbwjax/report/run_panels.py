@@ -200,7 +200,7 @@ def at_the_end(ax: Any, board: Board, letter: str = "") -> None:
     if with_interval:
         said[0] += f"; bar: 95 % interval of difference to {style.plain(board.baseline, 16)}"
     if spread_known:
-        said.append("below: worst to median single worker")
+        said.append("below: worst, median worker")
     style.heading(ax, f"{what} after {when}", "; ".join(said), letter)
     _rows(ax, board, [_at_end_text(board.facts[name], column) for name in board.policies])
     ax.set_xlabel(f"test {what.removeprefix('test ')}")

@@ -49,7 +49,7 @@ _DASHES: tuple[Any, ...] = (
     (0, (8, 1.5, 1.5, 1.5, 1.5, 1.5)),
     (0, (1, 2)),
 )
-_MARKERS = ("o", "s", "D", "^", "v", "P", "X", "p", "h", "*", "<", ">", "d", "H", "8")
+_MARKERS = ("o", "s", "D", "^", "v", "p", "h", "<", ">", "d", "H", "8")
 
 _RC: dict[Any, Any] = {
     "font.family": "sans-serif",

@@ -307,7 +307,7 @@ def _heat_map(ax: Any, found: Mapping, name: str, what: _Quantity, across: list,
     ax.set_facecolor("#f2f2f2")
     maps = style.columns_of(ax)
     cell = (ax.figure.get_figwidth() * 25.4 - 58 - 4 * maps) / maps / len(across)  # mm
-    room = max(8, int(cell / 1.3))  # characters below it
+    room = max(8, int(cell / 1.15))  # characters below it
     shades = image.to_rgba(grid)
     for line, column in np.ndindex(grid.shape):
         cell = found.get((down[line], across[column]))

@@ -1,7 +1,7 @@
 """Which waiting rule, and what to do with late workers: six settings, ten paired worlds each, and the speed-up in N.
 
-The table in `docs/which-rule.md` is made of this part's figures. Ratios are `full`'s virtual time to the target over the
-rule's, with their interval, from `dbwjax.report.statistics`; censored worlds make a bound.
+The table in `docs/which-rule.md` is made of this part's figures. Ratios are `full`'s virtual time to the target over
+the rule's, with their interval, from `dbwjax.report.statistics`; censored worlds make a bound.
 """
 
 from __future__ import annotations

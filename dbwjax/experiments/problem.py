@@ -22,8 +22,8 @@ from dbwjax.engine.learner import from_optimizer
 from dbwjax.engine.randomness import Stream, stream
 from dbwjax.experiments.config import TrainConfig
 from dbwjax.learners.optimizers import build_optimizer
-from dbwjax.network import delays as laws
 from dbwjax.network import graphs
+from dbwjax.network.delays import build_delays
 from dbwjax.policies import build_policy
 from dbwjax.runtime.memory import gradient_block, gradient_slices, in_dtype, require_workers
 from dbwjax.tasks import Task, build_task, of_one_width
@@ -85,22 +85,33 @@ def problems(told: Sequence[World], clocks_only: bool = False) -> list[Problem]:
       ValueError: one line about the first thing that is wrong.
     """
     policies = {spec: build_policy(spec) for spec in told[0].config.policies}
-    return [build([told[place] for place in members], policies, clocks_only) for members in same_shapes(told)]
+    models = [build_delays(one.config.delays, one.config.workers, one.config.seed) for one in told]
+    return [
+        build([told[place] for place in members], [models[place] for place in members], policies, clocks_only)
+        for members in same_shapes(told, models)
+    ]
 
 
-def same_shapes(told: Sequence[World]) -> list[list[int]]:
+def same_shapes(told: Sequence[World], models: Sequence[DelayModel]) -> list[list[int]]:
     """Worlds that can be one batch: they differ in nothing that is compiled."""
     found: dict[Any, list[int]] = {}
-    for place, world in enumerate(told):
+    for place, (world, model) in enumerate(zip(told, models, strict=True)):
         fixed = tuple((name, value) for name, value in vars(world.config).items() if name not in _FREE)
-        law = laws.build_delays(world.config.delays, world.config.workers, world.config.seed)
-        shapes = tuple(np.shape(leaf) for leaf in jax.tree.leaves(law))
-        found.setdefault((fixed, jax.tree.structure(law), shapes), []).append(place)
+        shapes = tuple(np.shape(leaf) for leaf in jax.tree.leaves(model))
+        found.setdefault((fixed, jax.tree.structure(model), shapes), []).append(place)
     return list(found.values())
 
 
-def build(told: list[World], policies: dict[str, Policy], clocks_only: bool = False) -> Problem:
+def build(
+    told: list[World], models: list[DelayModel], policies: dict[str, Policy], clocks_only: bool = False
+) -> Problem:
     """Worlds that agree in every shape, stacked, with what each policy's `init` makes of them.
+
+    Args:
+      told: the worlds.
+      models: their delays.
+      policies: by SPEC.
+      clocks_only: whether nothing is learned.
 
     Raises:
       ValueError: a graph, law, task or policy that cannot be.
@@ -114,13 +125,8 @@ def build(told: list[World], policies: dict[str, Policy], clocks_only: bool = Fa
     first = next(iter(tasks.values()), None)
     nets.link(told, 0.0 if first is None else _message(first, config.dtype))
     drawn = [
-        Drawn(
-            world.config.seed,
-            nets.of(world),
-            laws.build_delays(world.config.delays, world.config.workers, world.config.seed),
-            tasks.get(world.config.seed),
-        )
-        for world in told
+        Drawn(world.config.seed, nets.of(world), model, tasks.get(world.config.seed))
+        for world, model in zip(told, models, strict=True)
     ]
     found = assemble(told, drawn, policies, optimizer, config.dtype)
     return found._replace(rates=np.array([one.config.learning_rate for one in told]))

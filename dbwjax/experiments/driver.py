@@ -8,6 +8,7 @@ batches are functions of the seed, and all sums are taken in order.
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -96,8 +97,7 @@ class Driver:
         begun = self._begun({block.number for block in todo})
         if processes.is_first():
             kept = [block.number for block, done in zip(blocks, finished, strict=True) if done]
-            rows = [row for number in kept for row in self.parts.rows(number)]
-            self.log.restart([*rows, *(begun["rows"] if begun else [])])
+            self.log.restart([row for number in kept for row in self.parts.rows(number)])
         with progress_bar(self.options, sum(len(block.which) for block in blocks)) as bar:
             bar.update(sum(len(block.which) for block in blocks) - sum(len(block.which) for block in todo))
             for block in todo:
@@ -129,13 +129,14 @@ class Driver:
 
     def _block(self, block: Block, begun: dict[str, Any] | None, bar: Any, last: bool) -> None:
         training, rows = self.training(block), []
-        if begun is not None and begun["sims"] == len(training.accounts):
-            state, meta = self.checkpoints.load(training.like(begun["order"]))
-            training.restore(state, meta)
-            rows = list(meta["rows"])
+        if begun is not None:
+            rows = self._resume(block, training, begun)
+            for row in rows:
+                self.log.append(row)
         chunks = 0
         told = self.found[block.problem].told
-        while not training.done:
+        ended = training.done or self._arrived(rows, len(block.which))
+        while not ended:
             for sim, row in training.advance():
                 rows.append({"policy": block.spec, **told[int(block.which[sim])].values, **row})
                 self.log.append(rows[-1])
@@ -150,14 +151,28 @@ class Driver:
                 self.checkpoints.close()
                 where = f"{training.seconds:.6g} s of policy '{block.spec}'"
                 raise Interrupted(self.pending[0] if self.pending else signal.SIGTERM, where)
-            if ended:
-                break
+        if last:
+            self.checkpoints.latest()  # returns when it is on disk: what says that all is finished comes after it
         if processes.is_first():
             self.parts.keep(block.number, rows, self._timelines(block, training))
         bar.update(len(block.which))
         if processes.any_process(bool(self.pending)) and not last:
             self.checkpoints.close()
             raise Interrupted(self.pending[0] if self.pending else signal.SIGTERM, f"the end of policy '{block.spec}'")
+
+    def _resume(self, block: Block, training: Training, begun: dict[str, Any]) -> list[dict[str, Any]]:
+        """Puts a training where the checkpoint left its block; the block's rows until then."""
+        if begun["sims"] != len(training.accounts):
+            if processes.is_first():
+                print(
+                    f"note: the checkpoint of policy '{block.spec}' is of {begun['sims']} simulations and these "
+                    f"devices share {len(training.accounts)}; that block begins anew",
+                    file=sys.stderr,
+                )
+            return []
+        state, meta = self.checkpoints.load(training.like(begun["order"]))
+        training.restore(state, meta)
+        return list(meta["rows"])
 
     def _timelines(self, block: Block, training: Training) -> dict[str, np.ndarray] | None:
         told = self.found[block.problem].told

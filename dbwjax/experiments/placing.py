@@ -145,13 +145,16 @@ class SideBySide:
     def like(self, state: SimState, order: list[int] | None) -> SimState:  # noqa: D102
         if order is None:
             return state
-        return state._replace(model=stacks_of(state.model, lambda leaf: _shape(leaf, len(order), leaf.sharding, 1)))
+        # One simulation that was cut among devices, which has no leading axis.
+        one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype, sharding=leaf.sharding), state)
+        return one._replace(model=stacks_of(one.model, lambda leaf: _shape(leaf, len(order), leaf.sharding, 0)))
 
     def reshard(self, state: SimState, order: list[int] | None) -> SimState:  # noqa: D102
         if order is None:
             return state
-        first = first_rows(np.asarray(order), state.clock.started.shape[1])
-        return state._replace(model=stacks_of(state.model, lambda leaf: leaf[:, first]))
+        first = first_rows(np.asarray(order), state.clock.started.shape[0])
+        whole = state._replace(model=stacks_of(state.model, lambda leaf: leaf[first]))
+        return jax.tree.map(lambda leaf: leaf[None], whole)
 
 
 class CutAmongDevices:
@@ -231,11 +234,18 @@ class CutAmongDevices:
             return state
         rows = self.cut.exchange.nodes if order is None else len(order)
         where = self.cut.to_read(rows)
-        return state._replace(model=stacks_of(state.model, lambda leaf: _shape(leaf, rows, where, 0)))
+        there = state._replace(model=stacks_of(state.model, lambda leaf: _shape(leaf, rows, where, 0)))
+        if order is not None:
+            return there
+        # A batch of one, on a single device.
+        where = self.cut.to_read(1)
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype, sharding=where), there)
 
     def reshard(self, state: SimState, order: list[int] | None) -> SimState:  # noqa: D102
         if order == self.order:
             return state
+        if order is None:
+            state = jax.tree.map(lambda leaf: leaf[0], state)
         nodes = self.cut.exchange.nodes
         first = first_rows(np.arange(nodes) if order is None else np.asarray(order), nodes)
         return state._replace(model=self.cut.adopt(state.model, first))

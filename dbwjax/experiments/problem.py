@@ -19,6 +19,7 @@ from dbwjax.engine import batch, simulate
 from dbwjax.engine.batch import Batch
 from dbwjax.engine.blocks import in_slices, working_bytes
 from dbwjax.engine.learner import from_optimizer
+from dbwjax.engine.programs import canonical
 from dbwjax.engine.randomness import Stream, stream
 from dbwjax.experiments.config import TrainConfig
 from dbwjax.learners.optimizers import build_optimizer
@@ -157,6 +158,7 @@ def assemble(
       ValueError: a policy that a graph does not allow, or worlds of different shapes.
     """
     keys = [jax.random.key(one.seed) for one in drawn]
+    drawn = _canonical(drawn)
     worlds = [
         simulate.World(one.graph, one.delays, Partial(_nothing) if one.task is None else one.task.batches, key)
         for one, key in zip(drawn, keys, strict=True)
@@ -164,6 +166,23 @@ def assemble(
     states = {spec: _states(spec, policy, drawn) for spec, policy in policies.items()}
     found = Problem(told, batch.stack(worlds), policies, states, np.zeros(len(told)))
     return found if drawn[0].task is None else _with_task(found, drawn, optimizer, dtype, keys)
+
+
+def _canonical(drawn: list[Drawn]) -> list[Drawn]:
+    """The same worlds, whose delays, batches and evaluations are pytrees and find the programs of their equals."""
+    delays = canonical([_as_pytree(one.delays) for one in drawn])
+    tasks: Any = canonical(
+        [one.task and (_as_pytree(one.task.batches), _as_pytree(one.task.evaluate)) for one in drawn]
+    )
+    return [
+        one._replace(delays=law, task=one.task and one.task._replace(batches=data[0], evaluate=data[1]))
+        for one, law, data in zip(drawn, delays, tasks, strict=True)
+    ]
+
+
+def _as_pytree(function: Any) -> Any:
+    """A callable pytree: a plain function has no leaves of its own."""
+    return Partial(function) if any(leaf is function for leaf in jax.tree.leaves(function)) else function
 
 
 def _states(spec: str, policy: Policy, drawn: list[Drawn]) -> Any:

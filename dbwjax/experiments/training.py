@@ -158,7 +158,7 @@ class Training:
         found = []
         for device in range(self.place.devices):
             here = range(device * self.place.sims, (device + 1) * self.place.sims)
-            needed = max(0 if self.accounts[sim].done else outlooks[sim].needed for sim in here)
+            needed = max(outlooks[sim].needed for sim in here)
             found.append(min([needed, *(self._fits(sim, outlooks[sim], needed) for sim in here)]))
         return np.array(found, np.int32)
 

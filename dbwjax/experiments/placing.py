@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from dbwjax.engine import batch, ensemble, ledger
 from dbwjax.engine.batch import Batch
+from dbwjax.engine.evaluation import evaluate_slots
 from dbwjax.engine.programs import canonical
 from dbwjax.engine.readings import Due, Held
 from dbwjax.engine.sharding.shard import Devices, first_rows, stacks_of
@@ -128,7 +129,7 @@ class SideBySide:
     def evaluate(  # noqa: D102
         self, held: Held, sims: np.ndarray, slots: np.ndarray, count: np.ndarray
     ) -> dict[str, np.ndarray]:
-        return jax.device_get(ensemble.evaluate_slots(self.evaluations, held.mean, (sims, slots, count), self.mesh))
+        return jax.device_get(evaluate_slots(self.evaluations, held.mean, (sims, slots, count), self.mesh))
 
     def own(self, held: Held) -> Any:  # noqa: D102
         return held.own
@@ -208,7 +209,7 @@ class CutAmongDevices:
     ) -> dict[str, np.ndarray]:
         whole = Batch(self.evaluation, jax.tree.map(lambda _: None, self.evaluation))
         numbers = self.cut.replicate((sims, slots, count))
-        return jax.device_get(ensemble.evaluate_slots(whole, held.mean, numbers, None))
+        return jax.device_get(evaluate_slots(whole, held.mean, numbers, None))
 
     def own(self, held: Held) -> Any:  # noqa: D102
         rows = self.cut.rows_of_workers()

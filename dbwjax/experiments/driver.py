@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dbwjax.experiments import resuming
 from dbwjax.experiments.blocks import Block, Places, Sizes
 from dbwjax.experiments.config import RunOptions, TrainConfig
 from dbwjax.experiments.problem import Problem
@@ -129,9 +130,9 @@ class Driver:
 
     def _block(self, block: Block, begun: dict[str, Any] | None, bar: Any, last: bool) -> None:
         training, rows = self.training(block), []
-        if begun is not None and begun["sims"] == len(training.accounts):
-            state, meta = self.checkpoints.load(training.like(begun["order"]))
-            training.restore(state, meta)
+        if begun is not None:
+            state, meta = self.checkpoints.load(resuming.like(training, begun))
+            resuming.restore(training, state, meta)
             rows = list(meta["rows"])
         chunks = 0
         told = self.found[block.problem].told
@@ -198,8 +199,8 @@ class Driver:
 
     def _save(self, block: Block, training: Training, rows: list[dict[str, Any]]) -> None:
         self.saved += 1
-        meta = {"number": self.saved, "block": block.number, "sims": len(training.accounts), "rows": rows}
-        self.checkpoints.save(self.saved, training.saved(), {**meta, **training.facts()})
+        meta = {"number": self.saved, "block": block.number, "rows": rows}
+        self.checkpoints.save(self.saved, resuming.saved(training), {**meta, **resuming.facts(training)})
 
     def _show(self, bar: Any, block: Block, training: Training) -> None:
         budget = max(float(account.grid[-1]) for account in training.accounts)

@@ -8,7 +8,6 @@ batches are functions of the seed, and all sums are taken in order.
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dbwjax.experiments import resuming
 from dbwjax.experiments.blocks import Block, Places, Sizes
 from dbwjax.experiments.config import RunOptions, TrainConfig
 from dbwjax.experiments.problem import Problem
@@ -130,7 +130,9 @@ class Driver:
     def _block(self, block: Block, begun: dict[str, Any] | None, bar: Any, last: bool) -> None:
         training, rows = self.training(block), []
         if begun is not None:
-            rows = self._resume(block, training, begun)
+            state, meta = self.checkpoints.load(resuming.like(training, begun))
+            resuming.restore(training, state, meta)
+            rows = list(meta["rows"])
             for row in rows:
                 self.log.append(row)
         chunks = 0
@@ -159,20 +161,6 @@ class Driver:
         if processes.any_process(bool(self.pending)) and not last:
             self.checkpoints.close()
             raise Interrupted(self.pending[0] if self.pending else signal.SIGTERM, f"the end of policy '{block.spec}'")
-
-    def _resume(self, block: Block, training: Training, begun: dict[str, Any]) -> list[dict[str, Any]]:
-        """Puts a training where the checkpoint left its block; the block's rows until then."""
-        if begun["sims"] != len(training.accounts):
-            if processes.is_first():
-                print(
-                    f"note: the checkpoint of policy '{block.spec}' is of {begun['sims']} simulations and these "
-                    f"devices share {len(training.accounts)}; that block begins anew",
-                    file=sys.stderr,
-                )
-            return []
-        state, meta = self.checkpoints.load(training.like(begun["order"]))
-        training.restore(state, meta)
-        return list(meta["rows"])
 
     def _timelines(self, block: Block, training: Training) -> dict[str, np.ndarray] | None:
         told = self.found[block.problem].told
@@ -213,8 +201,8 @@ class Driver:
 
     def _save(self, block: Block, training: Training, rows: list[dict[str, Any]]) -> None:
         self.saved += 1
-        meta = {"number": self.saved, "block": block.number, "sims": len(training.accounts), "rows": rows}
-        self.checkpoints.save(self.saved, training.saved(), {**meta, **training.facts()})
+        meta = {"number": self.saved, "block": block.number, "rows": rows}
+        self.checkpoints.save(self.saved, resuming.saved(training), {**meta, **resuming.facts(training)})
 
     def _show(self, bar: Any, block: Block, training: Training) -> None:
         budget = max(float(account.grid[-1]) for account in training.accounts)

@@ -31,6 +31,7 @@ PARTS = {
     "startup": "imports, and process start to the first step",
     "memory": "peak memory of training in multiples of the parameters",
     "coverage": "how often the interval over worlds holds the truth, with and without censored worlds",
+    "which_rule": "late workers and waiting rules in six settings, ten paired worlds each; speed-up in N",
     "peers": "the same training in PyTorch, torch.func, plain JAX and Flower, by wall and by CPU second",
 }
 FLAGS = {"devices": "--xla_force_host_platform_device_count=8"}

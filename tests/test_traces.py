@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dbwjax.network import delays as laws
+from dbwjax import build_delays
 
 ROWS, WORKERS = 40, 3
 
@@ -40,7 +40,7 @@ def rows_of(seconds):
 
 @pytest.mark.parametrize("length", [1, 7, ROWS - 1])
 def test_blocks_are_runs_of_whole_rows(file, length):
-    model = laws.delays(f"trace:path={file},resample=blocks:{length}", WORKERS)
+    model = build_delays(f"trace:path={file},resample=blocks:{length}", WORKERS)
     rows = rows_of(table(model, jax.random.key(0), 30 * length)).reshape(30, length)
     np.testing.assert_array_equal(rows - rows[:, :1], np.arange(length)[None] + np.zeros((30, 1), int))
     assert rows.min() >= 0
@@ -50,7 +50,7 @@ def test_blocks_are_runs_of_whole_rows(file, length):
 
 def test_every_block_is_as_likely_as_any_other(file):
     length, blocks = 5, 7200
-    model = laws.delays(f"trace:path={file},resample=blocks:{length}", WORKERS)
+    model = build_delays(f"trace:path={file},resample=blocks:{length}", WORKERS)
     first = rows_of(table(model, jax.random.key(1), blocks * length))[::length]
     places = ROWS - length + 1
     counts = np.bincount(first, minlength=places)
@@ -63,7 +63,7 @@ def test_every_block_is_as_likely_as_any_other(file):
 
 
 def test_the_mean_is_the_files(file):
-    model = laws.delays(f"trace:path={file},resample=blocks:4", WORKERS)
+    model = build_delays(f"trace:path={file},resample=blocks:4", WORKERS)
     seconds = np.asarray(table(model, jax.random.key(2), 20_000), np.float64)
     expected = np.arange(1, ROWS + 1)[:, None] + np.arange(WORKERS)[None] / 10
     # 5,000 independent blocks; rows near the ends are in fewer of them, which is symmetric here.
@@ -72,9 +72,9 @@ def test_the_mean_is_the_files(file):
 
 
 def test_a_world_is_a_resampling_and_without_it_all_worlds_are_the_file(file):
-    plain = laws.delays(f"trace:path={file}", WORKERS)
-    drawn = laws.delays(f"trace:path={file},resample=blocks:6", WORKERS)
-    again = laws.delays(f"trace:path={file},resample=blocks:6", WORKERS, seed=9)
+    plain = build_delays(f"trace:path={file}", WORKERS)
+    drawn = build_delays(f"trace:path={file},resample=blocks:6", WORKERS)
+    again = build_delays(f"trace:path={file},resample=blocks:6", WORKERS, seed=9)
     keys = [jax.random.key(seed) for seed in range(3)]
     one, other, third = (np.asarray(table(drawn, key, 120)) for key in keys)
     np.testing.assert_array_equal(one, table(again, keys[0], 120))  # the world's key alone matters
@@ -82,12 +82,12 @@ def test_a_world_is_a_resampling_and_without_it_all_worlds_are_the_file(file):
     assert (other != third).any()
     for key in keys:
         np.testing.assert_array_equal(table(plain, key, ROWS), table(plain, keys[0], ROWS))
-    none = laws.delays(f"trace:path={file},resample=none", WORKERS)
+    none = build_delays(f"trace:path={file},resample=none", WORKERS)
     np.testing.assert_array_equal(table(none, keys[0], 120), table(plain, keys[0], 120))
 
 
 def test_a_draw_depends_on_its_number_alone_however_large(file):
-    model = laws.delays(f"trace:path={file},resample=blocks:6", WORKERS)
+    model = build_delays(f"trace:path={file},resample=blocks:6", WORKERS)
     key, far = jax.random.key(0), 2**31 - 100
     late = np.asarray(table(model, key, 90, first=far))
     rows_of(late)
@@ -97,7 +97,7 @@ def test_a_draw_depends_on_its_number_alone_however_large(file):
 
 def test_factors_of_a_product_are_resampled_apart(file):
     spec = f"trace:path={file},resample=blocks:1"
-    seconds = np.asarray(table(laws.delays(f"{spec}*{spec}", WORKERS), jax.random.key(3), 400), np.float64)[:, 0]
+    seconds = np.asarray(table(build_delays(f"{spec}*{spec}", WORKERS), jax.random.key(3), 400), np.float64)[:, 0]
     assert (np.abs(np.sqrt(seconds) - np.round(np.sqrt(seconds))) > 1e-3).any()  # not the same row twice
 
 
@@ -107,7 +107,7 @@ def test_blocks_alone_are_the_square_root_of_the_rows_long(tmp_path, rows, lengt
     file.write_text("\n".join(str(row + 1) for row in range(rows)))
     key = jax.random.key(0)
     found, expected = (
-        table(laws.delays(f"trace:path={file},resample={words}", 1), key, 300, workers=1)
+        table(build_delays(f"trace:path={file},resample={words}", 1), key, 300, workers=1)
         for words in ("blocks", f"blocks:{length}")
     )
     np.testing.assert_array_equal(found, expected)
@@ -129,7 +129,7 @@ def test_blocks_alone_are_the_square_root_of_the_rows_long(tmp_path, rows, lengt
 )
 def test_a_resampling_that_is_none(file, resample, message):
     with pytest.raises(ValueError, match="^[^\n]*$") as caught:
-        laws.delays(f"trace:path={file},resample={resample}", WORKERS)
+        build_delays(f"trace:path={file},resample={resample}", WORKERS)
     assert f"resample={resample}" in str(caught.value)
     assert message in str(caught.value)
 
@@ -138,4 +138,4 @@ def test_a_single_row_cannot_be_resampled(tmp_path):
     file = tmp_path / "trace.csv"
     file.write_text("1,2\n")
     with pytest.raises(ValueError, match=r"has a single row, so every draw is the same; leave resample= out$"):
-        laws.delays(f"trace:path={file},resample=blocks", 2)
+        build_delays(f"trace:path={file},resample=blocks", 2)

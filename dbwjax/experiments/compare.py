@@ -103,7 +103,7 @@ def train_policy(
 class Comparison(NamedTuple):
     """What `compare` found."""
 
-    rows: list[dict[str, Any]]  # as in `metrics.jsonl`
+    rows: list[dict[str, Any]]  # as in `metrics.jsonl`, by policy, world and time
     worlds: list[dict[str, Any]]  # as in `worlds.json`
     summary: dict[str, Any]  # as in `summary.json`
     timelines: dict[str, dict[str, dict[str, np.ndarray]]]  # by policy and world, as in `timeline.npz`
@@ -217,8 +217,10 @@ def _run(problem: Problem, config: TrainConfig) -> tuple[list[dict[str, Any]], d
         grid = [times[which] for which in filled]
         training = Training(places.place(block), grid, computes, few, evaluate, real=len(block.which))
         values = [problem.told[int(which)].values for which in block.which]
+        found: list[tuple[int, dict[str, Any]]] = []
         while not training.done:
-            rows += [{"policy": block.spec, **values[sim], **row} for sim, row in training.advance()]
+            found += [(sim, {"policy": block.spec, **values[sim], **row}) for sim, row in training.advance()]
+        rows += [row for _, row in sorted(found, key=lambda item: (item[0], item[1]["row"]))]
         for value, account in zip(values, training.accounts, strict=False):
             kept = {name: getattr(account, name) for name in ("duration", "active", "backup_workers", "length")}
             timelines.setdefault(block.spec, {})[str(value["world"])] = kept

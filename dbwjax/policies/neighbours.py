@@ -79,14 +79,15 @@ def backup(b: int = 0, gap: float = GAP, weights: Weights | None = None) -> Poli
             f"gap={gap:g} is not a number of iterations; use a whole number from 1 to {LARGEST_GAP}, or inf (no limit)"
         )
     scheme = weights or metropolis()
+    kept_starts = None if gap == math.inf else int(gap) - 1
 
     def init_fn(graph: Graph) -> NeighbourState:
         require_workers(graph)
         state = _start(graph, scheme, b)
-        if gap == math.inf:
+        if kept_starts is None:
             return state
         # Before the start everybody counts as having started at time 0, which holds up nobody.
-        return state._replace(earlier=jnp.zeros((int(gap) - 1, len(state.offset)), state.offset.dtype))
+        return state._replace(earlier=jnp.zeros((kept_starts, len(state.offset)), state.offset.dtype))
 
     def decide_fn(
         key: Key, graph: Graph, state: NeighbourState, remaining: Array, feedback: Any

@@ -115,7 +115,7 @@ METHODS = (
     Method(
         "fastest",
         _fastest,
-        "the iteration ends when k workers have finished: a parameter server's rule, for gossip",
+        "a parameter server's rule for gossip: the iteration ends when k workers have finished",
         (SYNCHRONOUS_SGD,),
         family="gossip",
         mixing="doubly",
@@ -124,7 +124,7 @@ METHODS = (
     Method(
         "deadline",
         _deadline,
-        "the iteration ends after a fixed time, or as soon as everybody has finished: for gossip, too",
+        "the same with a clock: the iteration ends after a fixed time, or as soon as everybody has finished",
         (SYNCHRONOUS_SGD,),
         family="gossip",
         mixing="doubly",

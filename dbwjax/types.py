@@ -163,6 +163,33 @@ class Tick(NamedTuple):
     waiting: Float[Array, " N"]  # seconds from a finish to the restart that takes place here
 
 
+COLUMNS = (
+    "policy",
+    "world",
+    "row",
+    "virtual_time",
+    "step",
+    "drift",
+    "wall_time",
+    "train_loss",
+    "test_loss",
+    "test_accuracy",
+    "consensus_distance",
+    "active_fraction",
+    "backup_workers",
+    "gradients",
+    "computing",
+    "wasted",
+    "waiting",
+    "iteration_length",
+    "worker_accuracy_min",
+    "worker_accuracy_median",
+    "diverged",
+)
+"""The columns of a run's `metrics.jsonl`, in order; a task's further figures follow them. In a sweep the axes stand in
+place of `world`."""
+
+
 class StepRecord(NamedTuple):
     """What a simulated step leaves for the records; stacked to [T, ...] by a scan."""
 

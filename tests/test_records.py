@@ -17,7 +17,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dbwjax import files
-from dbwjax.storage import run_folder
 from dbwjax.storage.metrics_log import COLUMNS, MetricsLog, read_metrics
 from dbwjax.storage.run_folder import RunFolder
 from dbwjax.storage.timelines import load_timeline, save_timeline
@@ -75,15 +74,15 @@ def test_a_corrupt_config_names_the_file_and_the_remedies(tmp_path, content):
 def test_overwrite_deletes_what_runs_leave_and_nothing_else(tmp_path):
     with RunFolder.open(tmp_path) as run:
         run.write_config({})
-    mine = ["notes.txt", "photo.png", "loss.svg", "config.json.bak", "data/summary.json"]
-    of_run = ["metrics.jsonl", "summary.json", "timeline.npz", "report.html", *run_folder.FIGURES]
+    mine = ["notes.txt", "photo.png", "summary.svg", "config.json.bak", "data/summary.json"]
+    of_run = ["metrics.jsonl", "summary.json", "timeline.npz", "report.html", "loss.png", "network.pdf"]
     of_run += [".timeline.npz.draft", "checkpoint/5/state/d/x", "tensorboard/full/events.out"]
     for name in mine + of_run:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
     RunFolder.open(tmp_path, overwrite=False).close()
     assert (tmp_path / "metrics.jsonl").exists()
-    RunFolder.open(tmp_path, overwrite=True).close()
+    RunFolder.open(tmp_path, overwrite=True, figures=("loss", "network")).close()
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {*mine, ".lock"}
 

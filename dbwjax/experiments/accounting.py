@@ -12,7 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-SUMS = ("loss", "losses", "active", "missed", "ended", "length", "gradients", "computing", "wasted", "waiting")
+SUMS = (
+    *("loss", "losses", "active", "missed", "ended", "length"),
+    *("gradients", "computing", "wasted", "waiting"),
+)
 """What is summed for each row over the iterations that end between it and the row before."""
 
 

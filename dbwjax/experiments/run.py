@@ -23,6 +23,7 @@ from dbwjax.experiments.fingerprints import fingerprints
 from dbwjax.experiments.problem import Problem, of_seeds, problems
 from dbwjax.files import replace_file, write_json
 from dbwjax.policies.table import notes
+from dbwjax.report.run_figures import FIGURES, write_figures
 from dbwjax.runtime import processes
 from dbwjax.runtime.devices import cache_programs, choose, cores_or
 from dbwjax.storage.checkpoint import Checkpoints
@@ -59,7 +60,7 @@ def run_experiment(config: TrainConfig, options: RunOptions) -> int:
     fits = [sizes(problem, devices) for problem in found]
     _say_notes(config, found)
     path = options.folder(config.preset).absolute()
-    with RunFolder.open(path, options.overwrite) if processes.is_first() else nullcontext() as folder:
+    with RunFolder.open(path, options.overwrite, FIGURES) if processes.is_first() else nullcontext() as folder:
         kept = None if folder is None else _claim(folder, config, len(devices), [fit.size for fit in fits])
         processes.barrier("run folder")
         cut = agreed_sizes(kept, fits, _REMEDY)
@@ -141,7 +142,6 @@ def _leave(
 ) -> None:
     """Writes the summary, the timeline, the tables and the figures, and prints the table."""
     from dbwjax.experiments.picture import picture_of
-    from dbwjax.report.run_figures import write_figures
     from dbwjax.report.statistics import summarise
     from dbwjax.report.table import format_table, to_csv, to_tex
 

@@ -149,7 +149,7 @@ def curves(ax: Any, board: Board, against: str, column: str, faint: bool = False
         # A line of few points is hard to see, and one of a single point is not there.
         marker = board.markers[name] if np.isfinite(middle).sum() < 3 else None
         ax.plot(found.x, middle, marker=marker, markersize=3.5, clip_on=marker is None, **look)
-    ax.set(xlabel=NAMES[against], ylabel=NAMES[column])
+    ax.set(xlabel=NAMES[against], ylabel=NAMES.get(column, column.replace("_", " ")))
     if against == "virtual_time":
         ax.set_xlim(0, board.end() or 1)
     else:

@@ -14,32 +14,7 @@ from typing import Any
 import numpy as np
 
 from dbwjax.files import refused
-
-COLUMNS = (
-    "policy",
-    "world",
-    "row",
-    "virtual_time",
-    "step",
-    "drift",
-    "wall_time",
-    "train_loss",
-    "test_loss",
-    "test_accuracy",
-    "consensus_distance",
-    "active_fraction",
-    "backup_workers",
-    "gradients",
-    "computing",
-    "wasted",
-    "waiting",
-    "iteration_length",
-    "worker_accuracy_min",
-    "worker_accuracy_median",
-    "diverged",
-)
-"""The columns of a run's `metrics.jsonl`, in order; a task's further figures follow them. In a sweep the axes stand in
-place of `world`."""
+from dbwjax.types import COLUMNS as COLUMNS  # what a line holds
 
 
 class MetricsLog:

@@ -14,18 +14,15 @@ import fcntl
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from dbwjax.files import draft_of, refused, write_json
-
-FIGURES = ("summary", "accuracy", "loss", "iteration_length", "backup_workers", "network")
-"""The figures of a run folder, without their endings."""
 
 _LOCK = ".lock"
 _LEFT_BY_RUNS = (
     *("checkpoint", "parts", "metrics.jsonl", "summary.json", "worlds.json", "timeline.npz", "tensorboard"),
     *("table.csv", "table.tex", "report.html", "results.csv"),
-    *(f"{name}.{kind}" for name in FIGURES for kind in ("png", "pdf", "svg")),
 )
 
 
@@ -41,12 +38,13 @@ class RunFolder:
         self._lock = lock
 
     @classmethod
-    def open(cls, path: str | Path, overwrite: bool = False) -> RunFolder:
+    def open(cls, path: str | Path, overwrite: bool = False, figures: Sequence[str] = ()) -> RunFolder:
         """Makes the folder where there is none, and locks it.
 
         Args:
           path: RUN.
           overwrite: delete what an earlier run left there, and nothing else.
+          figures: that a run leaves there, without their endings.
 
         Raises:
           ValueError: the folder cannot be made or written, holds files that are not a run's, or is in use.
@@ -61,7 +59,7 @@ class RunFolder:
         run = cls(folder, lock)
         if overwrite:
             try:
-                run._delete_run()
+                run._delete_run(figures)
             except BaseException:
                 run.close()
                 raise
@@ -102,9 +100,10 @@ class RunFolder:
         """Writes `config.json` whole. Floats must be finite."""
         write_json(self.path / "config.json", config)
 
-    def _delete_run(self) -> None:
+    def _delete_run(self, figures: Sequence[str]) -> None:
+        left = (*_LEFT_BY_RUNS, *(f"{name}.{kind}" for name in figures for kind in ("png", "pdf", "svg")))
         # config.json goes last: until then the folder is recognised as a run's if the process is killed here.
-        for name in (*_LEFT_BY_RUNS, *(draft_of(name) for name in _LEFT_BY_RUNS), "config.json"):
+        for name in (*left, *map(draft_of, left), "config.json"):
             target = self.path / name
             with refused(f"{target} cannot be deleted", "use another --out"):
                 if target.is_dir() and not target.is_symlink():

@@ -10,7 +10,7 @@ device that holds a single one runs it as `simulate.run` does.
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -264,8 +264,8 @@ def _clocks(
         before, left, counts = carry
         plan, after = clock.tick(policy, world.graph, world.delays, world.key, before)
         found, ended = _clock_record(world.graph, plan, before, left)
-        found = ClockRecord(**{name: one if name in fields else None for name, one in found._asdict().items()})
-        return (after, _less(left, plan.duration), counts + ended), found
+        kept: dict[str, Any] = {name: one if name in fields else None for name, one in found._asdict().items()}
+        return (after, _less(left, plan.duration), counts + ended), ClockRecord(**kept)
 
     def some(worlds: World, states: ClockState, left: tuple) -> tuple[ClockState, ClockRecord, Array]:
         def step(carry: tuple, _: None) -> tuple[tuple, ClockRecord]:

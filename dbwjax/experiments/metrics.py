@@ -27,6 +27,7 @@ def consensus_distance(share: Float[Array, " N"], params: PyTree, mean: PyTree) 
     return jnp.sqrt(jnp.where(workers, squared_distances(params, mean), 0).sum() / workers.sum())
 
 
+@jax.jit
 def measure(
     graph: Graph, evaluate: Any, state: ModelState, counts: Bool[Array, " rows"] | None = None
 ) -> dict[str, Array]:
@@ -43,11 +44,6 @@ def measure(
     Returns:
       What `evaluate` returns, and `consensus_distance`; scalars.
     """
-    return _measure(graph, evaluate, state, counts)
-
-
-@jax.jit
-def _measure(graph: Graph, evaluate: Any, state: ModelState, counts: Array | None) -> dict[str, Array]:
     workers = graph.computes if counts is None else counts
     share = workers / workers.sum()
     # Under push-sum the weights are divided, not the parameters: that would be another stack.

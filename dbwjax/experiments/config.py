@@ -217,7 +217,9 @@ def _fits(value: Any, hint: Any) -> bool:
     if typing.get_origin(hint) is tuple:
         return isinstance(value, tuple) and all(isinstance(word, str) for word in value)
     kinds = typing.get_args(hint) or (hint,)
-    return not isinstance(value, bool) and (isinstance(value, kinds) or (float in kinds and isinstance(value, int)))
+    if isinstance(value, bool):
+        return bool in kinds
+    return isinstance(value, kinds) or (float in kinds and isinstance(value, int))
 
 
 def _require(holds: bool, name: str, value: Any, remedy: str) -> None:

@@ -19,9 +19,9 @@ import optax
 
 from benchmarks import timing
 from benchmarks.step import RATE, problem
+from benchmarks.worlds import initial_params, make_world
 from dbwjax.engine import simulate
 from dbwjax.engine.learner import from_optimizer
-from dbwjax.experiments.training import initial_params, make_world
 from dbwjax.network import delays, graphs
 from dbwjax.types import Graph, Plan, Policy
 

@@ -27,11 +27,11 @@ import optax
 
 from benchmarks import timing
 from benchmarks.step import operations
-from dbwjax.engine import simulate
+from benchmarks.worlds import initial_params, make_world
+from dbwjax.engine import batch, ensemble, simulate
 from dbwjax.engine.learner import from_optimizer
 from dbwjax.engine.randomness import Stream, stream
 from dbwjax.engine.simulate import World
-from dbwjax.experiments.training import initial_params, make_world
 from dbwjax.network import delays, graphs
 from dbwjax.network.spanning import spanning_links
 from dbwjax.policies import build_policy
@@ -64,8 +64,6 @@ def in_numpy(linked: np.ndarray, links: np.ndarray, iterations: int, seed: int) 
 
 def timing_only(quick: bool) -> dict:
     """The clocks in one program, the loop and the random numbers."""
-    from dbwjax.engine import batch, ensemble
-
     count, iterations = (16, 20) if quick else (1024, 500)
     many = [graphs.erdos_renyi(WORKERS, p=0.4, seed=seed) for seed in range(count)]
     slots = max(graph.neighbours.shape[1] for graph in many)
@@ -123,7 +121,6 @@ def _by_jax(key: Any, worker: Any, started: Any) -> Any:
 
 def training(quick: bool) -> dict:
     """Simulations in blocks against one at a time."""
-
     count, steps, rounds = (4, 4, 3) if quick else (32, 50, 7)
     task = build_task("digits", model="2nn", workers=WORKERS, batch_size=BATCH)
     graph, model = graphs.erdos_renyi(WORKERS, p=0.4, seed=0), delays.build_delays(DELAYS, WORKERS, 0)
@@ -139,9 +136,9 @@ def training(quick: bool) -> dict:
 
     work = {"one at a time": one_at_a_time}
     for size in dict.fromkeys(min(size, count) for size in BLOCKS):
-        work[f"blocks of {size}"] = _in_blocks(batch, policy, learner, (worlds, params), (size, steps))
+        work[f"blocks of {size}"] = _in_blocks(policy, learner, (worlds, params), (size, steps))
     mesh = batch.mesh_of(jax.devices())
-    work[EACH] = _in_blocks(batch, policy, learner, (worlds, params), (len(jax.devices()), steps), mesh)
+    work[EACH] = _in_blocks(policy, learner, (worlds, params), (len(jax.devices()), steps), mesh)
     work["matrix product"], flops = timing.matrix_product()
     seconds = timing.take_turns(work, rounds)
     units = count * steps * operations(WORKERS, BATCH, LAYERS) / flops
@@ -155,9 +152,7 @@ def training(quick: bool) -> dict:
     }
 
 
-def _in_blocks(
-    batch: Any, policy: Any, learner: Any, simulations: tuple, sizes: tuple[int, int], mesh: Any = None
-) -> Any:
+def _in_blocks(policy: Any, learner: Any, simulations: tuple, sizes: tuple[int, int], mesh: Any = None) -> Any:
     (worlds, params), (size, steps) = simulations, sizes
     stacked, box = [], []
     for first in range(0, len(worlds), size):

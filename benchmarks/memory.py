@@ -17,10 +17,10 @@ import jax
 import optax
 
 from benchmarks.step import problem
+from benchmarks.worlds import initial_params, make_world
 from dbwjax.engine import simulate
 from dbwjax.engine.learner import from_optimizer
 from dbwjax.engine.simulate import World
-from dbwjax.experiments.training import initial_params, make_world
 from dbwjax.network import delays, graphs
 from dbwjax.policies import build_policy
 from dbwjax.types import Learner, Policy

@@ -21,9 +21,9 @@ import optax
 from benchmarks import timing
 from benchmarks.memory import trained
 from benchmarks.step import problem
+from benchmarks.worlds import initial_params, make_world
 from dbwjax.engine import simulate
 from dbwjax.engine.learner import from_optimizer
-from dbwjax.experiments.training import initial_params, make_world
 from dbwjax.network import delays, graphs
 from dbwjax.policies import build_policy
 from dbwjax.runtime.memory import gradient_block

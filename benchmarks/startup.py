@@ -18,17 +18,21 @@ from benchmarks import timing
 
 ROUNDS = 5
 FIRST_STEP = """
-import sys
-from dbwjax.experiments import setting as settings
+import dataclasses, sys
+import numpy as np
 from dbwjax.cli import arguments
+from dbwjax.experiments import blocks, problem
 from dbwjax.experiments.training import Training
+from dbwjax.runtime.devices import cache_programs, choose
 config, options, _ = arguments.parse(sys.argv[1:])
-if arguments.compile_cache:
-    settings.cache_programs(arguments.compile_cache)
-setting = settings.build(config)
-policy = setting.policies[config.policies[0]]
-training = Training(policy, setting.learner, setting.world, setting.params, setting.task.evaluate)
-training.advance(1)
+if options.compile_cache:
+    cache_programs(options.compile_cache)
+(found,) = problem.problems(problem.of_seeds(dataclasses.replace(config, seeds=1)))
+(block,) = blocks.blocks(config.policies[:1], [found], [1])
+place = blocks.Places(found, choose(1), False, 1).place(block)
+training = Training(place, [np.array([0.0, config.seconds])], np.asarray(found.alone(0).graph.computes))
+training.chunk = 1
+training.advance()
 """
 
 

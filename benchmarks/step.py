@@ -17,9 +17,9 @@ import numpy as np
 import optax
 
 from benchmarks import timing
+from benchmarks.worlds import initial_params, make_world
 from dbwjax.engine import simulate
 from dbwjax.engine.learner import from_optimizer
-from dbwjax.experiments.training import initial_params, make_world
 from dbwjax.network import delays, graphs
 from dbwjax.policies import build_policy
 from dbwjax.tasks.models import classifier

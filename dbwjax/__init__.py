@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from dbwjax.experiments.compare import Comparison as Comparison
     from dbwjax.experiments.compare import compare as compare
     from dbwjax.experiments.compare import train_policy as train_policy
+    from dbwjax.experiments.sweep.cells import Cells as Cells
+    from dbwjax.experiments.sweep.cells import compare_cells as compare_cells
     from dbwjax.learners.optimizers import build_optimizer as build_optimizer
     from dbwjax.network.delays import build_delays as build_delays
     from dbwjax.network.graphs import build_graph as build_graph
@@ -50,10 +52,13 @@ _HOMES = {
     "train_policy": "experiments.compare.train_policy",
     "compare": "experiments.compare.compare",
     "Comparison": "experiments.compare.Comparison",
+    "compare_cells": "experiments.sweep.cells.compare_cells",
+    "Cells": "experiments.sweep.cells.Cells",
 }
 
 __all__ = [
     "POLICIES",
+    "Cells",
     "Comparison",
     "Graph",
     "Learner",
@@ -67,6 +72,7 @@ __all__ = [
     "build_policy",
     "build_task",
     "compare",
+    "compare_cells",
     "from_arrays",
     "gossip",
     "train_policy",

@@ -146,7 +146,7 @@ class StepInfo(NamedTuple):
 
     loss: Float[Array, " M"]  # each computing worker's loss on its batch, before the update; 0 where not fresh
     fresh: Bool[Array, " M"]  # whose loss that is
-    observed: PyTree = None  # [M, ...] whatever the learner's update observed
+    observed: PyTree = None  # [M, ...] whatever the learner's gradient observed
 
 
 class Tick(NamedTuple):

@@ -65,6 +65,8 @@ def from_typed(typed: dict[str, Any]) -> tuple[TrainConfig, RunOptions]:
     given = {name: value for name, value in typed.items() if value is not None}
     if "policies" in given:
         given["policies"] = tuple(given["policies"])
+    if "rows" in given and "eval_every" in given:
+        raise ValueError("--rows and --eval-every both say where rows of metrics lie; give one")
     fields = {field.name for field in dataclasses.fields(TrainConfig)}
     base = PRESETS[preset]()
     # A budget that is typed takes the place of the preset's, of whichever kind.
@@ -81,7 +83,8 @@ def from_typed(typed: dict[str, Any]) -> tuple[TrainConfig, RunOptions]:
 
 def _train_parser() -> argparse.ArgumentParser:
     made = parser(
-        "python -m dbwjax.train", "Trains under several waiting rules in one world, and compares how long they take."
+        "python -m dbwjax.train",
+        "Trains under several waiting rules in the same worlds, and compares their times.",
     )
     add = made.add_argument_group("instead of training").add_argument
     add("--list", action="store_true", help="all names with their settings")

@@ -7,6 +7,7 @@ from typing import Any
 from dbwjax import specs
 from dbwjax.experiments.presets import PRESETS
 from dbwjax.learners.optimizers import OPTIMIZERS
+from dbwjax.learners.schedules import SCHEDULES
 
 
 def listing() -> str:
@@ -27,6 +28,7 @@ def listing() -> str:
         "data sets": DATASETS,
         "partitions": PARTITIONS,
         "optimisers": OPTIMIZERS,
+        "schedules of the learning rate": SCHEDULES,
     }
     about = {name: f"{method.summary} ({method.paper})" for name, method in POLICIES.items()}
     lines = ["presets", *(f"  {name:14} {_first_line(build)}" for name, build in PRESETS.items())]

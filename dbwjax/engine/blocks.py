@@ -64,10 +64,11 @@ def in_slices(loss: Callable[[PyTree, PyTree], Array], slices: int) -> Callable[
 
         @jax.checkpoint
         def one(total: Array, part: PyTree) -> tuple[Array, None]:
-            return total + loss(params, part), None
+            return total + loss(params, part).astype(total.dtype), None
 
-        first = jax.eval_shape(loss, params, jax.tree.map(lambda leaf: leaf[0], parts))
-        return jax.lax.scan(one, jnp.zeros((), first.dtype), parts)[0] / slices
+        kind = jax.eval_shape(loss, params, jax.tree.map(lambda leaf: leaf[0], parts)).dtype
+        total, _ = jax.lax.scan(one, jnp.zeros((), jnp.promote_types(kind, jnp.float32)), parts)
+        return (total / slices).astype(kind)
 
     return sliced
 

@@ -10,32 +10,34 @@ device that holds a single one runs it as `simulate.run` does.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from dbwjax.engine import clock, ledger, readings, simulate
 from dbwjax.engine import learner as learning
-from dbwjax.engine.batch import AXIS, Axes, Batch, alone, picked, shared
+from dbwjax.engine.batch import AXIS, Axes, Batch, alone, shared
 from dbwjax.engine.readings import Due, Held
 from dbwjax.engine.simulate import Seen, SimState, World
 from dbwjax.types import ClockState, Graph, Learner, ModelState, Plan, Policy, StepRecord, Tick
 
 
 class ClockRecord(NamedTuple):
-    """What a step leaves when clocks run alone; stacked `[B, T]`. The sums are over the workers whose iteration ends
-    by the simulation's deadline."""
+    """What clocks leave that run alone; stacked `[B, T]`. The sums are over the workers whose iteration ends by the
+    simulation's deadline."""
 
     duration: Float[Array, ""]  # seconds
-    active: Int[Array, ""]  # workers that took part
-    gradients: Int[Array, ""]  # updates that counted
-    backup_workers: Float[Array, ""]  # mean over workers of the neighbours not heard
+    past: Bool[Array, ""]  # whether nobody's iteration ends by the deadline: so it stays
     ended: Int[Array, ""]  # iterations that ended, over workers
-    length: Float[Array, ""]  # seconds they took, summed
+    active: Int[Array, ""]  # workers that took part
+    missed: Int[Array, ""]  # neighbours not heard
+    gradients: Int[Array, ""]  # updates that counted
+    length: Float[Array, ""]  # seconds that the iterations took, summed
     computing: Float[Array, ""]  # seconds, see `ledger`
     wasted: Float[Array, ""]
     waiting: Float[Array, ""]
@@ -120,30 +122,14 @@ def no_readings(params: PyTree, slots: int, own: PyTree | None, mesh: Mesh | Non
     return jax.jit(made, out_shardings=NamedSharding(mesh, P(AXIS)))()
 
 
-def evaluate_slots(evaluate: Batch, mean: PyTree, which: tuple, mesh: Mesh | None = None) -> dict[str, Array]:
-    """A task's figures of the mean models in some slots.
-
-    Args:
-      evaluate: B evaluations.
-      mean: `Held.mean`, as `advance_batch` gives it.
-      which: simulations `[devices, E]` and slots `[devices, E]`, counted on the device, and how many of the E are
-        wanted, `[devices]`.
-      mesh: the devices that share the batch.
-
-    Returns:
-      `[devices, E]` by name, zero beyond what is wanted.
-    """
-    return _evaluate(evaluate.tree, Axes(evaluate.axes), mean, *which, mesh)
-
-
 def clock_batch(
     policy: Policy,
     worlds: Batch,
     states: ClockState,
     steps: int,
     mesh: Mesh | None = None,
-    deadline: Array | None = None,
-) -> tuple[ClockState, ClockRecord]:
+    deadline: np.ndarray | None = None,
+) -> tuple[ClockState, ClockRecord, Int[Array, "B N"]]:
     """Runs B clocks alone: no parameters, no data, and no plans kept.
 
     Args:
@@ -152,20 +138,23 @@ def clock_batch(
       states: from `start`, or from an earlier call.
       steps: T.
       mesh: the devices that share the batch; `None`: one.
-      deadline: `[B]` seconds from now after which no iteration is counted; `None`: never.
+      deadline: `[B]` seconds from now after which no iteration is counted, float64; `None`: never. An iteration that
+        ends at the deadline counts, to the last bit of a sum of its durations in float64.
 
     Returns:
-      The clocks after them, and their records, `[B, T]`.
+      The clocks after them, their records `[B, T]`, and how many iterations of each worker were counted.
 
     Raises:
       ValueError: the policy reads training.
     """
     if policy.reads_training:
         raise ValueError("this policy reads training and has no clock of its own; train instead")
-    lean = _lean(worlds)
-    if deadline is None:
-        deadline = jnp.full(states.step.shape, jnp.inf)
-    return _clocks(policy, lean.tree, Axes(lean.axes), states, jnp.asarray(deadline, jnp.float32), steps, mesh)
+    lean, exact = _lean(worlds), jnp.result_type(float)
+    never = float(jnp.finfo(exact).max) / 4  # infinity has no difference to itself
+    seconds = np.broadcast_to(np.asarray(never if deadline is None else deadline, np.float64), states.step.shape)
+    high = seconds.astype(exact)
+    left = jnp.asarray(high), jnp.asarray((seconds - high).astype(exact))
+    return _clocks(policy, lean.tree, Axes(lean.axes), states, left, steps, mesh)
 
 
 @partial(jax.jit, static_argnames=("axes", "mesh"))
@@ -258,74 +247,78 @@ def _look_ahead(
     return shared(some, (axes.tree, 0, 0), mesh)(worlds, states, feedback)
 
 
-@partial(jax.jit, static_argnames=("axes", "mesh"))
-def _evaluate(
-    evaluate: Any, axes: Axes, mean: PyTree, sims: Array, slots: Array, count: Array, mesh: Mesh | None
-) -> dict[str, Array]:
-    def some(evaluate: Any, mean: PyTree, sims: Array, slots: Array, count: Array) -> dict[str, Array]:
-        def figures(i: Array) -> dict[str, Array]:
-            model = jax.tree.map(lambda leaf: leaf[slots[0, i]], mean)
-            return picked(Batch(evaluate, axes.tree), sims[0, i])(model)
-
-        def body(carry: tuple[Array, dict]) -> tuple[Array, dict]:
-            i, found = carry
-            return i + 1, jax.tree.map(lambda every, new: every.at[i].set(new), found, figures(i))
-
-        shapes = jax.eval_shape(figures, jnp.zeros((), jnp.int32))
-        blank = jax.tree.map(lambda leaf: jnp.zeros(sims.shape[1:] + leaf.shape, leaf.dtype), shapes)
-        found = jax.lax.while_loop(lambda carry: carry[0] < count[0], body, (jnp.zeros((), jnp.int32), blank))[1]
-        return jax.tree.map(lambda leaf: leaf[None], found)
-
-    return shared(some, (axes.tree, 0, 0, 0, 0), mesh)(evaluate, mean, sims, slots, count)
-
-
 @partial(jax.jit, static_argnames=("policy", "axes", "steps", "mesh"))
 def _clocks(
-    policy: Policy, worlds: World, axes: Axes, states: ClockState, deadline: Array, steps: int, mesh: Mesh | None
-) -> tuple[ClockState, ClockRecord]:
-    def tick(world: World, carry: tuple, deadline: Array) -> tuple[tuple, ClockRecord]:
-        before, origin = carry
+    policy: Policy, worlds: World, axes: Axes, states: ClockState, left: tuple, steps: int, mesh: Mesh | None
+) -> tuple[ClockState, ClockRecord, Array]:
+    def tick(world: World, carry: tuple) -> tuple[tuple, ClockRecord]:
+        before, left, counts = carry
         plan, after = clock.tick(policy, world.graph, world.delays, world.key, before)
-        return (after, origin + plan.duration), _clock_record(world.graph, plan, before, after, deadline - origin)
+        found, ended = _clock_record(world.graph, plan, before, left)
+        return (after, _less(left, plan.duration), counts + ended), found
 
-    def some(worlds: World, states: ClockState, deadline: Array) -> tuple[ClockState, ClockRecord]:
+    def some(worlds: World, states: ClockState, left: tuple) -> tuple[ClockState, ClockRecord, Array]:
         def step(carry: tuple, _: None) -> tuple[tuple, ClockRecord]:
-            return jax.vmap(tick, in_axes=(axes.tree, 0, 0))(worlds, carry, deadline)
+            return jax.vmap(tick, in_axes=(axes.tree, 0))(worlds, carry)
 
-        origin = jnp.zeros_like(deadline)
-        (states, _), records = jax.lax.scan(step, (states, origin), None, length=steps)
-        return states, jax.tree.map(lambda leaf: leaf.T, records)
+        none = jnp.zeros(states.started.shape, jnp.int32)
+        (states, _, counts), records = jax.lax.scan(step, (states, left, none), None, length=steps)
+        return states, jax.tree.map(lambda leaf: leaf.T, records), counts
 
-    return shared(some, (axes.tree, 0, 0), mesh)(worlds, states, deadline)
+    return shared(some, (axes.tree, 0, 0), mesh)(worlds, states, left)
 
 
-def _clock_record(graph: Graph, plan: Plan, before: ClockState, after: ClockState, left: Array) -> ClockRecord:
-    """Sums over the workers whose iteration ends within `left` seconds."""
-    missed = simulate.missed(graph, plan.rows, simulate.received(plan, reads_weights=False))
+def _less(left: tuple[Array, Array], duration: Array) -> tuple[Array, Array]:
+    """Seconds as the sum of two floats, less a duration; by Knuth's two-sum nothing is rounded away."""
+    high, low = left
+    total = high - duration
+    part = total - high
+    low = low + ((high - (total - part)) - (duration + part))
+    whole = total + low
+    return whole, low - (whole - total)
+
+
+def _clock_record(graph: Graph, plan: Plan, before: ClockState, left: tuple[Array, Array]) -> tuple[ClockRecord, Array]:
+    """Sums over the workers whose iteration ends within what is `left`, and `[N]` who they are."""
     nodes = before.started.shape[0]
     fresh = clock.fresh_nodes(plan, nodes)
     active = fresh if plan.active is None else plan.active
-    if plan.ready is None or plan.rows is not None:
-        # One end for everybody: each worker's iteration took the whole step.
-        within = jnp.broadcast_to(plan.duration <= left, active.shape)
-        length = jnp.where(plan.duration <= left, nodes * plan.duration, 0)
-    else:
-        within = plan.ready <= left
-        # A worker that waits for nobody but its neighbours begins its iteration with its computation.
-        length = jnp.where(within, plan.ready - before.begun, 0).sum()
+    if plan.ready is None or plan.rows is not None:  # one end for everybody
+        end, took = jnp.broadcast_to(plan.duration, active.shape), plan.duration
+    else:  # a worker that waits for its neighbours begins its iteration with its computation
+        end, took = plan.ready, plan.ready - before.begun
+    within = end - left[0] <= left[1]
+    ended = within & graph.computes & _written(plan, nodes)
     spent = ledger.seconds(graph, plan, before)
     computing, wasted, waiting = (jnp.where(within, one, 0).sum() for one in spent)
-    return ClockRecord(
+    found = ClockRecord(
         duration=plan.duration,
-        active=(within & active).sum(),
+        past=~within.any(),
+        ended=ended.sum(),
+        active=(ended & active).sum(),
+        missed=jnp.where(ended, _not_heard(graph, plan), 0).sum(),
         gradients=(within & fresh).sum(),
-        backup_workers=missed,
-        ended=within.sum(),
-        length=length,
+        length=jnp.where(ended, took, 0).sum(),
         computing=computing,
         wasted=wasted,
         waiting=waiting,
     )
+    return found, ended
+
+
+def _written(plan: Plan, nodes: int) -> Array:
+    """`[N]` whose row is written."""
+    if plan.rows is None:
+        return jnp.ones(nodes, bool)
+    return jnp.zeros(nodes, bool).at[plan.rows].set(True, mode="drop")
+
+
+def _not_heard(graph: Graph, plan: Plan) -> Array:
+    """`[N]` neighbours that each written row takes nothing from; no weight is computed for that."""
+    degree, others = graph.links.sum(axis=1), simulate.received(plan, reads_weights=False)
+    if plan.rows is None:
+        return degree - others
+    return jnp.zeros_like(degree).at[plan.rows].set(degree.at[plan.rows].get(mode="clip") - others, mode="drop")
 
 
 def _lean(worlds: Batch) -> Batch:

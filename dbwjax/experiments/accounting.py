@@ -31,7 +31,7 @@ class Reading(NamedTuple):
 class Outlook(NamedTuple):
     """What the clock, run ahead, says about a chunk."""
 
-    needed: int  # steps until every worker is past the grid; all of the chunk if it is not
+    needed: int  # steps until every worker is past the grid; all of the chunk if it is not, 0 if it was before
     ends: np.ndarray  # [C, N] or [C, 1] absolute seconds, float64
     window: np.ndarray  # the same shape: first row at or after that
     readings: list[Reading]
@@ -71,6 +71,9 @@ class Account:
         Raises:
           FloatingPointError: a time that is not a number; the argument is the step, counted within the chunk.
         """
+        if self.done:  # its clock has gone on with those beside it, and nobody looks
+            nothing = np.zeros((0, len(self.computes)))
+            return Outlook(0, nothing, nothing.astype(int), [], [])
         origins = np.cumsum(np.concatenate([[self.origin], ticks.duration.astype(np.float64)]))
         if ticks.ended is None:
             ends = origins[1:, None]

@@ -1,7 +1,7 @@
 """What a run is told: a frozen configuration that decides its numbers, and options that do not.
 
 Everything here is checked before anything is traced or written. What the words stand for (a graph, a data set) is
-built and checked by `setting.build`.
+built and checked by `problem.problems`.
 """
 
 from __future__ import annotations
@@ -217,7 +217,9 @@ def _fits(value: Any, hint: Any) -> bool:
     if typing.get_origin(hint) is tuple:
         return isinstance(value, tuple) and all(isinstance(word, str) for word in value)
     kinds = typing.get_args(hint) or (hint,)
-    return not isinstance(value, bool) and (isinstance(value, kinds) or (float in kinds and isinstance(value, int)))
+    if isinstance(value, bool):  # which Python takes for an int
+        return bool in kinds
+    return isinstance(value, kinds) or (float in kinds and isinstance(value, int))
 
 
 def _require(holds: bool, name: str, value: Any, remedy: str) -> None:

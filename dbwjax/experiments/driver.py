@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dbwjax.experiments import resuming
 from dbwjax.experiments.blocks import Block, Places, Sizes
 from dbwjax.experiments.config import RunOptions, TrainConfig
 from dbwjax.experiments.problem import Problem
@@ -96,8 +97,7 @@ class Driver:
         begun = self._begun({block.number for block in todo})
         if processes.is_first():
             kept = [block.number for block, done in zip(blocks, finished, strict=True) if done]
-            rows = [row for number in kept for row in self.parts.rows(number)]
-            self.log.restart([*rows, *(begun["rows"] if begun else [])])
+            self.log.restart([row for number in kept for row in self.parts.rows(number)])
         with progress_bar(self.options, sum(len(block.which) for block in blocks)) as bar:
             bar.update(sum(len(block.which) for block in blocks) - sum(len(block.which) for block in todo))
             for block in todo:
@@ -129,13 +129,16 @@ class Driver:
 
     def _block(self, block: Block, begun: dict[str, Any] | None, bar: Any, last: bool) -> None:
         training, rows = self.training(block), []
-        if begun is not None and begun["sims"] == len(training.accounts):
-            state, meta = self.checkpoints.load(training.like(begun["order"]))
-            training.restore(state, meta)
+        if begun is not None:
+            state, meta = self.checkpoints.load(resuming.like(training, begun))
+            resuming.restore(training, state, meta)
             rows = list(meta["rows"])
+            for row in rows:
+                self.log.append(row)
         chunks = 0
         told = self.found[block.problem].told
-        while not training.done:
+        ended = training.done or self._arrived(rows, len(block.which))
+        while not ended:
             for sim, row in training.advance():
                 rows.append({"policy": block.spec, **told[int(block.which[sim])].values, **row})
                 self.log.append(rows[-1])
@@ -150,8 +153,8 @@ class Driver:
                 self.checkpoints.close()
                 where = f"{training.seconds:.6g} s of policy '{block.spec}'"
                 raise Interrupted(self.pending[0] if self.pending else signal.SIGTERM, where)
-            if ended:
-                break
+        if last:
+            self.checkpoints.latest()  # returns when it is on disk: what says that all is finished comes after it
         if processes.is_first():
             self.parts.keep(block.number, rows, self._timelines(block, training))
         bar.update(len(block.which))
@@ -198,8 +201,8 @@ class Driver:
 
     def _save(self, block: Block, training: Training, rows: list[dict[str, Any]]) -> None:
         self.saved += 1
-        meta = {"number": self.saved, "block": block.number, "sims": len(training.accounts), "rows": rows}
-        self.checkpoints.save(self.saved, training.saved(), {**meta, **training.facts()})
+        meta = {"number": self.saved, "block": block.number, "rows": rows}
+        self.checkpoints.save(self.saved, resuming.saved(training), {**meta, **resuming.facts(training)})
 
     def _show(self, bar: Any, block: Block, training: Training) -> None:
         budget = max(float(account.grid[-1]) for account in training.accounts)

@@ -12,13 +12,15 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from dbwjax.engine import batch, ensemble, ledger
 from dbwjax.engine.batch import Batch
+from dbwjax.engine.evaluation import evaluate_slots
 from dbwjax.engine.programs import canonical
 from dbwjax.engine.readings import Due, Held
-from dbwjax.engine.sharding.shard import Devices, first_rows, stacks_of
+from dbwjax.engine.sharding.shard import Devices, first_rows, stacks_from, stacks_of
 from dbwjax.engine.simulate import SimState, World
 from dbwjax.learners.schedules import with_rates
 from dbwjax.types import Learner, Policy
@@ -55,11 +57,12 @@ class Placing(Protocol):
     def order(self) -> list[int] | None:
         """The worker in each row of the stacks, where they are cut among devices; `None`: worker i in row i."""
 
-    def like(self, state: SimState, order: list[int] | None) -> SimState:
-        """What a checkpoint holds whose stacks have their rows in `order`, and where to read it to."""
+    def like(self, state: SimState, order: list[int] | None, sims: int) -> SimState:
+        """What a checkpoint of `sims` simulations holds whose stacks have their rows in `order`, and where to read it
+        to."""
 
-    def reshard(self, state: SimState, order: list[int] | None) -> SimState:
-        """A state read as `like` says, with its rows where they are now."""
+    def reshard(self, state: SimState, order: list[int] | None, which: np.ndarray, sims: int) -> SimState:
+        """A state read as `like` says: the simulations `which [B]` of it, with their rows where they are now."""
 
 
 class SideBySide:
@@ -128,30 +131,46 @@ class SideBySide:
     def evaluate(  # noqa: D102
         self, held: Held, sims: np.ndarray, slots: np.ndarray, count: np.ndarray
     ) -> dict[str, np.ndarray]:
-        return jax.device_get(ensemble.evaluate_slots(self.evaluations, held.mean, (sims, slots, count), self.mesh))
+        return jax.device_get(evaluate_slots(self.evaluations, held.mean, (sims, slots, count), self.mesh))
 
     def own(self, held: Held) -> Any:  # noqa: D102
         return held.own
 
     def with_readings(self, held: Held, saved: dict[str, Any], slots: int) -> Held:  # noqa: D102
         filled = _with_slots(held, saved, slots)
-        if held.own is None or not jax.tree.leaves(saved["own"])[0].shape[0]:
+        if held.own is None or "own" not in saved:
             return filled
         own = jax.tree.map(lambda leaf, kept: jax.device_put(kept, leaf.sharding), held.own, saved["own"])
         return filled._replace(own=own)
 
     order = None
 
-    def like(self, state: SimState, order: list[int] | None) -> SimState:  # noqa: D102
-        if order is None:
+    def like(self, state: SimState, order: list[int] | None, sims: int) -> SimState:  # noqa: D102
+        if order is None and sims == self.count:
             return state
-        return state._replace(model=stacks_of(state.model, lambda leaf: _shape(leaf, len(order), leaf.sharding, 1)))
+        lead = (sims,) if order is None else ()  # a simulation that is cut has no leading axis
 
-    def reshard(self, state: SimState, order: list[int] | None) -> SimState:  # noqa: D102
-        if order is None:
+        def one(leaf: jax.Array, rows: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+            where = leaf.sharding if self.mesh is None else NamedSharding(self.mesh, P())
+            return jax.ShapeDtypeStruct((*lead, *rows, *leaf.shape[1 + len(rows) :]), leaf.dtype, sharding=where)
+
+        rows = () if order is None else (len(order),)
+        every = jax.tree.map(lambda leaf: one(leaf, ()), state)
+        return every._replace(model=stacks_from(state.model, every.model, lambda leaf: one(leaf, rows)))
+
+    def reshard(  # noqa: D102
+        self, state: SimState, order: list[int] | None, which: np.ndarray, sims: int
+    ) -> SimState:
+        if order is None and sims == self.count:
             return state
-        first = first_rows(np.asarray(order), state.clock.started.shape[1])
-        return state._replace(model=stacks_of(state.model, lambda leaf: leaf[:, first]))
+        if order is not None:
+            first = first_rows(np.asarray(order), state.clock.started.shape[0])
+            state = state._replace(model=stacks_of(state.model, lambda leaf: leaf[first]))
+            state = jax.tree.map(lambda leaf: leaf[None], state)
+        state = jax.tree.map(lambda leaf: leaf[which], state)
+        if self.mesh is None:
+            return state
+        return jax.device_put(state, NamedSharding(self.mesh, P(batch.AXIS)))
 
 
 class CutAmongDevices:
@@ -208,7 +227,7 @@ class CutAmongDevices:
     ) -> dict[str, np.ndarray]:
         whole = Batch(self.evaluation, jax.tree.map(lambda _: None, self.evaluation))
         numbers = self.cut.replicate((sims, slots, count))
-        return jax.device_get(ensemble.evaluate_slots(whole, held.mean, numbers, None))
+        return jax.device_get(evaluate_slots(whole, held.mean, numbers, None))
 
     def own(self, held: Held) -> Any:  # noqa: D102
         rows = self.cut.rows_of_workers()
@@ -216,7 +235,7 @@ class CutAmongDevices:
 
     def with_readings(self, held: Held, saved: dict[str, Any], slots: int) -> Held:  # noqa: D102
         filled = _with_slots(held, saved, slots)
-        if held.own is None or not jax.tree.leaves(saved["own"])[0].shape[0]:
+        if held.own is None or "own" not in saved:
             return filled
         rows = self.cut.order
         own = jax.tree.map(lambda leaf, kept: jax.device_put(kept[:, rows], leaf.sharding), held.own, saved["own"])
@@ -226,17 +245,30 @@ class CutAmongDevices:
     def order(self) -> list[int] | None:  # noqa: D102
         return self.cut.order.tolist()
 
-    def like(self, state: SimState, order: list[int] | None) -> SimState:  # noqa: D102
+    def like(self, state: SimState, order: list[int] | None, sims: int) -> SimState:  # noqa: D102
         if order == self.order:
             return state
+        lead = 1 if order is None else 0  # simulations side by side have a leading axis
         rows = self.cut.exchange.nodes if order is None else len(order)
-        where = self.cut.to_read(rows)
-        return state._replace(model=stacks_of(state.model, lambda leaf: _shape(leaf, rows, where, 0)))
 
-    def reshard(self, state: SimState, order: list[int] | None) -> SimState:  # noqa: D102
+        def one(leaf: jax.Array, shape: tuple[int, ...], where: NamedSharding) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((sims,) * lead + shape, leaf.dtype, sharding=where)
+
+        everywhere = NamedSharding(self.cut.mesh, P())
+        every = jax.tree.map(lambda leaf: one(leaf, leaf.shape, everywhere), state)
+        stacks = stacks_from(
+            state.model, every.model, lambda leaf: one(leaf, (rows, *leaf.shape[1:]), self.cut.to_read(rows, lead))
+        )
+        return every._replace(model=stacks)
+
+    def reshard(  # noqa: D102
+        self, state: SimState, order: list[int] | None, which: np.ndarray, sims: int
+    ) -> SimState:
         if order == self.order:
             return state
         nodes = self.cut.exchange.nodes
+        if order is None:
+            state = jax.tree.map(lambda leaf: leaf[int(which[0])], state)
         first = first_rows(np.arange(nodes) if order is None else np.asarray(order), nodes)
         return state._replace(model=self.cut.adopt(state.model, first))
 
@@ -248,11 +280,6 @@ def _with_slots(held: Held, saved: dict[str, Any], slots: int) -> Held:
         return jax.device_put(host, leaf.sharding)
 
     return held._replace(mean=jax.tree.map(put, held.mean, saved["mean"]), spread=put(held.spread, saved["spread"]))
-
-
-def _shape(leaf: jax.Array, rows: int, sharding: Any, axis: int) -> jax.ShapeDtypeStruct:
-    shape = (*leaf.shape[:axis], rows, *leaf.shape[axis + 1 :])
-    return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=sharding)
 
 
 @partial(jax.jit, static_argnames=("policy", "steps"))

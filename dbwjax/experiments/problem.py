@@ -19,11 +19,12 @@ from dbwjax.engine import batch, simulate
 from dbwjax.engine.batch import Batch
 from dbwjax.engine.blocks import in_slices, working_bytes
 from dbwjax.engine.learner import from_optimizer
+from dbwjax.engine.programs import canonical
 from dbwjax.engine.randomness import Stream, stream
 from dbwjax.experiments.config import TrainConfig
 from dbwjax.learners.optimizers import build_optimizer
-from dbwjax.network import delays as laws
 from dbwjax.network import graphs
+from dbwjax.network.delays import build_delays
 from dbwjax.policies import build_policy
 from dbwjax.runtime.memory import gradient_block, gradient_slices, in_dtype, require_workers
 from dbwjax.tasks import Task, build_task, of_one_width
@@ -85,22 +86,33 @@ def problems(told: Sequence[World], clocks_only: bool = False) -> list[Problem]:
       ValueError: one line about the first thing that is wrong.
     """
     policies = {spec: build_policy(spec) for spec in told[0].config.policies}
-    return [build([told[place] for place in members], policies, clocks_only) for members in same_shapes(told)]
+    models = [build_delays(one.config.delays, one.config.workers, one.config.seed) for one in told]
+    return [
+        build([told[place] for place in members], [models[place] for place in members], policies, clocks_only)
+        for members in same_shapes(told, models)
+    ]
 
 
-def same_shapes(told: Sequence[World]) -> list[list[int]]:
+def same_shapes(told: Sequence[World], models: Sequence[DelayModel]) -> list[list[int]]:
     """Worlds that can be one batch: they differ in nothing that is compiled."""
     found: dict[Any, list[int]] = {}
-    for place, world in enumerate(told):
+    for place, (world, model) in enumerate(zip(told, models, strict=True)):
         fixed = tuple((name, value) for name, value in vars(world.config).items() if name not in _FREE)
-        law = laws.build_delays(world.config.delays, world.config.workers, world.config.seed)
-        shapes = tuple(np.shape(leaf) for leaf in jax.tree.leaves(law))
-        found.setdefault((fixed, jax.tree.structure(law), shapes), []).append(place)
+        shapes = tuple(np.shape(leaf) for leaf in jax.tree.leaves(model))
+        found.setdefault((fixed, jax.tree.structure(model), shapes), []).append(place)
     return list(found.values())
 
 
-def build(told: list[World], policies: dict[str, Policy], clocks_only: bool = False) -> Problem:
+def build(
+    told: list[World], models: list[DelayModel], policies: dict[str, Policy], clocks_only: bool = False
+) -> Problem:
     """Worlds that agree in every shape, stacked, with what each policy's `init` makes of them.
+
+    Args:
+      told: the worlds.
+      models: their delays.
+      policies: by SPEC.
+      clocks_only: whether nothing is learned.
 
     Raises:
       ValueError: a graph, law, task or policy that cannot be.
@@ -114,13 +126,8 @@ def build(told: list[World], policies: dict[str, Policy], clocks_only: bool = Fa
     first = next(iter(tasks.values()), None)
     nets.link(told, 0.0 if first is None else _message(first, config.dtype))
     drawn = [
-        Drawn(
-            world.config.seed,
-            nets.of(world),
-            laws.build_delays(world.config.delays, world.config.workers, world.config.seed),
-            tasks.get(world.config.seed),
-        )
-        for world in told
+        Drawn(world.config.seed, nets.of(world), model, tasks.get(world.config.seed))
+        for world, model in zip(told, models, strict=True)
     ]
     found = assemble(told, drawn, policies, optimizer, config.dtype)
     return found._replace(rates=np.array([one.config.learning_rate for one in told]))
@@ -151,6 +158,7 @@ def assemble(
       ValueError: a policy that a graph does not allow, or worlds of different shapes.
     """
     keys = [jax.random.key(one.seed) for one in drawn]
+    drawn = _canonical(drawn)
     worlds = [
         simulate.World(one.graph, one.delays, Partial(_nothing) if one.task is None else one.task.batches, key)
         for one, key in zip(drawn, keys, strict=True)
@@ -158,6 +166,23 @@ def assemble(
     states = {spec: _states(spec, policy, drawn) for spec, policy in policies.items()}
     found = Problem(told, batch.stack(worlds), policies, states, np.zeros(len(told)))
     return found if drawn[0].task is None else _with_task(found, drawn, optimizer, dtype, keys)
+
+
+def _canonical(drawn: list[Drawn]) -> list[Drawn]:
+    """The same worlds, whose delays, batches and evaluations are pytrees and find the programs of their equals."""
+    delays = canonical([_as_pytree(one.delays) for one in drawn])
+    tasks: Any = canonical(
+        [one.task and (_as_pytree(one.task.batches), _as_pytree(one.task.evaluate)) for one in drawn]
+    )
+    return [
+        one._replace(delays=law, task=one.task and one.task._replace(batches=data[0], evaluate=data[1]))
+        for one, law, data in zip(drawn, delays, tasks, strict=True)
+    ]
+
+
+def _as_pytree(function: Any) -> Any:
+    """A callable pytree: a plain function has no leaves of its own."""
+    return Partial(function) if any(leaf is function for leaf in jax.tree.leaves(function)) else function
 
 
 def _states(spec: str, policy: Policy, drawn: list[Drawn]) -> Any:

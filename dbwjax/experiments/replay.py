@@ -12,7 +12,7 @@ import numpy as np
 
 from dbwjax.experiments.blocks import Block, Places
 from dbwjax.experiments.budget import grids
-from dbwjax.experiments.config import TrainConfig, from_json
+from dbwjax.experiments.config import from_json
 from dbwjax.experiments.problem import Problem, of_seeds, problems
 from dbwjax.experiments.training import Training
 from dbwjax.files import refused
@@ -48,29 +48,28 @@ def replay_run(folder: str | Path) -> Iterator[Replayed]:
             raise ValueError(f"{path}/config.json is not a run's; run python -m dbwjax.train first") from error
         (path / "summary.json").stat()
     recorded, rows = load_timeline(path / "timeline.npz"), read_metrics(path / "metrics.jsonl")
-    last = {(row["policy"], row["world"]): row["test_loss"] for row in rows}
+    last = {(row["policy"], row["world"]): row for row in rows}
     for problem in problems(of_seeds(config)):
         times = grids(problem, config)
         places = Places(problem, jax.devices()[:1], False, 1)
         for spec in config.policies:
             for which, told in enumerate(problem.told):
                 world = told.values["world"]
-                training = _again(config, problem, places, Block(0, spec, 0, np.array([which])), times[which])
-                account, kept = training[0].accounts[0], recorded[spec][str(world)]
+                end = last[spec, world]
+                training, loss = _again(problem, places, Block(0, spec, 0, np.array([which])), times[which], end["row"])
+                account, kept = training.accounts[0], recorded[spec][str(world)]
                 steps = min(len(kept["duration"]), account.steps)
                 same = len(kept["duration"]) == account.steps or config.until_target
                 for name in ("duration", "active"):
                     same &= np.array_equal(getattr(account, name)[:steps], kept[name][:steps])
-                yield Replayed(spec, world, steps, bool(same), last[spec, world], training[1])
+                yield Replayed(spec, world, steps, bool(same), end["test_loss"], loss)
 
 
-def _again(
-    config: TrainConfig, problem: Problem, places: Places, block: Block, grid: np.ndarray
-) -> tuple[Training, float | None]:
-    """The training of one world, and its last test loss."""
+def _again(problem: Problem, places: Places, block: Block, grid: np.ndarray, end: int) -> tuple[Training, float | None]:
+    """The training of one world, and the test loss in its row `end`."""
     computes = np.asarray(problem.alone(int(block.which[0])).graph.computes)
     training, loss = Training(places.place(block), [grid], computes), None
     while not training.done:
         for _, row in training.advance():
-            loss = row["test_loss"]
+            loss = row["test_loss"] if row["row"] == end else loss
     return training, loss

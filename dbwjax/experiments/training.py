@@ -61,7 +61,7 @@ class UnreachableRow(RuntimeError):
         )
 
 
-class _Slots(NamedTuple):
+class Slots(NamedTuple):
     """Which slots the open rows of one simulation lie in."""
 
     of_row: dict[int, int]
@@ -105,7 +105,7 @@ class Training:
         rows = max(len(grid) for grid in grids)
         self.slots = min(rows, max(8, SLOTS // model))
         self.held = place.no_readings(self.slots, own)
-        self.open = [_Slots({}, list(range(self.slots))[::-1]) for _ in grids]
+        self.open = [Slots({}, list(range(self.slots))[::-1]) for _ in grids]
         self.room = (64, 64)  # readings and single workers of a chunk; grows as needed
         self.wall_time = 0.0
 
@@ -158,7 +158,7 @@ class Training:
         found = []
         for device in range(self.place.devices):
             here = range(device * self.place.sims, (device + 1) * self.place.sims)
-            needed = max(0 if self.accounts[sim].done else outlooks[sim].needed for sim in here)
+            needed = max(outlooks[sim].needed for sim in here)
             found.append(min([needed, *(self._fits(sim, outlooks[sim], needed) for sim in here)]))
         return np.array(found, np.int32)
 
@@ -305,48 +305,3 @@ class Training:
         if found is None:
             return dict.fromkeys(names)
         return dict(zip(names, (float(np.min(found)), float(np.median(found))), strict=True))
-
-    def saved(self) -> dict[str, Any]:
-        """What a checkpoint must keep: the simulations, what is open among the readings, the accounts."""
-        return {
-            "simulation": self.state,
-            "held": self._open_readings(),
-            "accounts": [account.state() for account in self.accounts],
-        }
-
-    def _open_readings(self) -> dict[str, Any]:
-        """The slots in use, and single workers once the first is past the budget; NumPy, `[B, U, ...]`."""
-        used = max((slot + 1 for one in self.open for slot in one.of_row.values()), default=0)
-
-        def front(leaf: jax.Array) -> np.ndarray:
-            host = np.asarray(leaf).reshape(len(self.accounts), self.slots, *leaf.shape[1:])
-            return np.ascontiguousarray(host[:, :used])
-
-        found = {"mean": jax.tree.map(front, self.held.mean), "spread": front(self.held.spread)}
-        if self.own:
-            closing = any(account.filled[-1] and not account.done for account in self.accounts)
-            own = self.place.own(self.held)
-            found["own"] = jax.tree.map(lambda leaf: np.asarray(leaf if closing else leaf[:0]), own)
-        return found
-
-    def like(self, order: list[int] | None) -> dict[str, Any]:
-        """What a checkpoint of this training holds whose stacks have their rows in `order`."""
-        return {**self.saved(), "simulation": self.place.like(self.state, order)}
-
-    def facts(self) -> dict[str, Any]:
-        """What it must keep beside that, as JSON."""
-        return {
-            "wall_time": self.wall_time,
-            "slots": self.slots,
-            "order": self.place.order,
-            "open": [{"rows": list(one.of_row.items()), "free": one.free} for one in self.open],
-        }
-
-    def restore(self, saved: dict[str, Any], facts: dict[str, Any]) -> None:
-        """Puts the training where a checkpoint left it, whatever the devices were."""
-        self.state = self.place.reshard(saved["simulation"], facts["order"])
-        for account, state in zip(self.accounts, saved["accounts"], strict=True):
-            account.restore(state)
-        self.wall_time, self.slots = facts["wall_time"], facts["slots"]
-        self.open = [_Slots({int(row): slot for row, slot in one["rows"]}, list(one["free"])) for one in facts["open"]]
-        self.held = self.place.with_readings(self.place.no_readings(self.slots, self.own), saved["held"], self.slots)

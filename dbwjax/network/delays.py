@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import jax
@@ -20,6 +21,18 @@ from jaxtyping import Array
 from dbwjax import specs
 from dbwjax.network import draws
 from dbwjax.types import DelayModel, Key
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Law:
+    """A delay model that knows how many workers it was built for; a pytree whose leaves are those of the model."""
+
+    model: DelayModel
+    workers: int = field(metadata={"static": True})
+
+    def __call__(self, key: Key, worker: Array, started: Array) -> Array:  # noqa: D102
+        return self.model(key, worker, started)
 
 
 def draw_key(key: Key, worker: Array, started: Array) -> Key:
@@ -120,7 +133,7 @@ DELAYS: dict[str, Callable[..., DelayModel]] = {
 }
 
 
-def build_delays(spec: str, workers: int, seed: int = 0) -> DelayModel:
+def build_delays(spec: str, workers: int, seed: int = 0) -> Law:
     """The model that a SPEC names; laws joined by `*` are multiplied, drawn independently.
 
     >>> model = build_delays("lognormal:median=1,sigma=0.3*slow_workers:fraction=0.2,factor=5", workers=10)
@@ -129,7 +142,7 @@ def build_delays(spec: str, workers: int, seed: int = 0) -> DelayModel:
       ValueError: an unknown law or key, or a value out of range.
     """
     factors = [specs.build(part, DELAYS, "delays", workers, seed=seed) for part in spec.split("*")]
-    return factors[0] if len(factors) == 1 else Partial(_product, tuple(factors))
+    return Law(factors[0] if len(factors) == 1 else Partial(_product, tuple(factors)), workers)
 
 
 def _constant(seconds: Array, key: Key, worker: Array, started: Array) -> Array:

@@ -26,7 +26,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from dbwjax.network.properties import eccentricity
 from dbwjax.network.spanning import spanning_links
-from dbwjax.policies.gossip import IDEALISED, Late, gossip
+from dbwjax.policies.gossip import IDEALISED, LATE, Late, gossip
 from dbwjax.policies.method import Barrier, Method, build_weights, only_global
 from dbwjax.policies.papers import CB_DYBW
 from dbwjax.types import Graph, Key, Policy, WaitRule
@@ -86,7 +86,7 @@ def dtur(flood_latency: float = 0.0) -> WaitRule:
 
 
 def _dybw(
-    *, late: Late = "drop", weights: str = "metropolis", flood_latency: float = 0.0, barrier: Barrier = "global"
+    *, late: Late = LATE, weights: str = "metropolis", flood_latency: float = 0.0, barrier: Barrier = "global"
 ) -> Policy:
     only_global(barrier)
     return gossip(dtur(flood_latency), build_weights(weights), late)

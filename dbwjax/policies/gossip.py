@@ -30,6 +30,10 @@ finishes. `apply`: its gradient enters its own parameters all the same, as in th
 of arXiv 2102.06280, as recalled; that counts a gradient before it is ready, so it is an idealisation.
 """
 
+LATE: Late = "carry"
+"""The default, by measurement (`docs/which-rule.md`): `drop` throws away what `carry` puts to use in the next
+iteration, and `apply` cannot be realised."""
+
 IDEALISED = {"late=apply": "the gradient of a late worker counts before it is ready"}
 """For a method's row."""
 
@@ -50,7 +54,7 @@ class GossipState(NamedTuple):
     links: UInt32[Array, " N"] | None  # each worker's neighbours as the bits of a word; None: too many workers
 
 
-def gossip(rule: WaitRule, weights: Weights | None = None, late: Late = "drop") -> Policy:
+def gossip(rule: WaitRule, weights: Weights | None = None, late: Late = LATE) -> Policy:
     """A policy of the gossip family from a waiting rule: adapt, then combine (arXiv 2102.06280, as recalled).
 
     A worker arrives when it has finished and all its neighbours have its message; the rule chooses among arrivals.

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from dbwjax.policies import neighbours
-from dbwjax.policies.gossip import IDEALISED, Late, gossip
+from dbwjax.policies.gossip import IDEALISED, LATE, Late, gossip
 from dbwjax.policies.method import Barrier, Method, build_weights, only_global
 from dbwjax.policies.papers import CB_DYBW, SYNCHRONOUS_SGD
 from dbwjax.types import Graph, Key, Policy, WaitRule
@@ -82,22 +82,20 @@ def deadline(seconds: float) -> WaitRule:
     return WaitRule(init_fn, cut_fn)
 
 
-def _full(*, barrier: Barrier = "global", late: Late = "drop", weights: str = "metropolis") -> Policy:
+def _full(*, barrier: Barrier = "global", late: Late = LATE, weights: str = "metropolis") -> Policy:
     if barrier == "global":
         return gossip(full(), build_weights(weights), late)
-    if late != "drop":
+    if late != LATE:
         raise ValueError(f"late={late} has no meaning where nobody is late; leave late= out with barrier=neighbours")
     return neighbours.backup(0, math.inf, build_weights(weights))
 
 
-def _fastest(*, k: int, late: Late = "drop", weights: str = "metropolis", barrier: Barrier = "global") -> Policy:
+def _fastest(*, k: int, late: Late = LATE, weights: str = "metropolis", barrier: Barrier = "global") -> Policy:
     only_global(barrier)
     return gossip(fastest(k), build_weights(weights), late)
 
 
-def _deadline(
-    *, seconds: float, late: Late = "drop", weights: str = "metropolis", barrier: Barrier = "global"
-) -> Policy:
+def _deadline(*, seconds: float, late: Late = LATE, weights: str = "metropolis", barrier: Barrier = "global") -> Policy:
     only_global(barrier)
     return gossip(deadline(seconds), build_weights(weights), late)
 

@@ -1,8 +1,9 @@
 """What a run leaves on disk, apart from its checkpoints and figures: one folder, one process at a time.
 
     RUN/config.json     written once; a folder that holds files but no config.json is not a run's and is left alone
-    RUN/metrics.jsonl   one object a row, appended; written anew on resume, from finished blocks and the checkpoint
-    RUN/summary.json, RUN/timeline.npz   written at the end
+    RUN/metrics.jsonl   one object a row, appended as rows come; on resume written again from what is kept
+    RUN/parts/          finished blocks, by `parts`
+    RUN/summary.json, RUN/worlds.json, RUN/timeline.npz, tables and figures   written at the end
 
 Everything that the operating system refuses becomes a `ValueError` of one line that names the file and the reason.
 """

@@ -56,7 +56,7 @@ def dirichlet(labels: np.ndarray, workers: int, *, alpha: float = 0.5, seed: int
 def shards(labels: np.ndarray, workers: int, *, per_worker: int = 2, seed: int = 0) -> list[np.ndarray]:
     """Samples sorted by label are cut into `workers * per_worker` shards; each worker gets `per_worker` random ones.
 
-    McMahan et al. (arXiv 1602.05629), section 3, with `per_worker=2`. Shard sizes differ by at most one.
+    McMahan et al. (arXiv 1602.05629), with `per_worker=2`. Shard sizes differ by at most one.
 
     Raises:
       ValueError: `per_worker` below 1, or more shards than samples.

@@ -63,6 +63,7 @@ def from_arrays(
 
     Args:
       loss: `(params, batch) -> ()`, the mean over the batch; `batch` has the structure of `train` with leading axis B.
+        Whatever type it returns, means over blocks and workers are at least float32.
       init: `key -> params`, one worker's parameters.
       train: pytree of arrays with one leading axis, the samples. Small integer types stay small on the device.
       workers: N.
@@ -157,7 +158,8 @@ class _Evaluate:
 
     def measure(self, params: PyTree, batch: PyTree) -> dict[str, Array]:
         extra = {} if self.metrics is None else self.metrics(params, batch)
-        return {f"test_{name}": value for name, value in {"loss": self.loss(params, batch), **extra}.items()}
+        found = {"loss": self.loss(params, batch), **extra}
+        return {f"test_{name}": _at_least_float32(value) for name, value in found.items()}
 
 
 @partial(jax.jit, static_argnums=0)
@@ -176,6 +178,12 @@ def _over_blocks(evaluate: _Evaluate, process: Partial, test: PyTree, params: Py
         rest = one(jax.tree.map(lambda leaf: leaf[whole:], test))
         total = jax.tree.map(lambda a, b: a + b * (count - whole), total, rest)
     return jax.tree.map(lambda value: value / count, total)
+
+
+def _at_least_float32(value: Array) -> Array:
+    """What is summed over blocks: bfloat16 has eight bits, and whole numbers are no means."""
+    value = jnp.asarray(value)
+    return value.astype(jnp.promote_types(value.dtype, jnp.float32))
 
 
 def _identity(batch: PyTree) -> PyTree:

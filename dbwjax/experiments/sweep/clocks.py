@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dbwjax.engine import ensemble
@@ -55,42 +54,47 @@ def clock_rows(problem: Problem, block: Block, budgets: np.ndarray, size: int, m
     some = spread(take(problem.worlds, filled), mesh)
     policy, budget = problem.policies[block.spec], budgets[filled]
     clocks = ensemble.start(some, rows_of(problem.states[block.spec], filled), mesh)
-    sums, origin, steps = np.zeros((len(_NAMES), len(filled))), np.zeros(len(filled)), 0
-    while True:
-        clocks, record = ensemble.clock_batch(policy, some, clocks, TICKS, mesh, jnp.asarray(budget - origin))
-        found = jax.device_get(record)
-        if np.isnan(found.duration).any():
-            raise Stalled(steps, float("nan"))
-        sums += _sums(found)
-        origin = np.minimum(origin + found.duration.astype(np.float64).sum(axis=1), 2 * budget + 1)
+    sums, iterations, steps = np.zeros((len(_SUMS), len(filled))), np.zeros((len(filled), problem.workers), int), 0
+    origin, past = np.zeros(len(filled)), np.zeros(len(filled), bool)
+    while not past.all():
+        left = np.where(past, -1.0, budget - origin)
+        clocks, record, counts = ensemble.clock_batch(policy, some, clocks, TICKS, mesh, left)
+        record, counts = jax.device_get((record, counts))
+        _require_times(record, past, steps)
+        sums += [np.asarray(getattr(record, name), np.float64).sum(axis=1) for name in _SUMS]
+        iterations += counts
+        origin = np.cumsum(np.column_stack([origin, record.duration.astype(np.float64)]), axis=1)[:, -1]
+        past |= record.past[:, -1]
         steps += TICKS
-        if (found.ended[:, -1] == 0).all():
-            break
-    rows = [_row(dict(zip(_NAMES, sums[:, i], strict=True)), budget[i], problem.workers) for i in range(len(filled))]
-    told = problem.told
-    return [
-        {"policy": block.spec, **told[int(which)].values, **row} for which, row in zip(block.which, rows, strict=False)
+    computes = np.broadcast_to(np.asarray(some.tree.graph.computes), iterations.shape)
+    found = [
+        _row(dict(zip(_SUMS, sums[:, i], strict=True)), budget[i], iterations[i][computes[i]])
+        for i in range(len(block.which))
     ]
+    told = [problem.told[int(which)].values for which in block.which]
+    return [{"policy": block.spec, **values, **row} for values, row in zip(told, found, strict=True)]
 
 
-_NAMES = ("active", "gradients", "missed", "steps", "ended", "length", "computing", "wasted", "waiting")
+_SUMS = ("ended", "active", "missed", "gradients", "length", "computing", "wasted", "waiting")
 
 
-def _sums(found: ensemble.ClockRecord) -> np.ndarray:
-    """Totals over the steps of a chunk, `[9, B]`, in the order of `_NAMES`."""
-    counts = found.ended > 0
-    missed = np.where(counts, found.backup_workers, 0)
-    kept = (found.active, found.gradients, missed, counts, found.ended, found.length, *found[6:9])
-    return np.stack([np.asarray(one, np.float64).sum(axis=1) for one in kept])
+def _require_times(found: ensemble.ClockRecord, past: np.ndarray, steps: int) -> None:
+    """Raises `Stalled` where a time is not a number before its simulation is past the budget."""
+    before = np.column_stack([past, found.past[:, :-1]])
+    odd = (np.isnan(found.duration) & ~before).any(axis=0)
+    if odd.any():
+        raise Stalled(steps + int(odd.argmax()), float("nan"))
 
 
-def _row(found: dict[str, float], budget: float, workers: int) -> dict[str, Any]:
+def _row(found: dict[str, float], budget: float, iterations: np.ndarray) -> dict[str, Any]:
+    """In the columns of `metrics.jsonl`, as far as a clock knows them."""
     return {
         "row": 1,
         "virtual_time": float(budget),
-        "step": found["ended"] / workers,
+        "step": float(iterations.mean()),
+        "drift": int(iterations.max() - iterations.min()),
         "active_fraction": mean(found["active"], found["ended"]),
-        "backup_workers": mean(found["missed"], found["steps"]),
+        "backup_workers": mean(found["missed"], found["ended"]),
         "gradients": int(found["gradients"]),
         "computing": found["computing"],
         "wasted": found["wasted"],

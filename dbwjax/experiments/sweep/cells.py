@@ -1,0 +1,84 @@
+"""Sweeps in Python: `compare` in every cell of some axes, concluded together. Own tasks, rules and optimisers enter."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dbwjax.experiments.compare import compare
+from dbwjax.types import Policy
+
+
+class Cells(NamedTuple):
+    """What `compare_cells` found."""
+
+    rows: list[dict[str, Any]]  # as in `results.csv`
+    worlds: list[dict[str, Any]]  # as in `worlds.json`
+    summary: dict[str, Any]  # as in `summary.json`, a cell for every combination
+
+    def table(self) -> str:
+        """The table of the command line, as text."""
+        from dbwjax.report.table import format_table
+
+        return format_table(self.summary)
+
+    def plot(self, folder: str | os.PathLike, formats: Sequence[str] = ("png",)) -> list[Path]:
+        """Writes a figure for each axis and a heat map into a folder; the files."""
+        from dbwjax.report.sweep_figures import write_figures
+
+        where = Path(folder)
+        where.mkdir(parents=True, exist_ok=True)
+        return write_figures(where, self.summary, self.rows, formats)
+
+
+def compare_cells(
+    policies: Mapping[str, Policy] | Sequence[str],
+    axes: Mapping[str, Mapping[str, Any] | Sequence[Any]],
+    **common: Any,
+) -> Cells:
+    """Runs `compare` for every combination of some of its arguments.
+
+    Cells are never pooled. Worlds of one seed share their delays in all cells that have the same law and workers.
+
+    Args:
+      policies: as for `compare`.
+      axes: by argument of `compare` (`graph`, `delays`, `optimizer`, `learning_rate`, `task`, ...) its values: SPECs
+        and numbers as they are, objects by a name.
+      **common: all other arguments of `compare`.
+
+    Returns:
+      Rows, intervals, `.table()` and `.plot()`.
+
+    Raises:
+      ValueError: an axis without values, one that is also given in `common`, or what `compare` refuses.
+    """
+    named: dict[str, dict[Any, Any]] = {}
+    for name, values in axes.items():
+        named[name] = dict(values) if isinstance(values, Mapping) else {value: value for value in values}
+        if not named[name]:
+            raise ValueError(f"axis '{name}' has no values; give at least one")
+        if name in common:
+            raise ValueError(f"'{name}' is an axis and given beside it; leave one out")
+    rows: list[dict[str, Any]] = []
+    worlds: list[dict[str, Any]] = []
+    found: dict[str, Any] = {}
+    for labels in itertools.product(*named.values()):
+        values = dict(zip(named, labels, strict=True))
+        chosen = {name: named[name][label] for name, label in values.items()}
+        cell = compare(policies, **chosen, **common)
+        found = cell.summary
+        rows += [_renamed({"policy": row["policy"]}, values, row) for row in cell.rows]
+        worlds += [_renamed({}, values, world) for world in cell.worlds]
+    from dbwjax.report.statistics import summarise
+
+    specs = list(policies)
+    return Cells(rows, worlds, summarise(rows, worlds, specs, found["baseline"], found["target_accuracy"]))
+
+
+def _renamed(first: dict[str, Any], values: dict[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row whose world is named as a sweep's: by the axes and the seed."""
+    rest = {name: value for name, value in row.items() if name not in (*first, "world")}
+    return {**first, **values, "seed": row["world"], **rest}

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from dbwjax.engine.programs import canonical
 from dbwjax.experiments.accounting import even_grid
 from dbwjax.experiments.blocks import Places, blocks, sizes
 from dbwjax.experiments.budget import grids
@@ -289,7 +290,8 @@ def _problem(
         net = net if isinstance(net, Graph) else net(seed)
         law = build_delays(delays, count, seed) if isinstance(delays, str) else delays
         what = build_task(task, workers=count, seed=seed, **(words or {})) if isinstance(task, str) else task
-        what = what if isinstance(what, Task) else what(seed)
+        # Functions that are made anew in every world are one function, or worlds would not be one batch.
+        what = canonical(what if isinstance(what, Task) else what(seed))
         _same_workers(what, net, law)
         return Drawn(seed, net, law, what)
 

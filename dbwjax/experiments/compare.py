@@ -131,7 +131,7 @@ class Comparison(NamedTuple):
 
 
 def compare(
-    policies: Mapping[str, Policy] | Sequence[str],
+    policies: Mapping[str, Policy | str] | Sequence[str],
     task: Task | str | Callable[[int], Task],
     graph: Graph | str | Callable[[int], Graph],
     delays: DelayModel | str,
@@ -156,7 +156,7 @@ def compare(
     in all of them; SPECs, and functions of a seed, are drawn anew in each.
 
     Args:
-      policies: SPECs, or policies by name.
+      policies: SPECs, or policies (and SPECs) by name.
       task: from `build_task` or `from_arrays`, a data set's SPEC, or a function of the seed.
       graph: who hears whom, a SPEC, or a function of the seed.
       delays: seconds per computation, or a SPEC.

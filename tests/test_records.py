@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from dbwjax import files
 from dbwjax.experiments.config import FIGURE_KINDS
-from dbwjax.storage import run_folder
+from dbwjax.report.run_figures import FIGURES
 from dbwjax.storage.metrics_log import MetricsLog, read_metrics
 from dbwjax.storage.parts import Parts
 from dbwjax.storage.run_folder import RunFolder
@@ -79,14 +79,14 @@ def test_overwrite_deletes_what_runs_leave_and_nothing_else(tmp_path):
         run.write_config({})
     mine = ["notes.txt", "photo.png", "loss.eps", "config.json.bak", "data/summary.json"]
     of_run = ["metrics.jsonl", "summary.json", "worlds.json", "timeline.npz", "report.html", "table.csv", "table.tex"]
-    of_run += [f"{name}.{kind}" for name in run_folder.FIGURES for kind in FIGURE_KINDS]
+    of_run += [f"{name}.{kind}" for name in FIGURES for kind in FIGURE_KINDS]
     of_run += [".timeline.npz.draft", "checkpoint/5/state/d/x", "tensorboard/full/events.out", "parts/0.json"]
     for name in mine + of_run:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
     RunFolder.open(tmp_path, overwrite=False).close()
     assert (tmp_path / "metrics.jsonl").exists()
-    RunFolder.open(tmp_path, overwrite=True).close()
+    RunFolder.open(tmp_path, overwrite=True, figures=FIGURES).close()
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {*mine, ".lock"}
 

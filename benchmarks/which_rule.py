@@ -6,6 +6,7 @@ the rule's, with their interval, from `dbwjax.report.statistics`; censored world
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from typing import Any
 
@@ -142,3 +143,9 @@ def _logistic(workers: int, seed: int) -> Any:
     del seed
     words = "logistic:dimension=10,samples=1680,regularisation=0.1"
     return build_task(words, workers=workers, batch_size=8, seed=0)
+
+
+if __name__ == "__main__":
+    from benchmarks.rule_table import main
+
+    sys.exit(main(sys.argv[1:]))

@@ -1,11 +1,20 @@
-"""Reads README.md: its fenced blocks, by language."""
+"""Reads README.md: its fenced blocks, by language; and keeps what its first command found.
+
+`python -m tests.readme RUN` writes docs/quickstart.json and docs/quickstart.png from the folder of that command.
+"""
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+RECORD = ROOT / "docs" / "quickstart.json"
+FIRST = "python -m dbwjax.train"
 
 
 def text() -> str:
@@ -16,3 +25,41 @@ def text() -> str:
 def blocks(language: str) -> list[str]:
     """The fenced blocks of a language, in order."""
     return re.findall(rf"```{language}\n(.*?)```", text(), flags=re.DOTALL)
+
+
+def record(run: Path) -> dict[str, Any]:
+    """What README quotes of a run: the summary, and each world's time to the target."""
+    from dbwjax.report.statistics import crossing
+    from dbwjax.storage.metrics_log import read_metrics
+
+    summary = json.loads((run / "summary.json").read_text())
+    by: dict[str, dict[int, list[dict[str, Any]]]] = {}
+    for row in read_metrics(run / "metrics.jsonl"):
+        by.setdefault(row["policy"], {}).setdefault(row["world"], []).append(row)
+    target, times = summary["target_accuracy"], {}
+    for policy, worlds in by.items():
+        found = [
+            crossing([row["virtual_time"] for row in own], [row["test_accuracy"] for row in own], target)
+            for _, own in sorted(worlds.items())
+        ]
+        times[policy] = [None if one is None else one.seconds for one in found]
+    kept = json.loads((run / "config.json").read_text())
+    return {
+        "command": FIRST,
+        "environment": kept["environment"],
+        "worlds": json.loads((run / "worlds.json").read_text()),
+        "times to target": times,
+        "summary": {name: value for name, value in summary.items() if name != "cells"},
+    }
+
+
+def main(words: list[str]) -> int:
+    """Writes the record and the picture."""
+    run = Path(words[0])
+    RECORD.write_text(json.dumps(record(run), indent=1) + "\n")
+    shutil.copy(run / "summary.png", RECORD.with_suffix(".png"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

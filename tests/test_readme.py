@@ -2,43 +2,219 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import re
+import shlex
 
+import numpy as np
 import pytest
 
+from benchmarks import results, rule_table
+from dbwjax.cli import replay, sweep, train
 from dbwjax.cli.arguments import parse
-from dbwjax.experiments.sweep import config
+from dbwjax.experiments.blocks import Block
+from dbwjax.experiments.presets import quickstart as quickstart_preset
+from dbwjax.experiments.problem import of_seeds, problems
+from dbwjax.experiments.sweep.clocks import clock_rows
 from dbwjax.policies import POLICIES
-from tests.readme import ROOT, blocks, text
+from dbwjax.report.intervals import Time, ratio
+from dbwjax.report.table import interval_text
+from tests import readme_commands
+from tests.readme import RECORD, ROOT, blocks, text
 
 
-def test_the_python_runs_and_the_rule_of_ten_lines_is_fastest(capsys):
-    names: dict = {}
-    for block in blocks("python"):
-        exec(block, names)
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["dybw", "backup:b=1", "full"]
-    policy = names["build_policy"]("fastest:k=6")
-    arguments = [names[name] for name in ("task", "graph", "delays")]
-    built_in = names["train_policy"](policy, *arguments, names["optax"].sgd(0.1), steps=60, eval_every=20)
-    for mine, theirs in zip(names["mine"].rows, built_in.rows, strict=True):
-        assert {**mine, "wall_time": 0} == {**theirs, "wall_time": 0}
+@pytest.fixture(scope="module")
+def python(tmp_path_factory):
+    """README's Python, run from top to bottom with little time and few worlds; its names, and what it printed."""
+    folder, names, printed = tmp_path_factory.mktemp("python"), {}, io.StringIO()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(printed):
+        for block in blocks("python"):
+            small = re.sub(r"\bseconds=\d+", "seconds=12", re.sub(r"\bseeds=\d+", "seeds=2", block))
+            exec(small.replace("steps=60, eval_every=20", "steps=12, eval_every=4"), names)
+    return names, printed.getvalue(), folder
+
+
+def test_the_python_runs(python):
+    names, printed, folder = python
+    assert list(names["found"].summary["policies"]) == ["dybw", "fastest:k=6", "full"]
+    assert len(names["found"].worlds) == 2
+    assert (folder / "rules.png").stat().st_size > 20_000
+    assert "T = 12.0 s, the same for all policies. Worlds: 2 drawn, 2 distinct" in printed
+    assert names["mine"].summary["policies"]["majority"]["iteration_ratio"]["estimate"] > 1
+
+
+def test_the_rule_of_ten_lines_is_fastest(python):
+    names, _, _ = python
+    built_in = names["train_policy"]("fastest:k=6", *names["setting"], workers=10, steps=12, eval_every=4)
+    mine = names["result"].rows
+    assert [row["step"] for row in mine] == [0, 4, 8, 12]
+    for one, other in zip(mine, built_in.rows, strict=True):
+        assert {**one, "wall_time": 0} == {**other, "wall_time": 0}
+
+
+def quickstart():
+    return json.loads(RECORD.read_text())
+
+
+def test_its_first_figures_are_the_committed_result():
+    kept = quickstart()
+    assert any(line.endswith(kept["command"]) for line in commands())
+    assert len(kept["worlds"]) == 10
+    assert f"| rule | time to {kept['summary']['target_accuracy']} |" in text()
+    for spec, facts in kept["summary"]["policies"].items():
+        ratio = "1" if facts["ratio"] is None else interval_text(facts["ratio"])
+        reached, of = facts["reached"]
+        cells = (f"{facts['time_to_target']:.0f} s", ratio, f"{reached} of {of}", f"{facts['test_accuracy']:.3f}")
+        assert "| " + " | ".join([f"`{spec}`", *cells, f"{facts['iteration_length']:.2f} s"]) + " |" in text()
+    dybw = kept["summary"]["policies"]["dybw"]
+    assert f"iterations are {dybw['iteration_ratio']['estimate']:.2f} times shorter" in words()
+    assert f"throws {100 * dybw['wasted']:.0f} % of the workers' time away" in words()
+    assert f"only {dybw['ratio']['estimate']:.2f} times sooner" in words()
+
+
+def test_its_other_pairs_follow_from_the_committed_times():
+    kept = quickstart()
+    times, drew = kept["times to target"], [world["hashes"] for world in kept["worlds"]]
+
+    def over(rival, ours):
+        return interval_text(ratio(*([Time(each) for each in times[spec]] for spec in (rival, ours)), drew, "learning"))
+
+    # The same words as the summary's, which the times must give, too.
+    assert over("full", "dybw") == interval_text(kept["summary"]["policies"]["dybw"]["ratio"])
+    sooner = sum(one < other for one, other in zip(times["fastest:k=6"], times["dybw"], strict=True))
+    assert f"{over('dybw', 'fastest:k=6')} times sooner than `dybw`, in {sooner} of 10 worlds" in words()
+    assert f"over it `dybw` gains {over('full:barrier=neighbours', 'dybw')}" in words()
+
+
+def test_the_committed_result_is_that_of_these_clocks():
+    config = quickstart_preset()
+    (problem,) = problems(of_seeds(config), clocks_only=True)
+    kept = quickstart()["summary"]["policies"]
+    assert tuple(kept) == config.policies
+    for number, spec in enumerate(("dybw", "full")):
+        block = Block(number, spec, 0, np.arange(config.seeds))
+        rows = clock_rows(problem, block, np.full(config.seeds, config.seconds), config.seeds, None)
+        for name in ("iteration_length", "step"):
+            mean = np.mean([row[name] for row in rows])
+            assert mean == pytest.approx(kept[spec][{"step": "iterations"}.get(name, name)], rel=1e-5)
+
+
+def test_a_run_that_finds_other_figures_is_noticed(tmp_path, monkeypatch):
+    kept = quickstart()
+    monkeypatch.setattr(readme_commands, "record", lambda run: json.loads(json.dumps(kept)))
+    assert readme_commands.differences(tmp_path) == []
+    found = json.loads(json.dumps(kept))
+    found["summary"]["policies"]["full"]["time_to_target"] *= 1.1
+    monkeypatch.setattr(readme_commands, "record", lambda run: found)
+    assert [line.split(":")[0] for line in readme_commands.differences(tmp_path)] == ["full, time_to_target"]
 
 
 def test_the_table_of_methods_is_the_table():
-    rows = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+?) \|$", text(), flags=re.MULTILINE)
+    section = text().split("## Methods")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+?) \|$", section, flags=re.MULTILINE)
     assert rows == [(method.name, method.summary, method.paper) for method in POLICIES.values()]
 
 
-def test_commands_are_understood():
-    trained = [line for block in blocks("sh") for line in block.splitlines() if "dbwjax.train" in line]
-    assert len(trained) == 3
-    for line in trained:
-        parse(line.split("dbwjax.train")[-1].split())
-    swept = [line for block in blocks("sh") for line in block.splitlines() if "dbwjax.sweep" in line]
-    assert len(swept) == 2
-    for line in swept:
-        config.parse(line.split("dbwjax.sweep")[-1].split())
+def commands():
+    return [line for block in blocks("sh") for line in block.splitlines() if line]
+
+
+def words():
+    """README's text without line breaks."""
+    return " ".join(text().split())
+
+
+SMALL = {"--seconds": "10", "--steps": "6", "--eval-every": "3", "--seeds": "2", "--rows": "5"}
+
+
+def small(line, out):
+    """A command's words with the budgets of `SMALL`, into another folder."""
+    typed = shlex.split(line.split("python -m ")[-1])[1:]
+    for at, word in enumerate(typed[:-1]):
+        if word in SMALL:
+            typed[at + 1] = SMALL[word]
+    if "--out" in typed:
+        typed[typed.index("--out") + 1] = str(out)
+    return [*typed, "--no-progress"]
+
+
+@pytest.fixture(scope="module")
+def slow_run(tmp_path_factory):
+    """README's first comparison of its own, run small."""
+    (line,) = (line for line in commands() if line.endswith("--out runs/slow"))
+    out = tmp_path_factory.mktemp("runs") / "slow"
+    assert train.main(small(line, out)) == 0
+    return out
+
+
+def test_every_command_is_known():
+    kinds = [re.search(r"python -m (\w+(?:\.\w+)?)[^&]*$", line)[1] for line in commands()]
+    expected = {"dbwjax.train": 4, "pytest": 1, "dbwjax.replay": 1, "dbwjax.sweep": 2}
+    assert {kind: kinds.count(kind) for kind in kinds} == expected
+    for line in commands():
+        if "dbwjax.train" in line:
+            parse(shlex.split(line.split("dbwjax.train")[-1]))
+        if "dbwjax.sweep" in line:
+            sweep.parse(shlex.split(line.split("dbwjax.sweep")[-1]))
+
+
+def test_its_comparison_runs_and_is_replayed(slow_run, capsys):
+    assert list(json.loads((slow_run / "summary.json").read_text())["policies"])[-1] == "full"
+    assert replay.main([str(slow_run)]) == 0
+    assert capsys.readouterr().out.count("in the recorded order") == 6
+    assert train.main(["--list"]) == 0
+
+
+def test_the_run_folder_holds_what_the_table_says(slow_run):
+    section = text().split("## The run folder")[1].split("\n## ")[0]
+    names = [name for line in section.splitlines() if line.startswith("| `") for name in line.split("|")[1].split(", ")]
+    named = [name.strip(" `/") for name in names]
+    assert len(named) == 10
+    for name in named:
+        assert list(slow_run.glob(name)), name
+    for entry in slow_run.iterdir():
+        assert entry.name == ".lock" or any(entry.match(name) for name in named), entry.name
+
+
+@pytest.mark.parametrize("out", ["runs/steps", "runs/timing", "runs/rates"])
+def test_its_other_commands_run(out, tmp_path):
+    (line,) = (line for line in commands() if line.endswith(f"--out {out}"))
+    command = sweep if "dbwjax.sweep" in line else train
+    assert command.main(small(line, tmp_path / "run")) == 0
+    assert (tmp_path / "run" / "summary.json").exists()
+    assert (tmp_path / "run" / "summary.pdf").exists() == ("--figures" in line)
+
+
+def test_the_page_of_rules_has_the_tables_of_the_committed_results():
+    page = rule_table.PAGE.read_text()
+    assert rule_table.updated(page) == page
+
+
+def test_the_tables_of_rules(tmp_path, monkeypatch, capsys):
+    facts = {"time to target": 50.0, "reached": 2, "ratio": 1.2871, "low": 1.0712, "high": 1.5462, "bound": None}
+    facts |= {"accuracy at T": 0.91, "iteration length": 1.5}
+    short = {**facts, "time to target": None, "reached": 1, "ratio": 2.019, "high": None, "bound": "at least"}
+    full = {**facts, **dict.fromkeys(("ratio", "low", "high"))}
+    slope = {"workers": [1, 4], "iterations": [400.0, 110.0], "seconds": [600.0, 200.0]}
+    slope |= {"slope of iterations": -0.93, "slope of seconds": -0.79}
+    figures = {"ring": {"dybw": facts, "backup:b=1": short, "full": full}, "speed-up": {"dybw": slope}}
+    monkeypatch.setattr(rule_table, "PAGE", tmp_path / "page.md")
+    rule_table.PAGE.write_text("a\n<!-- table -->\nold\n<!-- /table -->\nz\n")
+    results.merge(tmp_path / "cpu.json", "cpu", {"which_rule": results.entry(figures, True)})
+    assert rule_table.main(["--write", str(tmp_path / "cpu.json")]) == 0
+    page = rule_table.PAGE.read_text()
+    for line in (
+        *("| `dybw` | 1.29 [1.07, 1.55] |", "| `backup:b=1` | at least 2.01 [1.07, -] (1 of 2) |", "| `full` | - |"),
+        *("| `dybw` | 50.0 |", "| `backup:b=1` | - |", "| `dybw` | 400, 600 s | 110, 200 s | -0.93 | -0.79 |"),
+    ):
+        assert f"\n{line}\n" in page
+    assert page.startswith("a\n")
+    assert page.endswith("\nz\n")
+    assert "old" not in page
+    assert rule_table.main([str(tmp_path / "none.json")]) == 2
+    assert "cannot be read" in capsys.readouterr().err
 
 
 def test_its_speeds_are_the_committed_results():
@@ -91,8 +267,9 @@ def test_its_figures_against_pytorch_are_the_committed_results(layers):
 def test_its_picture_and_files_exist():
     for path in re.findall(r"\]\((?!http)([^)]+)\)", text()):
         assert (ROOT / path).exists(), path
-    for path in re.findall(r"`((?:dbwjax|tests|benchmarks)/[\w/.]+)`", text()):
-        assert (ROOT / path).exists(), path
+    for page in (text(), *(file.read_text() for file in (ROOT / "docs").glob("*.md"))):
+        for path in re.findall(r"`((?:dbwjax|tests|benchmarks|docs)/[\w/.-]+)`", page):
+            assert (ROOT / path).exists(), path
 
 
 def test_it_opens_with_what_it_is_a_picture_and_two_commands():
@@ -100,3 +277,11 @@ def test_it_opens_with_what_it_is_a_picture_and_two_commands():
     assert opening.count("![") == 1
     assert opening.count("```sh") == 2
     assert "python -m pytest" in opening
+
+
+def test_the_suite_is_a_stage_of_ci():
+    from tests.readme_commands import SUITE
+
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert SUITE in [line for block in blocks("sh") for line in block.splitlines()]
+    assert lines[lines.index("stage 'main suite: README, second command'") + 1] == SUITE

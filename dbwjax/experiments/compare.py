@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from dbwjax.engine.programs import canonical
 from dbwjax.experiments.accounting import even_grid
 from dbwjax.experiments.blocks import Places, blocks, sizes
 from dbwjax.experiments.budget import grids
@@ -130,7 +131,7 @@ class Comparison(NamedTuple):
 
 
 def compare(
-    policies: Mapping[str, Policy] | Sequence[str],
+    policies: Mapping[str, Policy | str] | Sequence[str],
     task: Task | str | Callable[[int], Task],
     graph: Graph | str | Callable[[int], Graph],
     delays: DelayModel | str,
@@ -155,7 +156,7 @@ def compare(
     in all of them; SPECs, and functions of a seed, are drawn anew in each.
 
     Args:
-      policies: SPECs, or policies by name.
+      policies: SPECs, or policies (and SPECs) by name.
       task: from `build_task` or `from_arrays`, a data set's SPEC, or a function of the seed.
       graph: who hears whom, a SPEC, or a function of the seed.
       delays: seconds per computation, or a SPEC.
@@ -289,7 +290,8 @@ def _problem(
         net = net if isinstance(net, Graph) else net(seed)
         law = build_delays(delays, count, seed) if isinstance(delays, str) else delays
         what = build_task(task, workers=count, seed=seed, **(words or {})) if isinstance(task, str) else task
-        what = what if isinstance(what, Task) else what(seed)
+        # Functions that are made anew in every world are one function, or worlds would not be one batch.
+        what = canonical(what if isinstance(what, Task) else what(seed))
         _same_workers(what, net, law)
         return Drawn(seed, net, law, what)
 

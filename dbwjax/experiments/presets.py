@@ -17,7 +17,7 @@ def quickstart() -> TrainConfig:
 
     Command: `python -m dbwjax.train`
     """
-    return TrainConfig(policies=("dybw", "fastest:k=6", "full:barrier=neighbours", "full"), seconds=300.0)
+    return TrainConfig(policies=("dybw", "fastest:k=6", "full:barrier=neighbours", "full"), seconds=240.0)
 
 
 def mnist_lrm() -> TrainConfig:

@@ -35,7 +35,7 @@ class Cells(NamedTuple):
 
 
 def compare_cells(
-    policies: Mapping[str, Policy] | Sequence[str],
+    policies: Mapping[str, Policy | str] | Sequence[str],
     axes: Mapping[str, Mapping[str, Any] | Sequence[Any]],
     **common: Any,
 ) -> Cells:

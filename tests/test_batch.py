@@ -71,7 +71,7 @@ def test_clocks_alone_are_those_of_training(name):
     policy, worlds = POLICIES[name], several_worlds()
     together = batch.stack(worlds)
     states = batch.stack_all([policy.init(world.graph) for world in worlds])
-    clocks, records = ensemble.clock_batch(policy, together, ensemble.start(together, states), STEPS)
+    clocks, records, counts = ensemble.clock_batch(policy, together, ensemble.start(together, states), STEPS)
 
     @jax.jit
     def alone(world, state):
@@ -85,7 +85,8 @@ def test_clocks_alone_are_those_of_training(name):
         single = alone(world._replace(batches=None), clock.init(policy, world.graph, world.delays, world.key))
         np.testing.assert_array_equal(records.duration[place], single.duration)
         np.testing.assert_array_equal(records.active[place], single.active.sum(axis=1))
-        np.testing.assert_allclose(records.backup_workers[place], single.backup_workers, rtol=1e-6)
+        np.testing.assert_allclose(records.missed[place] / records.ended[place], single.backup_workers, rtol=1e-6)
+    np.testing.assert_array_equal(counts.sum(axis=1), records.ended.sum(axis=1))
     assert (clocks.step == STEPS).all()
 
 

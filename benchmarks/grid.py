@@ -39,13 +39,12 @@ from dbwjax.experiments.compare import train_policy
 from dbwjax.experiments.config import TrainConfig
 from dbwjax.experiments.driver import evaluate_own
 from dbwjax.experiments.presets import quickstart
-from dbwjax.experiments.problem import Problem, of_seeds, problems
+from dbwjax.experiments.problem import Problem, of_seeds, problems, task_of
 from dbwjax.experiments.training import Training
 from dbwjax.learners.optimizers import build_optimizer
 from dbwjax.network.delays import build_delays
 from dbwjax.network.graphs import build_graph
 from dbwjax.runtime.devices import cores_or
-from dbwjax.tasks import build_task
 from dbwjax.types import ModelState
 
 POLICIES = ("dybw", "full:barrier=neighbours")
@@ -143,7 +142,7 @@ def _measured(graphs: Any, evaluations: Any, models: ModelState, axes: Axes) -> 
 def grid_over_iterations(config: TrainConfig, worlds: int, steps: int, rows: int, rounds: int) -> dict[str, Any]:
     """Each policy's run on a grid over the run by iteration."""
     figures = {}
-    for spec in POLICIES:
+    for spec in config.policies:
         problem = problem_of(dataclasses.replace(config, policies=(spec,), seeds=worlds))
         places = Places(problem, jax.devices()[:1], False, worlds)
         ends = iteration_ends(problem, spec, steps)[:, -1]
@@ -183,10 +182,10 @@ def warm(config: TrainConfig, devices: Any) -> Callable[[], object]:
     return lambda: [run() for run in runs]
 
 
-def second_call(steps: int, rows: int, rounds: int) -> dict[str, Any]:
+def second_call(config: TrainConfig, steps: int, rows: int, rounds: int) -> dict[str, Any]:
     """A call whose programs are compiled, over the same steps and evaluations by iteration."""
-    task = build_task("digits", model="2nn", workers=10, batch_size=32, seed=0)
-    config = dataclasses.replace(quickstart(), policies=("dybw",), seeds=1)
+    config = dataclasses.replace(config, policies=("dybw",), seeds=1)
+    task = task_of(config)
     problem = problem_of(config)
     places, seeds = Places(problem, jax.devices()[:1], False, 1), iter(range(100))
 
@@ -206,17 +205,19 @@ def measure(quick: bool) -> dict[str, Any]:
     """All of it."""
     cores = cores_or(None)
     steps, rows, rounds = (20, 5, 1) if quick else (STEPS, ROWS, PAIRS)
-    config = dataclasses.replace(quickstart(), **({"seconds": 5.0, "rows": 5, "policies": ("dybw",)} if quick else {}))
-    words = ("--seconds", "5", "--rows", "5", "--policies", "dybw") if quick else ()
+    small: dict[str, Any] = {"seconds": 5.0, "rows": 5, "policies": ("dybw",), "model": "lrm", "baseline": None}
+    config = dataclasses.replace(quickstart(), **(small if quick else {}))
+    compared = config if quick else dataclasses.replace(config, policies=POLICIES, baseline=None)
+    words = ("--seconds", "5", "--rows", "5", "--policies", "dybw", "--model", "lrm") if quick else ()
     figures: dict[str, Any] = {
-        f"grid over iterations, {name}": grid_over_iterations(config, count, steps, rows, rounds)
+        f"grid over iterations, {name}": grid_over_iterations(compared, count, steps, rows, rounds)
         for name, count in (("alone", 1), (f"{WORLDS} worlds", WORLDS))
     }
     one, several = (dataclasses.replace(config, seeds=count) for count in (1, WORLDS))
     trained = {"1": warm(one, cores[:1]), "5": warm(several, cores)}
     found = turns({name: lambda run=run: run for name, run in trained.items()}, 1 if quick else 3)  # type: ignore[misc]
     figures["5 worlds over 1, training alone, warm"] = over(found, "5", "1", WARM)
-    figures["second train_policy call over its steps"] = second_call(steps, rows, rounds)
+    figures["second train_policy call over its steps"] = second_call(config, steps, rows, rounds)
     lines = {count: command("--seeds", count, *words) for count in ("1", "5")}
     found = turns({name: lambda run=run: run for name, run in lines.items()}, 1 if quick else 3, warm=False)  # type: ignore[misc]
     figures["5 worlds over 1, the command, cold"] = over(found, "5", "1", COLD)

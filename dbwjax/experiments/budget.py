@@ -6,6 +6,7 @@ import numpy as np
 
 from dbwjax.engine import ensemble
 from dbwjax.engine.batch import rows_of, take
+from dbwjax.engine.programs import canonical
 from dbwjax.experiments.accounting import even_grid, grid_at
 from dbwjax.experiments.config import TrainConfig
 from dbwjax.experiments.problem import Problem
@@ -46,7 +47,7 @@ def iteration_ends(problem: Problem, spec: str, steps: int) -> np.ndarray:
     policy = problem.policies[spec]
     if policy.reads_training:
         raise ValueError(f"--steps counts iterations of '{spec}', whose clock reads training; use --seconds")
-    found = []
+    policy, found = canonical(policy), []  # a policy that is built anew compiles nothing
     for begin in range(0, len(problem.told), CLOCKS):
         which = np.arange(begin, min(begin + CLOCKS, len(problem.told)))
         some = take(problem.worlds, which)

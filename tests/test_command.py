@@ -454,8 +454,7 @@ def test_on_two_devices(folder):
         np.testing.assert_array_equal(array, both["1"][name], err_msg=name)
     agree(rows(folder / "one then two"), alone)
     agree(rows(folder / "two then one"), alone)
-    # A block of three does not divide among two devices: it begins anew, says so, and no row is there twice.
-    assert "is of 3 simulations and these devices share 4; that block begins anew" in done.stderr
+    # A block of three does not divide among two devices: it goes on all the same, and no row is there twice.
     agree(by_world(folder / "three, one then two"), by_world(folder / "three"))
 
 

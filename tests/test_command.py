@@ -23,6 +23,7 @@ from dbwjax.storage import run_folder
 from dbwjax.storage.metrics_log import COLUMNS
 from dbwjax.storage.parts import Parts
 from dbwjax.storage.timelines import load_timeline
+from tests.readme import ROOT
 from tests.run_folder import assert_same, rows
 
 TASK = ["--workers", "4", "--graph", "complete", "--dataset", "logistic:dimension=4,samples=40", "--no-progress"]
@@ -422,6 +423,39 @@ def test_worlds_are_those_of_their_seeds_alone(folder, whole):
     for policy, worlds in alone.items():
         for name, array in worlds["1"].items():
             np.testing.assert_array_equal(array, both[policy]["1"][name], err_msg=f"{policy} {name}")
+
+
+def agree(ours, theirs):
+    """The same clock; what is learned to rounding, since sums over workers are cut otherwise."""
+    assert len(ours) == len(theirs)
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.keys() == other.keys()
+        for name, value in one.items():
+            if name in ("train_loss", "test_loss", "suboptimality", "consensus_distance") and value is not None:
+                assert value == pytest.approx(other[name], rel=1e-5, abs=1e-6), name
+            else:
+                assert value == pytest.approx(other[name], abs=1e-6), name
+
+
+def by_world(folder):
+    return sorted(rows(folder), key=lambda row: (row["world"], row["row"]))
+
+
+def test_on_two_devices(folder):
+    words = [sys.executable, "-m", "tests.on_two_devices", str(folder)]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=500)
+    assert done.returncode == 0, done.stderr
+    # World 1 of --seeds 2 is --seed 1, to the last bit, where each has a device of its own.
+    alone = rows(folder / "alone")
+    assert [row for row in rows(folder / "shared") if row["world"] == 1] == alone
+    both = load_timeline(folder / "shared" / "timeline.npz")[DRIFTING]
+    for name, array in load_timeline(folder / "alone" / "timeline.npz")[DRIFTING]["1"].items():
+        np.testing.assert_array_equal(array, both["1"][name], err_msg=name)
+    agree(rows(folder / "one then two"), alone)
+    agree(rows(folder / "two then one"), alone)
+    # A block of three does not divide among two devices: it goes on all the same, and no row is there twice.
+    agree(by_world(folder / "three, one then two"), by_world(folder / "three"))
 
 
 def test_as_a_process(folder):

@@ -46,8 +46,11 @@ def run_sweep(config: SweepConfig, options: RunOptions) -> int:
     devices = cores_or(options.devices)
     found = problems(told, config.timing_only)
     _require_no_readers(found)
-    fits = [clocks_at_once(one) if config.timing_only else sizes(one, devices) for one in found]
     times = [grids(one, config.base) for one in found]
+    fits = [
+        clocks_at_once(one) if config.timing_only else sizes(one, devices, max(map(len, grid)))
+        for one, grid in zip(found, times, strict=True)
+    ]
     folder = Path(options.out) if options.out is not None else Path("runs") / f"sweep-{config.base.preset}"
     with RunFolder.open(folder, options.overwrite) as run:
         cut = _claim(run, content(config), fits)

@@ -1,4 +1,4 @@
-"""Runs README's commands as they are written: `python -m tests.readme_commands`.
+"""Runs README's commands as they are written, but for the tests: `python -m tests.readme_commands`.
 
 For environments that can be thrown away. Of a line that first makes an environment, only what comes after the
 installation is run: whoever calls this has just made and installed one by the same words (`.ci/run`). What the first
@@ -15,6 +15,9 @@ from pathlib import Path
 
 from tests.readme import FIRST, RECORD, ROOT, blocks, record
 
+SUITE = "python -m pytest"
+"""README's second command, which `.ci/run` runs as a stage of its own."""
+
 TOLERANCE = {"time_to_target": 0.05, "test_accuracy": 0.01, "iteration_length": 1e-4, "wasted": 1e-4}
 """Of the figures that README quotes, relative. Delays are the same everywhere; other versions of JAX round otherwise,
 which training amplifies."""
@@ -25,6 +28,8 @@ def main() -> int:
     for block in blocks("sh"):
         for line in filter(None, block.splitlines()):
             command = line.split("'.[dev]' && ")[-1]
+            if command == SUITE:
+                continue
             print(f"\n$ {command}", flush=True)
             code = subprocess.run(["bash", "-c", command], cwd=ROOT).returncode
             if code:

@@ -31,7 +31,7 @@ def arrays(run: Path) -> dict[str, np.ndarray]:
 
 
 def assert_same(first: Path, second: Path) -> None:
-    """Metrics, timelines and final states agree to the last bit, wall times aside."""
+    """Metrics, timelines, worlds and final states agree to the last bit, wall times aside."""
     assert rows(first) == rows(second)
     one, other = arrays(first), arrays(second)
     assert one.keys() == other.keys()
@@ -40,5 +40,8 @@ def assert_same(first: Path, second: Path) -> None:
     timelines = [load_timeline(run / "timeline.npz") for run in (first, second)]
     assert timelines[0].keys() == timelines[1].keys()
     for policy, by in timelines[0].items():
-        for name, array in by.items():
-            np.testing.assert_array_equal(array, timelines[1][policy][name])
+        assert by.keys() == timelines[1][policy].keys()
+        for world, arrays_of in by.items():
+            for name, array in arrays_of.items():
+                np.testing.assert_array_equal(array, timelines[1][policy][world][name], err_msg=f"{policy} {world}")
+    assert [(run / "worlds.json").read_bytes() for run in (first,)] == [(second / "worlds.json").read_bytes()]

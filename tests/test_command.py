@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,38 +15,50 @@ import numpy as np
 import pytest
 
 from dbwjax import train
+from dbwjax.experiments import training
+from dbwjax.experiments.driver import Driver
 from dbwjax.experiments.training import Training
+from dbwjax.report import run_figures
 from dbwjax.storage import run_folder
 from dbwjax.storage.metrics_log import COLUMNS
+from dbwjax.storage.parts import Parts
 from dbwjax.storage.timelines import load_timeline
 from tests.run_folder import assert_same, rows
 
-TINY = [
-    "--workers",
-    "4",
-    "--model",
-    "lrm",
-    "--graph",
-    "complete",
-    "--steps",
-    "12",
-    "--eval-every",
-    "4",
-    "--no-progress",
-]
+TASK = ["--workers", "4", "--graph", "complete", "--dataset", "logistic:dimension=4,samples=40", "--no-progress"]
+TINY = [*TASK, "--policies", "full", "--steps", "12", "--eval-every", "4", "--seeds", "1"]
+DRIFTING = "backup:b=1,gap=inf"
+# Several worlds, a policy whose workers drift, and one that does not.
+WORLDS = [*TASK, "--policies", DRIFTING, "full", "--seconds", "60", "--rows", "6", "--seeds", "2"]
+
+
+class Killed(BaseException):
+    """Stands for a process that dies."""
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch, request):
     if request.function is not test_what_a_run_leaves:  # `test_plots.py` looks at figures
-        monkeypatch.setattr(plots, "write_figures", lambda path, *_: [path / "summary.png"])
+        monkeypatch.setattr(run_figures, "write_figures", lambda path, *_, **__: [path / "summary.png"])
+    monkeypatch.setattr(training, "LONG_CHUNK", 8)  # so that these short runs have several chunks
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
     return tmp_path
 
 
-def command(*words, code=0):
-    assert train.main([*TINY, *map(str, words)]) == code
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of `WORLDS` that nobody interrupted."""
+    place = tmp_path_factory.mktemp("whole") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_figures, "write_figures", lambda path, *_, **__: [path / "summary.png"])
+        patch.setattr(training, "LONG_CHUNK", 8)
+        assert train.main([*WORLDS, "--checkpoint-every", "1", "--out", str(place)]) == 0
+    return place
+
+
+def command(*words, code=0, of=TINY):
+    assert train.main([*of, *map(str, words)]) == code
 
 
 def refused(capsys, *words, code=2):
@@ -62,51 +75,74 @@ def refused(capsys, *words, code=2):
 
 
 def test_what_a_run_leaves(folder, capsys):
-    command(
-        "--policies",
-        "dybw",
-        "fastest:k=3,late=carry",
-        "full",
-        "--out",
-        "mine",
-        "--tensorboard",
-        "--target-accuracy",
-        0.5,
-    )
+    command("--out", "mine", "--tensorboard", "--target-accuracy", 0.5, "--figures", "png,svg", of=WORLDS)
     run = folder / "mine"
-    table = capsys.readouterr().out
-    assert "speed-ups are over full" in table
+    assert "Baseline: full. Ratio: full's time to target over the policy's" in capsys.readouterr().out
     assert set(os.listdir(run)) == {
-        *("config.json", "metrics.jsonl", "summary.json", "timeline.npz", "checkpoint", "tensorboard", ".lock"),
-        *("summary.png", "accuracy.png", "loss.png", "durations.png", "backup_workers.png", "graph.png"),
+        *("config.json", "metrics.jsonl", "summary.json", "worlds.json", "timeline.npz", "table.csv", "table.tex"),
+        *("checkpoint", "parts", "tensorboard", ".lock"),
+        *(f"{name}.{kind}" for name in run_folder.FIGURES for kind in ("png", "svg")),
     }
     summary = json.loads((run / "summary.json").read_text())
-    assert list(summary) == ["target_accuracy", "policies", "speedup"]
-    assert list(summary["policies"]) == list(summary["speedup"]) == ["dybw", "fastest:k=3,late=carry", "full"]
+    assert list(summary["policies"]) == [DRIFTING, "full"]
     for facts in summary["policies"].values():
-        assert list(facts) == [
-            *("steps", "virtual_time", "wall_time", "mean_duration", "final_test_loss", "final_test_accuracy"),
-            *("time_to_target", "active_fraction", "backup_workers"),
-        ]
-        assert facts["steps"] == 12
-    assert summary["speedup"]["full"]["duration"] == 1.0
-    assert summary["speedup"]["dybw"]["duration"] > 1
-    assert summary["policies"]["full"]["active_fraction"] == 1
+        assert facts["reached"] == [2, 2]
+        assert 0 < facts["time_to_target"] < 60
+        for name in ("iterations", "iteration_length", "test_loss", "test_accuracy"):
+            assert facts[name] > 0, name
+    assert [world["world"] for world in json.loads((run / "worlds.json").read_text())] == [0, 1]
     lines = rows(run)
-    assert [(row["policy"], row["step"]) for row in lines] == [
-        (policy, step) for policy in summary["policies"] for step in (0, 4, 8, 12)
+    found = sorted((row["policy"], row["world"], row["row"], row["virtual_time"]) for row in lines)
+    assert found == [
+        (spec, world, row, 10.0 * row) for spec in summary["policies"] for world in (0, 1) for row in range(7)
     ]
-    assert list(lines[0]) == list(COLUMNS)
-    # All start from the same parameters.
-    assert len({row["test_loss"] for row in lines if row["step"] == 0}) == 1
+    assert list(lines[0])[: len(COLUMNS)] == list(COLUMNS)
+    # All policies start from the same parameters.
+    assert len({row["test_loss"] for row in lines if row["row"] == row["world"] == 0}) == 1
+    assert max(row["drift"] for row in lines if row["policy"] == DRIFTING) > 0
     timeline = load_timeline(run / "timeline.npz")
-    for policy, facts in summary["policies"].items():
-        assert timeline[policy]["active"].shape == (12, 4)
-        assert timeline[policy]["duration"].astype(np.float64).sum() == pytest.approx(facts["virtual_time"], rel=1e-12)
+    for spec in summary["policies"]:
+        for world in (0, 1):
+            kept = timeline[spec][str(world)]
+            steps = len(kept["duration"])
+            assert kept["active"].shape == (steps, 4)
+            # Every worker is past the budget with the last step; a global iteration ends there, and none after it.
+            ends = np.cumsum(kept["duration"].astype(np.float64))
+            if spec == "full":
+                assert ends[-2] <= 60 < ends[-1]
+                own = [row for row in lines if (row["policy"], row["world"]) == (spec, world)]
+                assert own[-1]["step"] == steps - 1
+
+
+def test_rows_at_the_ends_of_the_baseline_s_iterations(folder):
+    """One policy, a global barrier: iteration by iteration, as ever."""
+    command("--steps", 10, "--out", "run")
+    lines = rows(folder / "run")
+    assert [row["step"] for row in lines] == [0, 4, 8, 10]
+    ends = np.cumsum(
+        np.concatenate([[0], load_timeline(folder / "run" / "timeline.npz")["full"]["0"]["duration"]]), dtype=float
+    )
+    assert [row["virtual_time"] for row in lines] == [ends[int(row["step"])] for row in lines]
+    assert [row["gradients"] for row in lines] == [0, 16, 32, 40]
+
+
+def test_the_baseline_gives_all_the_same_time(folder):
+    words = ["--policies", "fastest:k=3", "--seeds", 2, "--baseline", "fastest:k=3"]
+    command(*words, "--out", "run")
+    lines = rows(folder / "run")
+    for world in (0, 1):
+        by = {
+            spec: [row for row in lines if (row["policy"], row["world"]) == (spec, world)]
+            for spec in ("full", "fastest:k=3")
+        }
+        assert [row["virtual_time"] for row in by["full"]] == [row["virtual_time"] for row in by["fastest:k=3"]]
+        assert [row["step"] for row in by["fastest:k=3"]] == [0, 4, 8, 12]
+        assert by["full"][-1]["step"] < 12
+    assert len({row["virtual_time"] for row in lines if row["row"] == 3}) == 2  # each world has its own budget
 
 
 def test_policies_share_delays_batches_and_parameters(folder):
-    command("--policies", "full", "fastest:k=4", "deadline:seconds=inf", "--out", "same")
+    command("--policies", "fastest:k=4", "deadline:seconds=inf", "--out", "same")
     by_policy: dict = {}
     for row in rows(folder / "same"):
         by_policy.setdefault(row.pop("policy"), []).append(row)
@@ -123,15 +159,38 @@ def test_a_finished_run_is_not_trained_again_and_a_seed_matters(folder, monkeypa
     capsys.readouterr()
     command("--out", "a")
     assert (folder / "a" / "metrics.jsonl").read_bytes() == kept
-    assert "speed-ups are over full" in capsys.readouterr().out
+    assert "Baseline: full." in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("dataset", ["quadratic:dimension=5", "logistic:dimension=4,samples=40"])
-def test_synthetic_tasks_have_no_model(folder, dataset):
-    words = ["--workers", "4", "--dataset", dataset, "--steps", "4", "--eval-every", "2", "--no-progress"]
-    assert train.main([*words, "--out", "synthetic"]) == 0
-    summary = json.loads((folder / "synthetic" / "summary.json").read_text())
-    assert summary["policies"]["dybw"]["final_test_loss"] is not None
+def test_until_target_ends_with_the_row_after_the_target(folder, monkeypatch):
+    words = ["--until-target", "--target-accuracy", 0.6, "--seconds", 300, "--rows", 150, "--checkpoint-every", 1]
+    command(*words, "--out", "run", of=[*TASK, "--policies", "full", "--seeds", "2"])
+    lines = rows(folder / "run")
+    for world in (0, 1):
+        own = [row["test_accuracy"] for row in lines if row["world"] == world]
+        assert own[-1] >= 0.6
+        assert 4 < len(own) < 75
+    summary = json.loads((folder / "run" / "summary.json").read_text())
+    assert summary["policies"]["full"]["reached"] == [2, 2]
+    assert summary["policies"]["full"]["test_accuracy"] is None  # the policies end at times of their own
+
+    def dying(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:  # after the last checkpoint
+        patch.setattr(Parts, "keep", dying)
+        with pytest.raises(Killed):
+            command(*words, "--out", "killed", of=[*TASK, "--policies", "full", "--seeds", "2"])
+    command(*words, "--out", "killed", of=[*TASK, "--policies", "full", "--seeds", "2"])
+    assert_same(folder / "run", folder / "killed")
+
+
+def test_a_task_without_accuracy(folder, capsys):
+    words = ["--workers", "4", "--dataset", "quadratic:dimension=5", "--policies", "full", "--seeds", "1"]
+    command("--out", "run", of=[*words, "--steps", "4", "--eval-every", "2", "--no-progress"])
+    facts = json.loads((folder / "run" / "summary.json").read_text())["policies"]["full"]
+    assert facts["test_loss"] > 0
+    assert (facts["test_accuracy"], facts["time_to_target"]) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +215,6 @@ BAD = [
     (["--policies", "fastest:k=11"], "use 1 to 10"),
     (["--policies", "fastest:k=0"], "k=0 waits for nobody"),
     (["--policies", "fastest:k=two"], "is not a whole number"),
-    (["--policies", "backup:b=9", "--graph", "complete"], "use 0 to 8"),
     (["--policies", "backup:b=-1"], "b=-1"),
     (["--policies", "backup:barrier=global"], "every worker's own finish would still be waited for"),
     (["--policies", "full:barrier=neighbours,late=carry"], "late=carry has no meaning"),
@@ -189,8 +247,14 @@ BAD = [
     (["--learning-rate", "inf"], "--learning-rate inf"),
     (["--learning-rate", "fast"], "fast is not a number"),
     (["--target-accuracy", "1.1"], "--target-accuracy 1.1"),
-    (["--eval-every", "500"], "at most steps=400"),
-    (["--eval-every", "0"], "--eval-every 0"),
+    (["--steps", "400", "--eval-every", "500"], "use 1 to steps=400"),
+    (["--eval-every", "5"], "--eval-every counts the baseline's iterations; use --rows with --seconds"),
+    (["--steps", "5", "--seconds", "5"], "give one budget"),
+    (["--baseline", "fastest:k=5"], "is not among the policies"),
+    (["--schedule", "cosin:steps=5"], "did you mean 'cosine'"),
+    (["--schedule", "cosine"], "needs steps="),
+    (["--schedule", "step:every=0"], "every=0 is not a number of updates"),
+    (["--figures", "gif"], "unknown 'gif'"),
     (["--seed", "-1"], "--seed -1"),
     (["--latency", "-0.1"], "--latency -0.1"),
     (["--bandwidth", "0"], "--bandwidth 0"),
@@ -243,19 +307,45 @@ def test_another_run_s_folder_is_left_alone_until_overwritten(folder, capsys):
     assert (folder / "run" / "metrics.jsonl").read_bytes() != kept
 
 
-def test_damaged_run_folders_are_one_line(folder, capsys):
-    command("--out", "run")
+def stopped(monkeypatch, *words, saves=2, of=WORLDS):
+    """The command, killed after so many checkpoints."""
+    save, seen = Driver._save, []
+
+    def dying(self, *rest):
+        save(self, *rest)
+        seen.append(rest)
+        if len(seen) == saves:
+            self.checkpoints.close()
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Driver, "_save", dying)
+        with pytest.raises(Killed):
+            command("--checkpoint-every", 1, *words, of=of)
+
+
+def test_damaged_run_folders_are_one_line(folder, capsys, monkeypatch):
+    stopped(monkeypatch, "--out", "run", of=TINY, saves=1)
     run = folder / "run"
     for state in run.glob("checkpoint/*/state"):
         for part in state.rglob("*"):
             if part.is_file() and part.stat().st_size > 100:
                 part.write_bytes(part.read_bytes()[:50])
     capsys.readouterr()
-    assert "--overwrite" in refused(capsys, *TINY, "--out", "run")
-    (run / "config.json").write_text('{"config": ')
-    assert "--overwrite" in refused(capsys, *TINY, "--out", "run")
-    (run / "config.json").write_text('{"config": {"seed": 0}}')
-    assert "--overwrite" in refused(capsys, *TINY, "--out", "run")
+    said = refused(capsys, *TINY, "--out", "run")
+    assert "is damaged" in said
+    assert "--overwrite" in said
+    shutil.rmtree(run / "checkpoint")
+    command("--out", "run")
+    capsys.readouterr()
+    (run / "parts" / "0.json").write_text('{"rows": [')
+    assert "0.json is corrupt; delete it to compute that block again" in refused(capsys, *TINY, "--out", "run")
+    (run / "parts" / "0.json").unlink()
+    command("--out", "run")
+    capsys.readouterr()
+    for config in ('{"config": ', '{"config": {"seed": 0}}', (run / "config.json").read_text().replace("blocks", "b")):
+        (run / "config.json").write_text(config)
+        assert "--overwrite" in refused(capsys, *TINY, "--out", "run")
     command("--out", "run", "--overwrite")
 
 
@@ -266,36 +356,72 @@ def test_a_second_process_waits_outside(folder, capsys):
 
 
 def test_a_loss_that_is_not_finite(folder, capsys):
-    words = ["--learning-rate", "1e38", "--policies", "full", "--checkpoint-every", "1", "--out", "wild"]
+    words = ["--learning-rate", "1e38", "--checkpoint-every", "1", "--out", "wild"]
     for _ in range(2):
         command(*words, code=3)
         said = capsys.readouterr().err
         assert said.count("\n") == 1
-        for part in ("policy 'full'", "worker", "is not finite at step", "smaller learning rate"):
+        for part in ("policy 'full'", "a loss is not finite at", "smaller learning rate"):
             assert part in said
 
 
+def test_one_world_of_several_that_diverges_is_in_the_rows(folder, capsys):
+    command("--learning-rate", "1e38", "--seeds", 2, "--out", "wild")
+    for world in (0, 1):
+        own = [row for row in rows(folder / "wild") if row["world"] == world]
+        assert [row["row"] for row in own] == [0, 1, 2, 3]
+        assert own[-1]["diverged"] is True
+        assert own[-1]["test_loss"] is None
+    assert json.loads((folder / "wild" / "summary.json").read_text())["policies"]["full"]["diverged"] == 2
+
+
+@pytest.mark.parametrize("saves", [1, 3, 6])
+def test_killed_and_resumed_is_uninterrupted(folder, whole, monkeypatch, saves):
+    """In the first block with readings open, in both of them, and after the last checkpoint."""
+    stopped(monkeypatch, "--out", "run", saves=saves)
+    with open(folder / "run" / "metrics.jsonl", "ab") as log:
+        log.write(b'{"policy": "bac')  # cut by the kill
+    command("--out", "run", of=WORLDS)
+    assert_same(whole, folder / "run")
+
+
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_interrupted_and_resumed_is_uninterrupted(folder, monkeypatch, capsys, signum, code):
-    command("--out", "whole")
+def test_interrupted_and_resumed_is_uninterrupted(folder, whole, monkeypatch, capsys, signum, code):
     advance, calls = Training.advance, []
 
-    def interrupted(self, steps):
-        calls.append(steps)
-        if len(calls) == 4:
+    def interrupted(self):
+        calls.append(self)
+        if len(calls) == 2:
             os.kill(os.getpid(), signum)
-        advance(self, steps)
+        return advance(self)
 
-    monkeypatch.setattr(Training, "advance", interrupted)
-    capsys.readouterr()
-    command("--out", "parts", code=code)
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "advance", interrupted)
+        command("--out", "run", code=code, of=WORLDS)
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert "stopped by SIG" in said
-    assert "at step 4 of policy 'full'" in said
-    monkeypatch.setattr(Training, "advance", advance)
-    command("--out", "parts")
-    assert_same(folder / "whole", folder / "parts")
+    assert f"error: stopped by {signum.name} at " in said
+    assert f"s of policy '{DRIFTING}'; the same command goes on from there" in said
+    assert len(calls) == 2
+    command("--out", "run", of=WORLDS)
+    assert_same(whole, folder / "run")
+
+
+def test_worlds_are_those_of_their_seeds_alone(folder, whole):
+    """Side by side on one device: the clock to the last bit, what is learned to rounding."""
+    command("--seed", 1, "--seeds", 1, "--out", "alone", of=WORLDS)
+    exact = ("policy", "world", "row", "virtual_time", "step", "drift", "gradients", "computing", "wasted", "waiting")
+    ours = [row for row in rows(whole) if row["world"] == 1]
+    theirs = rows(folder / "alone")
+    assert [[row[name] for name in exact] for row in ours] == [[row[name] for name in exact] for row in theirs]
+    for name in ("test_loss", "test_accuracy", "train_loss", "consensus_distance"):
+        np.testing.assert_allclose(
+            [row[name] or 0 for row in ours], [row[name] or 0 for row in theirs], rtol=1e-5, atol=1e-6, err_msg=name
+        )
+    both, alone = (load_timeline(run / "timeline.npz") for run in (whole, folder / "alone"))
+    for policy, worlds in alone.items():
+        for name, array in worlds["1"].items():
+            np.testing.assert_array_equal(array, both[policy]["1"][name], err_msg=f"{policy} {name}")
 
 
 def test_as_a_process(folder):

@@ -22,10 +22,12 @@ from dbwjax.experiments import config as configs
 from dbwjax.experiments.config import RunOptions, TrainConfig
 from dbwjax.experiments.presets import PRESETS
 from dbwjax.learners import optimizers
+from dbwjax.learners.schedules import SCHEDULES
 
 WORDS_OF_THE_ISSUE = [
     *("--policies", "--dataset", "--data-dir", "--model", "--workers", "--graph", "--delays", "--partition", "--pca"),
     *("--steps", "--batch-size", "--learning-rate", "--optimizer", "--target-accuracy", "--eval-every", "--seed"),
+    *("--seconds", "--rows", "--seeds", "--baseline", "--until-target", "--schedule", "--figures"),
     *("--out", "--overwrite", "--list", "--print-config"),
 ]
 OUR_WORDS = [
@@ -93,8 +95,22 @@ BAD = [
     (["--workers", "-3"], "--workers -3"),
     (["--steps", "0"], "--steps 0"),
     (["--batch-size", "0"], "--batch-size 0"),
-    (["--eval-every", "0"], "--eval-every 0"),
-    (["--steps", "5", "--eval-every", "6"], "--eval-every 6 is out of range; use at most steps=5"),
+    (["--steps", "5", "--eval-every", "6"], "--eval-every 6 is out of range; use 1 to steps=5"),
+    (["--steps", "5", "--eval-every", "0"], "--eval-every 0 is out of range; use 1 to steps=5"),
+    (["--eval-every", "5", "--seconds", "5"], "--eval-every counts the baseline's iterations; use --rows with --sec"),
+    (["--steps", "5", "--eval-every", "5", "--rows", "5"], "--rows and --eval-every both say where rows"),
+    (["--steps", "5", "--seconds", "5"], "--seconds and --steps are both given; give one budget"),
+    (["--seconds", "0"], "--seconds 0.0 is out of range; use a finite time above 0"),
+    (["--seconds", "inf"], "--seconds inf"),
+    (["--seconds", "nan"], "--seconds: nan is not a number"),
+    (["--rows", "0"], "--rows 0 is out of range; use 1 or more"),
+    (["--seeds", "0"], "--seeds 0 is out of range; use 1 or more"),
+    (["--seed", "4294967290", "--seeds", "10"], "use seeds up to 4294967295 (this ends at 4294967299)"),
+    (["--baseline", "fulll"], "--baseline fulll is not among the policies; did you mean 'full'?"),
+    (["--policies", "full", "--baseline", "dybw"], "--baseline dybw is not among the policies"),
+    (["--until-targt"], "did you mean '--until-target'?"),
+    (["--figures", "jpg"], "--figures jpg: unknown 'jpg'; did you mean 'png'?"),
+    (["--figures", ""], "--figures : unknown ''"),
     (["--pca", "0"], "--pca 0"),
     (["--learning-rate", "0"], "--learning-rate 0.0"),
     (["--learning-rate", "-0.1"], "--learning-rate -0.1"),
@@ -137,28 +153,56 @@ def test_a_mistake_is_one_line_with_the_remedy(capsys, typed, expected):
 )
 def test_what_only_the_api_can_pass_is_refused_too(field, value):
     with pytest.raises(ValueError, match=field.replace("_", "-")) as caught:
-        configs.validate(dataclasses.replace(TrainConfig(), **{field: value}), RunOptions())
+        configs.validate(dataclasses.replace(TrainConfig(seconds=5.0), **{field: value}), RunOptions())
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"steps": 1, "eval_every": 1, "workers": 1, "batch_size": 1, "pca": 1, "target_accuracy": 1.0},
-        {"seed": 2**32 - 1, "latency": 0.0, "bandwidth": math.inf},
-        {"steps": 7, "eval_every": 3},  # the last chunk is shorter
-        {"policies": ("fastest:k=2", "fastest:k=3", "fastest:k=2,late=carry")},
+        {"seconds": None, "steps": 1, "eval_every": 1, "workers": 1, "batch_size": 1, "pca": 1, "target_accuracy": 1.0},
+        {"seconds": 1e-30, "rows": 1, "seeds": 1, "until_target": True},
+        {"seed": 2**32 - 1, "seeds": 1, "latency": 0.0, "bandwidth": math.inf},
+        {"seconds": None, "steps": 7, "eval_every": 3},  # the last row is at iteration 7
+        {"policies": ("fastest:k=2", "fastest:k=3", "fastest:k=2,late=carry"), "baseline": "fastest:k=2"},
         {"target_accuracy": None},
     ],
 )
 def test_the_ends_of_the_ranges_are_allowed(change):
-    configs.validate(dataclasses.replace(TrainConfig(), **change), RunOptions(checkpoint_every=1))
+    configs.validate(dataclasses.replace(TrainConfig(), **{"seconds": 5.0, **change}), RunOptions(checkpoint_every=1))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, "--seconds and --steps are both missing; give one budget"),
+        ({"seconds": 5.0, "target_accuracy": None, "until_target": True}, "--until-target has no target"),
+    ],
+)
+def test_budgets_and_targets_that_are_missing(change, said):
+    with pytest.raises(ValueError, match=said):
+        configs.validate(dataclasses.replace(TrainConfig(), **change), RunOptions())
+
+
+def test_a_typed_budget_takes_the_place_of_the_preset_s():
+    config, *_ = words.parse(["--steps", "40", "--eval-every", "10"])
+    assert (config.seconds, config.steps, config.eval_every) == (None, 40, 10)
+    config, *_ = words.parse(["--seconds", "40"])
+    assert (config.seconds, config.steps, config.eval_every) == (40.0, None, None)
+
+
+def test_the_baseline_is_the_last_policy_unless_it_is_named():
+    assert words.parse([])[0].over == "full"
+    assert words.parse(["--policies", "full", "dybw"])[0].over == "dybw"
+    assert words.parse(["--policies", "full", "dybw", "--baseline", "full"])[0].over == "full"
 
 
 def test_nothing_typed_is_the_quickstart():
     config, options, action = words.parse([])
     assert (config, options, action) == (PRESETS["quickstart"](), RunOptions(), "train")
-    assert (config.dataset, config.policies, config.workers) == ("digits", ("dybw", "full"), 10)
+    assert (config.dataset, config.workers, config.seeds, config.steps) == ("digits", 10, 10, None)
+    assert config.policies[0] == "dybw"
+    assert config.seconds > 0
     assert str(options.folder(config.preset)) == os.path.join("runs", "quickstart")
 
 
@@ -182,14 +226,19 @@ def test_every_field_has_its_word_and_every_word_its_field():
             "graph": "ring",
             "delays": "pareto",
         },
-        **{"partition": "shards", "optimizer": "adam", "out": "o", "compile_cache": "c"},
+        **{"partition": "shards", "optimizer": "adam", "out": "o", "compile_cache": "c", "schedule": "step:every=3"},
         **{"workers": 3, "pca": 4, "steps": 50, "batch_size": 6, "eval_every": 7, "seed": 8, "checkpoint_every": 9},
+        **{"seeds": 11, "seconds": 2.5, "baseline": "full", "figures": "pdf,svg"},
         **{"learning_rate": 0.25, "target_accuracy": 0.5, "latency": 0.75, "bandwidth": 1.5, "devices": 2},
         **{"coordinator": "h:1", "processes": 2, "process_id": 1, "patience": 5},
     }
     line = [text for name, value in typed.items() for text in (f"--{name.replace('_', '-')}", str(value))]
-    config, options, _ = words.parse([*line, "--overwrite", "--tensorboard", "--no-progress", "--distributed"])
+    flags = ["--overwrite", "--tensorboard", "--no-progress", "--distributed", "--until-target"]
+    config, options, _ = words.parse([*line, *flags])
+    assert words.parse(["--rows", "12"])[0].rows == 12  # which excludes --eval-every
     typed |= {
+        "rows": 100,
+        "until_target": True,
         "distributed": True,
         "preset": "quickstart",
         "policies": ("full",),
@@ -209,7 +258,8 @@ def test_policies_may_be_named_together_or_one_by_one(repeated):
 def test_presets_are_whole(name):
     config = PRESETS[name]()
     assert config.preset == name
-    assert config.policies == ("dybw", "full")
+    assert config.policies[0] == "dybw"
+    assert config.seconds is not None
     configs.validate(config, RunOptions())
     command = f"python -m dbwjax.train{'' if name == 'quickstart' else ' ' + name}"
     assert f"Command: `{command}" in PRESETS[name].__doc__
@@ -237,6 +287,9 @@ def test_presets_survive_json(name):
     learning_rate=st.floats(min_value=0, exclude_min=True, allow_infinity=False),
     bandwidth=st.floats(min_value=0, exclude_min=True) | st.integers(1),
     target_accuracy=st.none() | st.floats(0, 1),
+    seconds=st.none() | st.floats(min_value=0, allow_infinity=False),
+    baseline=st.none() | st.text(),
+    until_target=st.booleans(),
 )
 def test_any_configuration_survives_json_bit_for_bit(**fields):
     config = TrainConfig(**fields)
@@ -255,6 +308,12 @@ CORRUPT = [
     (lambda content: {**content, "policies": ["dybw", 1]}, "policies"),
     (lambda content: {**content, "workers": "10", "seed": 0.5}, "seed, workers"),
     (lambda content: {**content, "steps": True}, "steps"),
+    (lambda content: {**content, "until_target": 1}, "until_target"),
+    (
+        lambda content: {**content, "until_target": "yes", "schedule": None, "rows": None},
+        "rows, schedule, until_target",
+    ),
+    (lambda content: {**content, "seconds": "300"}, "seconds"),
     (lambda content: {**content, "pca": {}}, "pca"),
     (lambda content: {**content, "learning_rate": None}, "learning_rate"),
 ]
@@ -268,12 +327,16 @@ def test_a_configuration_that_is_not_one_is_refused(damage, named):
 
 def test_differences_name_both_values_but_not_where_data_lie():
     old = TrainConfig()
-    new = dataclasses.replace(old, seed=1, pca=16, bandwidth=1e6, policies=("full",), data_dir="elsewhere")
+    more = {"seconds": 2.5, "until_target": True, "schedule": "step:every=9"}
+    new = dataclasses.replace(old, seed=1, pca=16, bandwidth=1e6, policies=("full",), data_dir="elsewhere", **more)
     assert configs.differences(old, new) == [
         "policies: ['dybw', 'full'] in the run folder, ['full'] now",
-        "pca: None in the run folder, 16 now",
+        "seconds: None in the run folder, 2.5 now",
+        "until_target: False in the run folder, True now",
         "seed: 0 in the run folder, 1 now",
         "bandwidth: None in the run folder, 1000000.0 now",
+        "pca: None in the run folder, 16 now",
+        "schedule: constant in the run folder, step:every=9 now",
     ]
 
 
@@ -298,10 +361,12 @@ def test_list_names_everything_with_its_keys(capsys):
     said = capsys.readouterr().out
     entries = [line.split()[0].split(":")[0] for line in said.splitlines() if line[:2] == "  " and line[2:3] != " "]
     tables = [PRESETS, POLICIES, GRAPHS, DELAYS, WEIGHTS, DATASETS, PARTITIONS, optimizers.OPTIMIZERS, MODELS]
+    tables.append(SCHEDULES)
     assert sorted(entries) == sorted(name for table in tables for name in table)
     for spec in [
         *("fastest:k=INT,", "erdos_renyi:p=0.4", "small_world:degree=4,p=0.1", "from_file:path=", "momentum:beta=0.9"),
-        *("shifted_exponential:shift=0.5,rate=1.0", "dirichlet:alpha=", "shards:per_worker=", "late=drop"),
+        *("shifted_exponential:shift=0.5,rate=1.0", "dirichlet:alpha=", "shards:per_worker=", "late="),
+        *("cosine:steps=INT,alpha=0.0", "warmup_cosine:warmup=INT,steps=INT", "resample=none"),
     ]:
         assert spec in said
     assert "seed=" not in said  # neither the seed nor the learning rate is a setting
@@ -350,7 +415,7 @@ def test_too_large_for_the_memory_is_one_line(capsys, monkeypatch, error):
     def too_large(*_):
         raise error
 
-    monkeypatch.setattr(run, "build", too_large)
+    monkeypatch.setattr(run, "problems", too_large)
     said = refused(capsys)
     assert "8 PiB" in said
     assert "smaller --batch-size" in said
@@ -362,7 +427,7 @@ def test_an_error_of_the_program_is_not_hidden(monkeypatch):
     def broken(*_):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(run, "build", broken)
+    monkeypatch.setattr(run, "problems", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         train.main([])
 

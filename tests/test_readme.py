@@ -279,3 +279,11 @@ def test_it_opens_with_what_it_is_a_picture_and_two_commands():
     assert opening.count("![") == 1
     assert opening.count("```sh") == 2
     assert "python -m pytest" in opening
+
+
+def test_the_suite_is_a_stage_of_ci():
+    from tests.readme_commands import SUITE
+
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert SUITE in [line for block in blocks("sh") for line in block.splitlines()]
+    assert lines[lines.index("stage 'main suite: README, second command'") + 1] == SUITE

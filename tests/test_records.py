@@ -17,7 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dbwjax import files
-from dbwjax.storage.metrics_log import COLUMNS, MetricsLog, read_metrics
+from dbwjax.experiments.config import FIGURE_KINDS
+from dbwjax.report.run_figures import FIGURES
+from dbwjax.storage.metrics_log import MetricsLog, read_metrics
+from dbwjax.storage.parts import Parts
 from dbwjax.storage.run_folder import RunFolder
 from dbwjax.storage.timelines import load_timeline, save_timeline
 from dbwjax.storage.trackers import write_tensorboard
@@ -74,15 +77,16 @@ def test_a_corrupt_config_names_the_file_and_the_remedies(tmp_path, content):
 def test_overwrite_deletes_what_runs_leave_and_nothing_else(tmp_path):
     with RunFolder.open(tmp_path) as run:
         run.write_config({})
-    mine = ["notes.txt", "photo.png", "summary.svg", "config.json.bak", "data/summary.json"]
-    of_run = ["metrics.jsonl", "summary.json", "timeline.npz", "report.html", "loss.png", "network.pdf"]
-    of_run += [".timeline.npz.draft", "checkpoint/5/state/d/x", "tensorboard/full/events.out"]
+    mine = ["notes.txt", "photo.png", "loss.eps", "config.json.bak", "data/summary.json"]
+    of_run = ["metrics.jsonl", "summary.json", "worlds.json", "timeline.npz", "report.html", "table.csv", "table.tex"]
+    of_run += [f"{name}.{kind}" for name in FIGURES for kind in FIGURE_KINDS]
+    of_run += [".timeline.npz.draft", "checkpoint/5/state/d/x", "tensorboard/full/events.out", "parts/0.json"]
     for name in mine + of_run:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
     RunFolder.open(tmp_path, overwrite=False).close()
     assert (tmp_path / "metrics.jsonl").exists()
-    RunFolder.open(tmp_path, overwrite=True, figures=("loss", "network")).close()
+    RunFolder.open(tmp_path, overwrite=True, figures=FIGURES).close()
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {*mine, ".lock"}
 
@@ -113,21 +117,18 @@ def test_paths_that_cannot_be_written(tmp_path):
             RunFolder.open(tmp_path / "closed")
 
 
-def row_of(step: int, **more: object) -> dict:
-    return {"policy": "dybw", "step": step, "virtual_time": step * 0.1, "wall_time": 1.0, **more}
+def row_of(number: int, **more: object) -> dict:
+    return {"policy": "dybw", "world": 3, "row": number, "virtual_time": number * 0.1, "wall_time": 1.0, **more}
 
 
-def test_columns_come_in_order_and_further_figures_after_them(tmp_path):
+def test_a_row_is_written_as_it_is_given_and_what_is_not_finite_is_null(tmp_path):
     with MetricsLog(tmp_path / "metrics.jsonl") as log:
-        log.append(
-            {"suboptimality": 1e-3, "gradients": np.int64(7), "step": 3, "policy": "full", "test_loss": math.inf}
-        )
-        log.append({"policy": "full", "test_loss": np.float32(0.1), "train_loss": math.nan})
+        log.append({"policy": "full", "row": 3, "test_loss": math.inf, "gradients": np.int64(7), "diverged": np.True_})
+        log.append({"test_loss": np.float32(0.1), "train_loss": math.nan, "policy": "full"})
         log.sync()
     first, second = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    assert tuple(json.loads(first)) == (*COLUMNS, "suboptimality")
-    assert json.loads(first)["test_loss"] is None
-    assert json.loads(first)["gradients"] == 7
+    assert json.loads(first) == {"policy": "full", "row": 3, "test_loss": None, "gradients": 7, "diverged": True}
+    assert list(json.loads(second)) == ["test_loss", "train_loss", "policy"]
     assert json.loads(second)["test_loss"] == float(np.float32(0.1))
     assert json.loads(second)["train_loss"] is None
     assert not {"NaN", "Infinity"} & set(first.replace(",", " ").split())
@@ -135,26 +136,62 @@ def test_columns_come_in_order_and_further_figures_after_them(tmp_path):
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=6), st.data())
-def test_floats_keep_their_bits_and_a_cut_anywhere_leaves_whole_lines(tmp_path_factory, values, data):
+def test_floats_keep_their_bits_and_a_cut_anywhere_is_forgotten_by_a_restart(tmp_path_factory, values, data):
     path = tmp_path_factory.mktemp("log") / "metrics.jsonl"
+    rows = [row_of(number, test_loss=value) for number, value in enumerate(values)]
     with MetricsLog(path) as log:
-        for step, value in enumerate(values):
-            log.append(row_of(step, test_loss=value))
+        for row in rows:
+            log.append(row)
     whole = path.read_bytes()
     assert [struct.pack("d", row["test_loss"]) for row in read_metrics(path)] == [struct.pack("d", v) for v in values]
 
     cut = data.draw(st.integers(0, len(whole)))
     path.write_bytes(whole[:cut])
-    lines = whole[:cut].count(b"\n")
-    assert len(read_metrics(path)) == lines
-    keep = data.draw(st.integers(0, lines))
+    assert len(read_metrics(path)) == whole[:cut].count(b"\n")
+    keep = data.draw(st.integers(0, len(rows)))  # what parts and checkpoint hold, whatever the log had
     with MetricsLog(path) as log:
-        with pytest.raises(ValueError, match=rf"is corrupt: the checkpoint counts {lines + 1} lines, it has {lines};"):
-            log.truncate(lines + 1)
-        log.truncate(keep)
-        for step in range(keep, len(values)):
-            log.append(row_of(step, test_loss=values[step]))
+        log.restart(rows[:keep])
+        for row in rows[keep:]:
+            log.append(row)
     assert path.read_bytes() == whole
+
+
+PART = [{"policy": "dybw", "row": 0, "test_loss": 0.1 + 0.2, "train_loss": None}]
+
+
+def test_a_part_comes_back_bit_for_bit_and_its_rows_come_last(tmp_path, monkeypatch):
+    parts = Parts(tmp_path / "parts")
+    assert not parts.done(4)
+    arrays = {"0/duration": np.float32([0.1, np.inf]), "0/active": np.array([[True, False]])}
+    parts.keep(4, PART, arrays)
+    assert parts.done(4)
+    assert parts.rows(4) == PART
+    for name, array in parts.timelines(4).items():
+        assert array.dtype == arrays[name].dtype
+        np.testing.assert_array_equal(array, arrays[name])
+
+    def killed(path, content):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dbwjax.storage.parts.write_json", killed)
+    with pytest.raises(KeyboardInterrupt):
+        parts.keep(5, PART, arrays)
+    assert not parts.done(5)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"null", b'{"row": []}', b"\xff"])
+def test_a_damaged_part_is_one_line_with_the_remedy(tmp_path, content):
+    parts = Parts(tmp_path)
+    parts.keep(0, PART, {"0/duration": np.ones(3)})
+    (tmp_path / "0.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"0\.json is corrupt; delete it to compute that block again$"):
+        parts.rows(0)
+    (tmp_path / "0.npz").write_bytes((tmp_path / "0.npz").read_bytes()[:30])
+    with pytest.raises(ValueError, match=r"0\.npz is corrupt; delete 0\.json beside it to compute it again$"):
+        parts.timelines(0)
+    (tmp_path / "0.npz").unlink()
+    with pytest.raises(ValueError, match=r"0\.npz cannot be read \(No such file"):
+        parts.timelines(0)
 
 
 def test_a_corrupt_line_and_a_missing_file(tmp_path):
@@ -186,9 +223,12 @@ def test_a_timeline_round_trips_under_any_policy_name(tmp_path_factory, policies
     path = tmp_path_factory.mktemp("timeline") / "timeline.npz"
     timelines = {
         policy: {
-            "duration": rng.random(steps).astype(np.float32),
-            "active": rng.random((steps, nodes)) < 0.5,
-            "backup_workers": rng.random(steps).astype(np.float32),
+            str(world): {
+                "duration": rng.random(steps).astype(np.float32),
+                "active": rng.random((steps, nodes)) < 0.5,
+                "backup_workers": rng.random(steps).astype(np.float32),
+            }
+            for world in (0, 7)
         }
         for policy in policies
     }
@@ -196,16 +236,18 @@ def test_a_timeline_round_trips_under_any_policy_name(tmp_path_factory, policies
     loaded = load_timeline(path)
     assert list(loaded) == policies
     for policy in policies:
-        for name, array in timelines[policy].items():
-            assert loaded[policy][name].dtype == array.dtype
-            np.testing.assert_array_equal(loaded[policy][name], array)
+        assert list(loaded[policy]) == ["0", "7"]
+        for world, by in timelines[policy].items():
+            for name, array in by.items():
+                assert loaded[policy][world][name].dtype == array.dtype
+                np.testing.assert_array_equal(loaded[policy][world][name], array)
 
 
 def test_timeline_keys_read_as_typed_and_a_damaged_file_is_one_line(tmp_path):
     path = tmp_path / "timeline.npz"
-    save_timeline(path, {"dybw:late=carry,weights=lazy": {"duration": np.ones(2, np.float32)}})
+    save_timeline(path, {"dybw:late=carry,weights=lazy": {"3": {"duration": np.ones(2, np.float32)}}})
     with np.load(path) as arrays:
-        assert arrays.files == ["dybw:late=carry,weights=lazy/duration"]
+        assert arrays.files == ["dybw:late=carry,weights=lazy/3/duration"]
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(ValueError, match=r"timeline\.npz is corrupt"):
         load_timeline(path)
@@ -242,13 +284,16 @@ def events(path: Path) -> list:
 
 def test_tensorboard_files_hold_each_row_once_however_often_they_are_written(tmp_path):
     pytest.importorskip("tensorboardX")
-    rows = [row_of(step, test_loss=step / 8, test_accuracy=None) for step in (0, 25, 50)]
+    rows = [row_of(number, test_loss=number / 8, test_accuracy=None, step=1.5) for number in (0, 25, 50)]
+    rows += [{**row, "world": 4, "test_loss": 7.0} for row in rows]
     rows += [{**row, "policy": "from_file:path=a/b"} for row in rows]
     for _ in range(2):
         write_tensorboard(tmp_path / "tensorboard", rows)
     written = sorted(path for path in (tmp_path / "tensorboard").rglob("*") if path.is_file())
-    assert [path.parent.name for path in written] == ["dybw", "from_file:path=a%2Fb"]
-    for path in written:
+    assert [path.parent.relative_to(tmp_path / "tensorboard").as_posix() for path in written] == [
+        f"{policy}/world {world}" for policy in ("dybw", "from_file:path=a%2Fb") for world in (3, 4)
+    ]
+    for path in written[::2]:
         losses = [event for event in events(path) if event[2] == "test_loss"]
         assert losses == [(0, 0, "test_loss", 0), (25, 2.5, "test_loss", 3.125), (50, 5, "test_loss", 6.25)]
         assert not [event for event in events(path) if event[2] == "test_accuracy"]

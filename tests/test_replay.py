@@ -6,39 +6,48 @@ import numpy as np
 import pytest
 
 from dbwjax import replay, train
+from dbwjax.report import run_figures
 from dbwjax.storage.timelines import load_timeline, save_timeline
 
-WORDS = ["--workers", "4", "--model", "lrm", "--steps", "6", "--eval-every", "3", "--no-progress"]
+WORDS = [
+    *("--workers", "4", "--dataset", "logistic:dimension=4,samples=40", "--steps", "6", "--eval-every", "3"),
+    *("--seeds", "2", "--no-progress"),
+]
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("replay") / "run"
-    assert (
-        train.main([*WORDS, "--policies", "dybw:late=carry", "backup:b=1", "--graph", "complete", "--out", str(folder)])
-        == 0
-    )
+    policies = ["--policies", "dybw:late=carry", "backup:b=1", "--baseline", "dybw:late=carry"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_figures, "write_figures", lambda path, *_, **__: [path / "summary.png"])
+        assert train.main([*WORDS, *policies, "--graph", "complete", "--out", str(folder)]) == 0
     return folder
 
 
 def test_a_finished_run_replays_exactly(finished, capsys):
     assert replay.main([str(finished)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["dybw", "backup"]
+    policies = ("dybw:late=carry", "backup:b=1")
+    assert [line.partition(": ")[0] for line in lines] == [
+        f"{one}, world {world}" for one in policies for world in (0, 1)
+    ]
     for line in lines:
         assert "the recorded order" in line
-        now, recorded = line.split("final test loss ")[1].rstrip(")").split(" (recorded ")
+        now, recorded = line.split("test loss at the end ")[1].rstrip(")").split(" (recorded ")
         assert float(now) == pytest.approx(float(recorded), abs=2e-6)
 
 
 def test_another_order_is_noticed(finished, tmp_path, capsys):
-    for name in ("config.json", "summary.json"):
+    for name in ("config.json", "summary.json", "metrics.jsonl"):
         (tmp_path / name).write_bytes((finished / name).read_bytes())
     recorded = load_timeline(finished / "timeline.npz")
-    recorded["backup:b=1"]["duration"] = np.nextafter(recorded["backup:b=1"]["duration"], np.float32(9))
+    one = recorded["backup:b=1"]["1"]
+    one["duration"] = np.nextafter(one["duration"], np.float32(9))
     save_timeline(tmp_path / "timeline.npz", recorded)
     assert replay.main([str(tmp_path)]) == 1
-    assert "backup:b=1: 6 steps in ANOTHER ORDER" in capsys.readouterr().out
+    said = capsys.readouterr().out.splitlines()
+    assert [line.partition(": ")[0] for line in said if "ANOTHER ORDER" in line] == ["backup:b=1, world 1"]
 
 
 def test_a_folder_without_a_finished_run(tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""`dbwjax.experiments.training`: rows, histories, times, and how a training ends that went wrong."""
+"""`train_policy`: rows, histories, times, how a training ends that went wrong, and what a second call compiles."""
 
 from __future__ import annotations
 
@@ -11,41 +11,19 @@ import optax
 import pytest
 from jax.tree_util import Partial
 
-from dbwjax.engine.learner import from_optimizer
-from dbwjax.experiments.metrics import measure
-from dbwjax.experiments.training import (
-    LONGEST_CHUNK,
-    Diverged,
-    Stalled,
-    Training,
-    chunk_of,
-    initial_params,
-    make_world,
-    train,
-)
+from dbwjax import train_policy
+from dbwjax.experiments.training import Diverged, Stalled
 from dbwjax.learners.optimizers import build_optimizer
 from dbwjax.network import delays as laws
 from dbwjax.network import graphs
 from dbwjax.policies import build_policy
+from dbwjax.storage.metrics_log import COLUMNS
+from dbwjax.tasks import from_arrays
 from dbwjax.tasks.synthetic import quadratic
 from dbwjax.tasks.task import Task
-from dbwjax.types import ModelState
 from tests import handmade
 
 NODES = 5
-COLUMNS = [
-    "step",
-    "virtual_time",
-    "wall_time",
-    "train_loss",
-    "test_loss",
-    "test_accuracy",
-    "consensus_distance",
-    "active_fraction",
-    "backup_workers",
-    "gradients",
-]
-policy_of = functools.cache(build_policy)
 
 
 @functools.cache
@@ -57,216 +35,270 @@ def setting():
 
 
 @functools.cache
-def trained(spec="dybw", steps=23, eval_every=10):
-    return train(policy_of(spec), *setting(), steps=steps, eval_every=eval_every)
+def trained(spec="dybw:late=drop", **budget):
+    return train_policy(spec, *setting(), **(budget or {"steps": 23, "eval_every": 10}))
 
 
 def test_a_row_at_the_start_at_every_evaluation_and_at_the_end():
     rows = trained().rows
     assert [row["step"] for row in rows] == [0, 10, 20, 23]
-    assert [row["step"] for row in trained(steps=20).rows] == [0, 10, 20]
-    assert [row["step"] for row in trained(steps=3).rows] == [0, 3]
-    for row in rows:
-        assert [name for name in COLUMNS if name not in row] == []
+    assert [row["step"] for row in trained(steps=20, eval_every=10).rows] == [0, 10, 20]
+    for number, row in enumerate(rows):
+        assert list(row) == [*COLUMNS[COLUMNS.index("row") :], "suboptimality"]
+        assert row["row"] == number
         assert row["test_accuracy"] is None  # a quadratic has none
         assert row["test_loss"] > 0
         assert row["suboptimality"] >= 0
+        assert row["diverged"] is False
     first = rows[0]
-    assert (first["virtual_time"], first["wall_time"], first["consensus_distance"], first["gradients"]) == (0, 0, 0, 0)
-    assert first["train_loss"] is None
-    assert first["active_fraction"] is None
+    assert (first["virtual_time"], first["consensus_distance"], first["gradients"]) == (0, 0, 0)
+    for name in ("train_loss", "active_fraction", "backup_workers", "iteration_length"):
+        assert first[name] is None, name
 
 
 def test_a_history_of_every_step():
+    """The step after the last row is there, too: it is under way when the budget ends."""
     result = trained()
-    history = result.history
-    assert history.active.shape == (23, NODES)
-    assert history.active.dtype == bool
-    for name in ("duration", "backup_workers", "loss", "gradients"):
-        assert getattr(history, name).shape == (23,)
-    np.testing.assert_array_equal(history.gradients, history.active.sum(axis=1))  # late="drop"
+    assert result.active.shape == (24, NODES)
+    assert result.active.dtype == bool
+    assert result.duration.shape == result.backup_workers.shape == (24,)
+    np.testing.assert_array_equal(result.length, result.duration[:23])  # a global barrier
     # On a ring each active worker has two neighbours; a late one hears nobody and has both as backups.
-    heard = [(row & np.roll(row, 1)).sum() * 2 for row in history.active]
-    np.testing.assert_allclose(history.backup_workers, 2 - np.array(heard) / NODES, atol=1e-6)
+    heard = [(row & np.roll(row, 1)).sum() * 2 for row in result.active]
+    np.testing.assert_allclose(result.backup_workers, 2 - np.array(heard) / NODES, atol=1e-6)
     assert {leaf.shape for leaf in jax.tree.leaves(result.params)} == {(NODES, 6)}
 
 
 def test_virtual_time_is_the_float64_sum_of_durations():
     result = trained()
-    absolute = np.concatenate([[0], np.cumsum(result.history.duration, dtype=np.float64)])
-    assert [row["virtual_time"] for row in result.rows] == [absolute[row["step"]] for row in result.rows]
-    assert result.history.duration.dtype == np.float32  # each step of them; only the sum is in float64
+    absolute = np.concatenate([[0], np.cumsum(result.duration, dtype=np.float64)])
+    assert [row["virtual_time"] for row in result.rows] == [absolute[int(row["step"])] for row in result.rows]
+    assert result.duration.dtype == np.float32  # each step of them; only the sum is in float64
 
 
 def test_rows_average_the_steps_since_the_last_row():
     result = trained()
-    history = result.history
     for before, row in zip(result.rows, result.rows[1:], strict=False):
-        since = slice(before["step"], row["step"])
-        np.testing.assert_allclose(row["train_loss"], history.loss[since].mean(dtype=float), rtol=1e-12)
-        np.testing.assert_allclose(row["active_fraction"], history.active[since].mean(), rtol=1e-12)
-        np.testing.assert_allclose(row["backup_workers"], history.backup_workers[since].mean(dtype=float), rtol=1e-12)
-        assert row["gradients"] == history.gradients[: row["step"]].sum()
+        since = slice(int(before["step"]), int(row["step"]))
+        np.testing.assert_allclose(row["active_fraction"], result.active[since].mean(), rtol=1e-12)
+        np.testing.assert_allclose(row["backup_workers"], result.backup_workers[since].mean(dtype=float), rtol=1e-6)
+        assert row["gradients"] == result.active[: since.stop].sum()  # late="drop"
 
 
 def test_evaluations_do_not_change_a_run():
-    often, seldom = trained(eval_every=3), trained()
+    often, seldom = trained(steps=23, eval_every=3), trained()
     np.testing.assert_array_equal(often.params, seldom.params)
-    np.testing.assert_array_equal(often.history.duration, seldom.history.duration)
-    assert often.rows[-1]["virtual_time"] == seldom.rows[-1]["virtual_time"]
-    assert often.rows[-1]["test_loss"] == seldom.rows[-1]["test_loss"]
+    np.testing.assert_array_equal(often.duration, seldom.duration)
+    for name in ("virtual_time", "test_loss", "consensus_distance", "gradients"):
+        assert often.rows[-1][name] == seldom.rows[-1][name], name
+
+
+def test_the_same_run_by_iterations_by_times_and_by_seconds():
+    by_steps = trained()
+    times = tuple(row["virtual_time"] for row in by_steps.rows)
+    assert [{**row, "wall_time": 0} for row in trained(times=times).rows] == [
+        {**row, "wall_time": 0} for row in by_steps.rows
+    ]
+    by_seconds = trained(seconds=times[-1], rows=4)
+    assert [row["virtual_time"] for row in by_seconds.rows] == np.linspace(0, times[-1], 5).tolist()
+    assert by_seconds.rows[-1]["test_loss"] == by_steps.rows[-1]["test_loss"]
+    np.testing.assert_array_equal(by_seconds.params, by_steps.params)
 
 
 def test_policies_share_delays_batches_and_parameters_and_seeds_do_not():
-    dybw, full = trained(), trained("full")
+    dybw, full = trained(), trained("full", steps=23, eval_every=10)
     assert dybw.rows[0]["test_loss"] == full.rows[0]["test_loss"]
-    # Without a late worker in DTUR's first step both saw the same; the first duration is never longer.
-    assert dybw.history.duration[0] <= full.history.duration[0]
-    assert (dybw.history.duration <= full.history.duration).all()  # fresh and equal delays in each step
-    other = train(policy_of("full"), *setting(), steps=4, eval_every=4, seed=1)
-    assert not np.allclose(other.history.duration, full.history.duration[:4])
+    assert (dybw.duration <= full.duration).all()  # fresh and equal delays in each step
+    other = trained("full", steps=23, eval_every=10, seed=1)
+    assert not np.allclose(other.duration, full.duration)
 
 
-@pytest.mark.parametrize("numbers", [{"steps": 0}, {"steps": -3}, {"steps": 5, "eval_every": 0}])
-def test_numbers_of_steps_out_of_range(numbers):
-    name, value = next((name, value) for name, value in numbers.items() if value < 1)
-    with pytest.raises(ValueError, match=f"^{name}={value} is not a number of steps; use 1 or more$"):
-        train(policy_of("full"), *setting(), **numbers)
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [
+        ({"steps": 0}, "steps=0 is not a number of iterations; use 1 or more"),
+        ({"steps": 5, "eval_every": 0}, "eval_every=0 is out of range; use 1 to steps=5"),
+        ({"steps": 5, "eval_every": 6}, "eval_every=6 is out of range; use 1 to steps=5"),
+        ({"seconds": 5, "eval_every": 6}, "eval_every counts iterations; use rows with seconds"),
+        ({"seconds": 0}, "seconds=0 is no budget; use a finite time above 0"),
+        ({"seconds": float("nan")}, "seconds=nan is no budget"),
+        ({"seconds": 5, "rows": 0}, "rows=0 is not a number of rows; use 1 or more"),
+        ({"seconds": 5, "steps": 5}, "seconds=5, steps=5: give one budget"),
+        ({}, "seconds=None, steps=None: give one budget"),
+        ({"times": [1, 1]}, "are not ascending finite times"),
+        ({"times": [1, 2], "seconds": 2}, "times= are the budget; leave seconds= and steps= out"),
+    ],
+)
+def test_budgets_out_of_range(numbers, said):
+    with pytest.raises(ValueError, match=said):
+        train_policy("full", *setting(), **numbers)
 
 
 def test_a_policy_that_does_not_fit_the_graph():
     with pytest.raises(ValueError, match="k=99 is more than the"):
-        train(build_policy("fastest:k=99"), *setting(), steps=3)
+        train_policy("fastest:k=99", *setting(), steps=3)
 
 
-def test_chunk_of():
-    """A chunk divides the evaluations, so that there are at most two lengths to compile, and is not longer than asked.
+@pytest.mark.parametrize("odd", ["task", "graph", "delays"])
+def test_numbers_of_workers_that_differ_are_named(odd):
+    workers = {"task": 4, "graph": 4, "delays": 4, odd: 6}
+    task = quadratic(dimension=2, workers=workers["task"])
+    law = laws.build_delays("lognormal*random_slow", workers["delays"])
+    said = ", ".join(f"the {name} is of {count}" for name, count in workers.items())
+    with pytest.raises(ValueError, match=rf"numbers of workers differ \({said}\); build all of them"):
+        train_policy("full", task, graphs.ring(workers["graph"]), law, optax.sgd(0.1), seconds=3)
 
-    Where no divisor is near the longest chunk, all of `eval_every` is one chunk.
-    """
-    for eval_every in range(1, 1001):
-        size = chunk_of(eval_every)
-        near = [d for d in range(LONGEST_CHUNK // 4, LONGEST_CHUNK + 1) if eval_every % d == 0]
-        assert eval_every % size == 0
-        assert size == (max(near) if near else eval_every)
-    assert [chunk_of(n) for n in (1, 50, 100, 101, 150, 500)] == [1, 50, 100, 101, 75, 100]
+
+def test_a_law_of_ones_own_is_of_any_number_of_workers():
+    task, graph, _, optimizer = setting()
+    found = train_policy("full", task, graph, lambda key, worker, started: jnp.float32(2), optimizer, seconds=5, rows=1)
+    np.testing.assert_array_equal(found.duration, [2, 2, 2])
 
 
 def made_up(worker, computation):
     """A task whose loss is NaN in one computation of one worker, and whose parameters stay finite elsewhere."""
-
-    def batches(key, who, started):
-        return jnp.where((who == worker) & (started == computation), jnp.nan, 1.0)
-
     return Task(
         name="made up",
         init=lambda key: jnp.zeros(2),
         loss=lambda params, batch: batch * (1 + (params**2).sum()),
-        batches=Partial(batches),
+        batches=Partial(_nan_once, jnp.asarray(worker), jnp.asarray(computation)),
         evaluate=Partial(lambda params: {"test_loss": (params**2).sum()}),
         sizes=np.ones(NODES, np.int32),
     )
 
 
-def train_made_up(spec, worker, computation, steps=15):
+def _nan_once(worker, computation, key, who, started):
+    return jnp.where((who == worker) & (started == computation), jnp.nan, 1.0)
+
+
+def train_made_up(spec, worker, computation):
     _, graph, delays, optimizer = setting()
-    return train(policy_of(spec), made_up(worker, computation), graph, delays, optimizer, steps=steps, eval_every=5)
+    return train_policy(spec, made_up(worker, computation), graph, delays, optimizer, steps=15, eval_every=1)
 
 
 @pytest.mark.parametrize(("worker", "computation"), [(0, 0), (3, 7), (NODES - 1, 14)])
-def test_a_loss_that_is_not_finite_names_step_and_worker(worker, computation):
+def test_a_loss_that_is_not_finite_names_the_time(worker, computation):
     """Under `full` computation n is everybody's step n, in whatever chunk it lies."""
-    with pytest.raises(Diverged, match=f"^worker {worker}'s loss is not finite at step {computation}; use a smaller"):
+    ends = [row["virtual_time"] for row in train_made_up("full", 0, -1).rows]
+    with pytest.raises(Diverged, match=f"^a loss is not finite at {ends[computation + 1]:.6g} s; use a smaller"):
         train_made_up("full", worker, computation)
     assert Diverged.exit_code == 3
 
 
 def test_a_loss_that_does_not_count_may_be_anything():
     """A late worker's gradient is thrown away, and its NaN with it."""
-    active = train_made_up("dybw", 0, -1).history.active
+    spec = "dybw:late=drop"
+    active = train_made_up(spec, 0, -1).active
     step = 7
     late, there = np.flatnonzero(~active[step]), np.flatnonzero(active[step])
     assert late.size
     assert there.size
-    unharmed = train_made_up("dybw", int(late[0]), step)
+    unharmed = train_made_up(spec, int(late[0]), step)
     assert np.isfinite(unharmed.params).all()
-    np.testing.assert_array_equal(unharmed.history.active, active)
-    with pytest.raises(Diverged, match=f"worker {there[0]}'s loss is not finite at step {step}"):
-        train_made_up("dybw", int(there[0]), step)
+    np.testing.assert_array_equal(unharmed.active, active)
+    with pytest.raises(Diverged):
+        train_made_up(spec, int(there[0]), step)
 
 
 def test_a_carried_computation_diverges_when_it_counts():
     """Under `late=carry` computation n of a worker counts in its n-th active step, counted from 0."""
     spec, worker, computation = "fastest:k=3,late=carry", 2, 4
-    active = train_made_up(spec, worker, -1).history.active
-    step = int(np.flatnonzero(active[:, worker])[computation])
+    found = train_made_up(spec, worker, -1)
+    step = int(np.flatnonzero(found.active[:, worker])[computation])
     assert step > computation
-    with pytest.raises(Diverged, match=f"worker {worker}'s loss is not finite at step {step};"):
+    with pytest.raises(Diverged, match=f"at {found.rows[step + 1]['virtual_time']:.6g} s;"):
         train_made_up(spec, worker, computation)
 
 
 def test_a_test_loss_that_is_not_finite():
     _, graph, delays, optimizer = setting()
     task = made_up(0, -1)._replace(evaluate=Partial(lambda params: {"test_loss": jnp.log(-1 - params.sum())}))
-    with pytest.raises(Diverged, match=r"^the mean model's test loss is not finite at step 0;"):
-        train(policy_of("full"), task, graph, delays, optimizer, steps=3)
-
-
-@pytest.mark.parametrize("mass", [False, True])
-def test_measures_are_of_the_computing_nodes(mass, x64):
-    rng = np.random.default_rng(0)
-    computes = np.array([True, True, False, True, False])
-    graph = graphs.ring(NODES)._replace(computes=jnp.asarray(computes))
-    params = {"w": rng.normal(size=(NODES, 2, 3)), "b": rng.normal(size=NODES)}
-    params["w"][2], params["b"][4] = 1e6, -1e6  # what a server or a mailbox holds counts for nothing
-    weights = rng.uniform(0.5, 2, size=NODES) if mass else None
-    state = ModelState(jax.tree.map(jnp.asarray, params), (), jnp.zeros(NODES, int), None, None)
-    if mass:
-        state = state._replace(mass=jnp.asarray(weights))
-    seen = measure(graph, Partial(lambda x: {"test_loss": x["b"], "norm": (x["w"] ** 2).sum()}), state)
-
-    divisor = np.ones(NODES) if weights is None else weights
-    flat = np.concatenate([params["w"].reshape(NODES, -1), params["b"][:, None]], axis=1) / divisor[:, None]
-    flat = flat[computes]
-    mean = flat.mean(axis=0)
-    distance = np.sqrt((np.linalg.norm(flat - mean[None], axis=1) ** 2).mean())
-    np.testing.assert_allclose(seen["consensus_distance"], distance, rtol=1e-12)
-    np.testing.assert_allclose(seen["test_loss"], mean[-1], rtol=1e-12)
-    np.testing.assert_allclose(seen["norm"], (mean[:-1] ** 2).sum(), rtol=1e-12)
+    with pytest.raises(Diverged, match=r"^a loss is not finite at 0 s;"):
+        train_policy("full", task, graph, delays, optimizer, steps=3)
 
 
 def test_a_node_that_never_computes_in_a_training():
     """An asynchronous server is trained with, but neither measured nor counted."""
     task, _, delays, optimizer = setting()
     graph = graphs.star(NODES + 1)._replace(computes=jnp.arange(NODES + 1) < NODES)
-    world = make_world(task, graph, delays)
-    learner = from_optimizer(task.loss, optimizer)
-    training = Training(handmade.asynchronous_server(), learner, world, initial_params(task, world), task.evaluate)
-    training.advance(4)
-    training.advance(3)
-    row = training.measure()
-    workers = np.asarray(training.state.model.params, float)[:NODES]
+    found = train_policy(handmade.asynchronous_server(), task, graph, delays, optimizer, seconds=4, rows=2)
+    row, workers = found.rows[-1], np.asarray(found.params, float)[:NODES]
     distance = np.sqrt(((workers - workers.mean(axis=0)[None]) ** 2).sum(axis=1).mean())
     np.testing.assert_allclose(row["consensus_distance"], distance, rtol=1e-5)
-    np.testing.assert_allclose(
-        row["test_loss"], task.evaluate(jnp.asarray(workers.mean(axis=0)))["test_loss"], rtol=1e-5
-    )
-    assert row["gradients"] == 7
-    assert not training.history.active[:, NODES].any()
-    np.testing.assert_array_equal(training.history.active.sum(axis=1), 1)
-
-
-@pytest.mark.parametrize("seconds", [np.nan, np.inf])
-def test_an_iteration_that_never_ends_is_said(seconds):
-    """A user's own delay model may give anything: training stops, and no gradient is taken for parameters."""
-    graph = graphs.complete(3)
-    task = quadratic(dimension=3, workers=3)
-    world = make_world(task, graph, Partial(_sometimes, jnp.asarray(seconds)))
-    learner = from_optimizer(task.loss, optax.sgd(0.1))
-    training = Training(policy_of("full"), learner, world, initial_params(task, world), task.evaluate)
-    with pytest.raises(Stalled, match=f"the iteration at step 2 never ends \\(duration {seconds}\\)"):
-        training.advance(5)
+    mean = jnp.asarray(workers.mean(axis=0))
+    np.testing.assert_allclose(row["test_loss"], task.evaluate(mean)["test_loss"], rtol=1e-5)
+    ended = np.cumsum(found.duration, dtype=float) <= 4
+    assert row["gradients"] == ended.sum() > NODES
+    assert not found.active[:, NODES].any()
+    np.testing.assert_array_equal(found.active.sum(axis=1), 1)
 
 
 def _sometimes(seconds, key, worker, started):
     return jnp.where((worker == 1) & (started == 2), seconds, 1.0)
+
+
+@pytest.mark.parametrize("seconds", [np.nan, np.inf])
+def test_an_iteration_that_never_ends_is_said(seconds):
+    """A user's own delay model may give anything: no gradient is taken for parameters."""
+    law = Partial(_sometimes, jnp.asarray(seconds))
+    pieces = (quadratic(dimension=3, workers=3), graphs.complete(3), law, optax.sgd(0.1))
+    with pytest.raises(Stalled, match="the iteration at step 2 never ends"):
+        train_policy("full", *pieces, steps=5)
+    if np.isnan(seconds):
+        with pytest.raises(Stalled, match="the iteration at step 2 never ends \\(duration nan\\)"):
+            train_policy("full", *pieces, seconds=5)
+    else:  # at the budget it has not ended, and that is all
+        assert [row["step"] for row in train_policy("full", *pieces, seconds=5, rows=5).rows] == [0, 1, 2, 2, 2, 2]
+
+
+def test_a_mean_over_nobody_is_null_and_not_zero():
+    """Everybody is late for three iterations of a quarter of a second, and in time for the fourth."""
+    data = {"x": np.ones((8, 1), np.float32)}
+    task = from_arrays(
+        lambda params, batch: 3.0 + 0 * params.sum(), lambda key: jnp.zeros(1), data, workers=4, batch_size=2
+    )
+    law = laws.build_delays("constant:seconds=1", 4)
+    times = [0.25 * row for row in range(1, 13)]
+    rows = train_policy("deadline:seconds=0.25,late=carry", task, graphs.ring(4), law, optax.sgd(0.1), times=times).rows
+    losses = [row["train_loss"] for row in rows]
+    assert losses == [None, *[None, None, None, 3.0] * 3]
+    whole = train_policy(
+        "deadline:seconds=0.25,late=carry", task, graphs.ring(4), law, optax.sgd(0.1), seconds=3, rows=1
+    )
+    assert whole.rows[-1]["train_loss"] == 3.0
+    assert whole.rows[-1]["active_fraction"] == 0.25
+
+
+def own_task(scale=1.0):
+    """A task of closures, as a notebook builds one."""
+    rng = np.random.default_rng(0)
+    data = {"x": rng.normal(size=(40, 3)).astype(np.float32)}
+
+    def loss(params, batch):
+        return scale * ((batch["x"] - params[None]) ** 2).mean()
+
+    return from_arrays(loss, lambda key: jnp.zeros(3), data, workers=4, batch_size=2)
+
+
+def test_a_second_call_with_everything_built_anew_compiles_nothing(caplog):
+    def call(seed, **task):
+        law = laws.build_delays("shifted_exponential", 4, seed)
+        policy, optimizer = build_policy("fastest:k=3"), build_optimizer("momentum", 0.1)
+        return train_policy(policy, own_task(**task), graphs.ring(4), law, optimizer, steps=30, seed=seed)
+
+    def compiled(*words, **more):
+        caplog.clear()
+        with jax.log_compiles(), caplog.at_level("WARNING"):
+            result = call(*words, **more)
+        return result, [one for one in caplog.messages if one.startswith("Compiling")]
+
+    first, some = compiled(0)
+    assert some
+    again, none = compiled(0)
+    assert none == []
+    np.testing.assert_array_equal(first.params, again.params)
+    other, none = compiled(1)
+    assert none == []
+    assert not np.array_equal(first.params, other.params)
+    _, some = compiled(0, scale=2.0)
+    assert some  # another loss

@@ -48,7 +48,7 @@ class Parts:
         path = self.folder / f"{number}.npz"
         with refused(f"{path} cannot be read", "use --overwrite to start anew"):
             try:
-                with np.load(path, allow_pickle=False) as arrays:
+                with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
                     return dict(arrays)
             except OSError:
                 raise

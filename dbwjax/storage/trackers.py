@@ -23,10 +23,11 @@ def check_tensorboard() -> None:
 
 
 def write_tensorboard(folder: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes TensorBoard event files from the rows of `metrics.jsonl`, one run per policy, in place of those there.
+    """Writes TensorBoard event files from the rows of `metrics.jsonl`, one run per policy and world, in place of those
+    there.
 
-    To be called at the end with all rows, so that a resumed run has no event twice. An event's time is its virtual
-    time: TensorBoard's relative axis shows virtual seconds.
+    To be called at the end with all rows, so that a resumed run has no event twice. An event's step is its row's
+    number, and its time the virtual time: TensorBoard's relative axis shows virtual seconds.
 
     Raises:
       ValueError: tensorboardX is not installed, or the folder cannot be written.
@@ -40,11 +41,11 @@ def write_tensorboard(folder: str | Path, rows: Iterable[Mapping[str, Any]]) -> 
             shutil.rmtree(folder)
         writers: dict[str, SummaryWriter] = {}
         for row in rows:
-            policy = row["policy"]
-            if policy not in writers:
-                writers[policy] = SummaryWriter(str(folder / as_file_name(policy)))
+            run = f"{as_file_name(row['policy'])}/world {row['world']}"
+            if run not in writers:
+                writers[run] = SummaryWriter(str(folder / run))
             for name, value in row.items():
-                if name not in ("policy", "step") and value is not None:
-                    writers[policy].add_scalar(name, value, row["step"], walltime=row["virtual_time"])
+                if name not in ("policy", "world", "row") and value is not None:
+                    writers[run].add_scalar(name, value, row["row"], walltime=row["virtual_time"])
         for writer in writers.values():
             writer.close()

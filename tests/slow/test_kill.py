@@ -16,7 +16,12 @@ from tests.run_folder import assert_same
 pytestmark = pytest.mark.slow
 
 KILLS = 20
-WORDS = ["--workers", "4", "--graph", "complete", "--steps", "150", "--eval-every", "3", "--checkpoint-every", "1"]
+# Several worlds; workers that drift, so that checkpoints hold open readings; some chunks a policy.
+WORDS = [
+    *("--workers", "4", "--graph", "complete", "--dataset", "logistic:dimension=4,samples=40", "--seeds", "3"),
+    *("--policies", "backup:b=1,gap=inf", "dybw", "full", "--seconds", "2500", "--rows", "60"),
+    *("--checkpoint-every", "1"),
+]
 
 
 def start(folder: Path, name: str) -> subprocess.Popen:
@@ -27,7 +32,7 @@ def start(folder: Path, name: str) -> subprocess.Popen:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"},
     )
 
 

@@ -26,6 +26,7 @@ PARTS = {
     "mixing": "mixing over 4 neighbours against a copy of as many bytes",
     "events": "pairwise gossip, one event a step, against a copy of the rows it must move",
     "graphs": "1,024 graphs in one program against NumPy; 32 trainings in one program against one at a time",
+    "grid": "rows on a grid of times against rows by iteration; five worlds against one; a second call; the quickstart",
     "scaling": "cost of a worker-step and memory from 64 to 4,096 workers",
     "devices": "one training cut over 1, 2 and 8 devices; bytes moved against rows that must cross",
     "startup": "imports, and process start to the first step",

@@ -38,7 +38,8 @@ from dbwjax.policies import build_policy
 from dbwjax.tasks import build_task
 
 WORKERS, BATCH, LAYERS = 10, 32, (64, 256, 256, 10)
-DELAYS = "shifted_exponential"
+DELAYS, RULE = "shifted_exponential", "dybw:late=drop"
+LOOP = ("duration", "active", "missed")  # what the NumPy loop knows of an iteration
 BLOCKS = (4, 32)
 EACH = "one on each core"
 LOOPED = 4  # graphs that the NumPy loop is measured on
@@ -68,7 +69,7 @@ def timing_only(quick: bool) -> dict:
     many = [graphs.erdos_renyi(WORKERS, p=0.4, seed=seed) for seed in range(count)]
     slots = max(graph.neighbours.shape[1] for graph in many)
     many = [graphs.pad(graph, slots) for graph in many]
-    model, policy = delays.build_delays(DELAYS, WORKERS, 0), build_policy("dybw")
+    model, policy = delays.build_delays(DELAYS, WORKERS, 0), build_policy(RULE)
     worlds = batch.stack([World(graph, model, None, jax.random.key(seed)) for seed, graph in enumerate(many)])
     states = batch.stack_all([policy.init(graph) for graph in many])
     begun = ensemble.start(worlds, states)
@@ -93,8 +94,11 @@ def timing_only(quick: bool) -> dict:
     # What is done once for a graph is done before on both sides.
     looped = [(graphs.adjacency(graph), spanning_links(graph)[0]) for graph in many[: 2 if quick else LOOPED]]
     work = {
-        "batch": lambda: ensemble.clock_batch(policy, worlds, begun, iterations)[1],
-        "batch, all cores": lambda: ensemble.clock_batch(policy, spread, begun_everywhere, iterations, mesh)[1],
+        "batch": lambda: ensemble.clock_batch(policy, worlds, begun, iterations, fields=LOOP)[1],
+        "with the ledger": lambda: ensemble.clock_batch(policy, worlds, begun, iterations)[1],
+        "batch, all cores": lambda: ensemble.clock_batch(
+            policy, spread, begun_everywhere, iterations, mesh, fields=LOOP
+        )[1],
         "random numbers": lambda: numbers(keys, ours),
         "jax.random": lambda: numbers(keys, _by_jax),
         "NumPy loop": lambda: [in_numpy(*known, iterations, seed) for seed, known in enumerate(looped)],
@@ -105,6 +109,7 @@ def timing_only(quick: bool) -> dict:
         f"speed over the NumPy loop ({len(looped)} of {count} graphs measured)": timing.ratios(
             seconds, "batch", "NumPy loop", count / len(looped)
         ),
+        "speed with all that a sweep records, over that": timing.ratios(seconds, "with the ledger", "batch"),
         "limit: random numbers alone [delays/s]": timing.rates(seconds["random numbers"], count * iterations * WORKERS),
         "fraction of the random numbers alone": timing.ratios(seconds, "batch", "random numbers"),
         "limit: the same by jax.random [delays/s]": timing.rates(seconds["jax.random"], count * iterations * WORKERS),
@@ -124,7 +129,7 @@ def training(quick: bool) -> dict:
     count, steps, rounds = (4, 4, 3) if quick else (32, 50, 7)
     task = build_task("digits", model="2nn", workers=WORKERS, batch_size=BATCH)
     graph, model = graphs.erdos_renyi(WORKERS, p=0.4, seed=0), delays.build_delays(DELAYS, WORKERS, 0)
-    policy, learner = build_policy("dybw"), from_optimizer(task.loss, optax.sgd(0.05))
+    policy, learner = build_policy(RULE), from_optimizer(task.loss, optax.sgd(0.05))
     worlds = [make_world(task, graph, model, seed) for seed in range(count)]
     params = [initial_params(task, world) for world in worlds]
     box = [simulate.init(policy, learner, world, one) for world, one in zip(worlds, params, strict=True)]

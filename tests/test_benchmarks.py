@@ -109,7 +109,7 @@ def test_the_numpy_loop_is_the_same_rule():
     of the difference of two independent means."""
     graph, steps = graphs.erdos_renyi(10, p=0.4, seed=0), 4000
     looped = clocks.in_numpy(graphs.adjacency(graph), spanning_links(graph)[0], steps, seed=1)
-    policy, model = build_policy("dybw"), delays.build_delays(clocks.DELAYS, 10, 0)
+    policy, model = build_policy(clocks.RULE), delays.build_delays(clocks.DELAYS, 10, 0)
     worlds = batch.stack([World(graph, model, None, jax.random.key(0))])
     states = batch.stack_all([policy.init(graph)])
     records = ensemble.clock_batch(policy, worlds, ensemble.start(worlds, states), steps)[1]

@@ -10,7 +10,7 @@ device that holds a single one runs it as `simulate.run` does.
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +28,8 @@ from dbwjax.types import ClockState, Graph, Learner, ModelState, Plan, Policy, S
 
 
 class ClockRecord(NamedTuple):
-    """What clocks leave that run alone; stacked `[B, T]`. The sums are over the workers whose iteration ends by the
-    simulation's deadline."""
+    """What clocks leave that run alone; stacked `[B, T]`, `None` what was not asked for. The sums are over the workers
+    whose iteration ends by the simulation's deadline."""
 
     duration: Float[Array, ""]  # seconds
     past: Bool[Array, ""]  # whether nobody's iteration ends by the deadline: so it stays
@@ -129,6 +129,7 @@ def clock_batch(
     steps: int,
     mesh: Mesh | None = None,
     deadline: np.ndarray | None = None,
+    fields: tuple[str, ...] = ClockRecord._fields,
 ) -> tuple[ClockState, ClockRecord, Int[Array, "B N"]]:
     """Runs B clocks alone: no parameters, no data, and no plans kept.
 
@@ -140,6 +141,7 @@ def clock_batch(
       mesh: the devices that share the batch; `None`: one.
       deadline: `[B]` seconds from now after which no iteration is counted, float64; `None`: never. An iteration that
         ends at the deadline counts, to the last bit of a sum of its durations in float64.
+      fields: of `ClockRecord`, which are wanted, beside `duration`; what is not is not computed.
 
     Returns:
       The clocks after them, their records `[B, T]`, and how many iterations of each worker were counted.
@@ -154,7 +156,7 @@ def clock_batch(
     seconds = np.broadcast_to(np.asarray(never if deadline is None else deadline, np.float64), states.step.shape)
     high = seconds.astype(exact)
     left = jnp.asarray(high), jnp.asarray((seconds - high).astype(exact))
-    return _clocks(policy, lean.tree, Axes(lean.axes), states, left, steps, mesh)
+    return _clocks(policy, lean.tree, Axes(lean.axes), states, left, steps, mesh, fields)
 
 
 @partial(jax.jit, static_argnames=("axes", "mesh"))
@@ -247,15 +249,23 @@ def _look_ahead(
     return shared(some, (axes.tree, 0, 0), mesh)(worlds, states, feedback)
 
 
-@partial(jax.jit, static_argnames=("policy", "axes", "steps", "mesh"))
+@partial(jax.jit, static_argnames=("policy", "axes", "steps", "mesh", "fields"))
 def _clocks(
-    policy: Policy, worlds: World, axes: Axes, states: ClockState, left: tuple, steps: int, mesh: Mesh | None
+    policy: Policy,
+    worlds: World,
+    axes: Axes,
+    states: ClockState,
+    left: tuple,
+    steps: int,
+    mesh: Mesh | None,
+    fields: tuple[str, ...],
 ) -> tuple[ClockState, ClockRecord, Array]:
     def tick(world: World, carry: tuple) -> tuple[tuple, ClockRecord]:
         before, left, counts = carry
         plan, after = clock.tick(policy, world.graph, world.delays, world.key, before)
         found, ended = _clock_record(world.graph, plan, before, left)
-        return (after, _less(left, plan.duration), counts + ended), found
+        kept: dict[str, Any] = {name: one if name in fields else None for name, one in found._asdict().items()}
+        return (after, _less(left, plan.duration), counts + ended), ClockRecord(**kept)
 
     def some(worlds: World, states: ClockState, left: tuple) -> tuple[ClockState, ClockRecord, Array]:
         def step(carry: tuple, _: None) -> tuple[tuple, ClockRecord]:
@@ -283,27 +293,30 @@ def _clock_record(graph: Graph, plan: Plan, before: ClockState, left: tuple[Arra
     nodes = before.started.shape[0]
     fresh = clock.fresh_nodes(plan, nodes)
     active = fresh if plan.active is None else plan.active
-    if plan.ready is None or plan.rows is not None:  # one end for everybody
-        end, took = jnp.broadcast_to(plan.duration, active.shape), plan.duration
-    else:  # a worker that waits for its neighbours begins its iteration with its computation
-        end, took = plan.ready, plan.ready - before.begun
-    within = end - left[0] <= left[1]
-    ended = within & graph.computes & _written(plan, nodes)
-    spent = ledger.seconds(graph, plan, before)
-    computing, wasted, waiting = (jnp.where(within, one, 0).sum() for one in spent)
+    ready = plan.ready if plan.rows is None else None  # None: one end for everybody
+    within = (plan.duration if ready is None else ready) - left[0] <= left[1]
+    whose = graph.computes & _written(plan, nodes)
+    # A worker that waits for its neighbours begins its iteration with its computation.
+    took = plan.duration if ready is None else ready - before.begun
+
+    def total(values: Array) -> Array:
+        # Where all end at once, one sum is kept or not: choosing worker by worker made a clock a third slower.
+        return jnp.where(within, values.sum(), 0) if ready is None else jnp.where(within, values, 0).sum()
+
+    computing, wasted, waiting = map(total, ledger.seconds(graph, plan, before))
     found = ClockRecord(
         duration=plan.duration,
         past=~within.any(),
-        ended=ended.sum(),
-        active=(ended & active).sum(),
-        missed=jnp.where(ended, _not_heard(graph, plan), 0).sum(),
-        gradients=(within & fresh).sum(),
-        length=jnp.where(ended, took, 0).sum(),
+        ended=total(whose),
+        active=total(whose & active),
+        missed=total(jnp.where(whose, _not_heard(graph, plan), 0)),
+        gradients=total(fresh),
+        length=total(jnp.where(whose, took, 0)),
         computing=computing,
         wasted=wasted,
         waiting=waiting,
     )
-    return found, ended
+    return found, within & whose
 
 
 def _written(plan: Plan, nodes: int) -> Array:

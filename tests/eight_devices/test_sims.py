@@ -33,7 +33,7 @@ def test_a_shared_batch_is_the_batch(x64, name, count):
         some = batch.spread(whole, mesh)
         sims = ensemble.init(policy, learner, some, states, params, mesh)
         found[mesh] = ensemble.run_batch(policy, learner, some, sims, STEPS, mesh)
-        _, clocks = ensemble.clock_batch(policy, some, ensemble.start(some, states, mesh), STEPS, mesh)
+        _, clocks, _ = ensemble.clock_batch(policy, some, ensemble.start(some, states, mesh), STEPS, mesh)
         np.testing.assert_array_equal(clocks.duration, found[mesh][1].duration)
     (one, records), (shared, others) = found.values()
     assert len(jax.tree.leaves(shared)[0].sharding.device_set) == count

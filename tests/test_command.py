@@ -217,7 +217,7 @@ BAD = [
     (["--policies", "fastest:k=two"], "is not a whole number"),
     (["--policies", "backup:b=-1"], "b=-1"),
     (["--policies", "backup:barrier=global"], "every worker's own finish would still be waited for"),
-    (["--policies", "full:barrier=neighbours,late=carry"], "late=carry has no meaning"),
+    (["--policies", "full:barrier=neighbours,late=drop"], "late=drop has no meaning"),
     (["--policies", "full:weights=metropolitan"], "did you mean 'metropolis'"),
     (["--policies", "deadline:seconds=0"], "lets no time pass"),
     (["--policies", "deadline:seconds=nan"], "NaN"),

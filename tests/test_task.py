@@ -119,7 +119,7 @@ def test_sums_are_float32_whatever_is_returned():
     test = {"x": right[:, None] * np.ones(2, np.float32), "label": np.zeros(10_000, int)}
 
     def share(params, batch):
-        return batch["x"][:, 0].mean(dtype=jnp.bfloat16)
+        return batch["x"][:, 0].mean().astype(jnp.bfloat16)
 
     narrow = make(test=test, metrics=lambda params, batch: {"accuracy": share(params, batch), "ones": jnp.int8(1)})
     narrow = narrow.evaluate(jnp.ones(2))

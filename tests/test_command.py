@@ -76,7 +76,18 @@ def refused(capsys, *words, code=2):
 
 
 def test_what_a_run_leaves(folder, capsys):
-    command("--out", "mine", "--tensorboard", "--target-accuracy", 0.8, "--learning-rate", 0.5, "--figures", "png,svg", of=WORLDS)
+    command(
+        "--out",
+        "mine",
+        "--tensorboard",
+        "--target-accuracy",
+        0.8,
+        "--learning-rate",
+        0.5,
+        "--figures",
+        "png,svg",
+        of=WORLDS,
+    )
     run = folder / "mine"
     assert "Baseline: full. Ratio: full's time to target over the policy's" in capsys.readouterr().out
     assert set(os.listdir(run)) == {
@@ -164,7 +175,19 @@ def test_a_finished_run_is_not_trained_again_and_a_seed_matters(folder, monkeypa
 
 
 def test_until_target_ends_with_the_row_after_the_target(folder, monkeypatch):
-    words = ["--until-target", "--target-accuracy", 0.8, "--learning-rate", 0.5, "--seconds", 300, "--rows", 150, "--checkpoint-every", 1]
+    words = [
+        "--until-target",
+        "--target-accuracy",
+        0.8,
+        "--learning-rate",
+        0.5,
+        "--seconds",
+        300,
+        "--rows",
+        150,
+        "--checkpoint-every",
+        1,
+    ]
     command(*words, "--out", "run", of=[*TASK, "--policies", "full", "--seeds", "2"])
     lines = rows(folder / "run")
     for world in (0, 1):

@@ -164,9 +164,17 @@ def assemble(
         simulate.World(one.graph, one.delays, Partial(_nothing) if one.task is None else one.task.batches, key)
         for one, key in zip(drawn, keys, strict=True)
     ]
+    policies = canonical(policies)
     states = {spec: _states(spec, policy, drawn) for spec, policy in policies.items()}
-    found = Problem(told, batch.stack(worlds), policies, states, np.zeros(len(told)))
+    found = Problem(told, _stacked(worlds, keys), policies, states, np.zeros(len(told)))
     return found if drawn[0].task is None else _with_task(found, drawn, optimizer, dtype, keys)
+
+
+def _stacked(worlds: list[simulate.World], keys: list) -> Batch:
+    """The worlds in one batch. The key is stacked also where all worlds have the same: a policy may have no state, and
+    something must say how many worlds there are."""
+    found = batch.stack(worlds)
+    return Batch(found.tree._replace(key=jnp.stack(keys)), found.axes._replace(key=0))
 
 
 def _canonical(drawn: list[Drawn]) -> list[Drawn]:

@@ -180,15 +180,6 @@ def test_the_run_folder_holds_what_the_table_says(slow_run):
         assert entry.name == ".lock" or any(entry.match(name) for name in named), entry.name
 
 
-@pytest.mark.parametrize("out", ["runs/steps", "runs/timing", "runs/rates"])
-def test_its_other_commands_run(out, tmp_path):
-    (line,) = (line for line in commands() if line.endswith(f"--out {out}"))
-    command = sweep if "dbwjax.sweep" in line else train
-    assert command.main(small(line, tmp_path / "run")) == 0
-    assert (tmp_path / "run" / "summary.json").exists()
-    assert (tmp_path / "run" / "summary.pdf").exists() == ("--figures" in line)
-
-
 def test_the_page_of_rules_has_the_tables_of_the_committed_results():
     page = rule_table.PAGE.read_text()
     assert rule_table.updated(page) == page

@@ -14,8 +14,9 @@ from dbwjax.experiments.sweep import clocks
 from dbwjax.runtime import memory
 from dbwjax.storage.metrics_log import read_metrics
 
-BASE = ["--dataset", "logistic", "--workers", "6", "--batch-size", "4", "--no-progress", "--policies", "dybw", "full"]
-SMALL = [*BASE, "--seconds", "20", "--rows", "4"]
+BASE = ["--dataset", "logistic", "--workers", "6", "--batch-size", "4", "--no-progress"]
+ALONE = [*BASE, "--seconds", "20", "--rows", "4"]
+SMALL = [*ALONE, "--policies", "dybw", "full"]
 AXES = ["--graphs", "ring", "complete", "--seeds", "2", "--learning-rates", "0.1", "0.3"]
 
 
@@ -154,7 +155,7 @@ def test_a_graph_file_of_any_name(tmp_path):
 
 def test_partitions_of_any_width(tmp_path):
     words = ["--model", "lrm", "--partition", "dirichlet:alpha=0.5", "--policies", "full", "--graph", "ring"]
-    words = [*(word if word != "logistic" else "digits" for word in SMALL), *words]
+    words = [*(word if word != "logistic" else "digits" for word in ALONE), *words]
     assert sweep.main([*words, "--seeds", "2", "--out", str(tmp_path / "out")]) == 0
     rows = rows_of(tmp_path / "out")
     assert len(rows) == 2 * 5
@@ -168,7 +169,7 @@ def test_partitions_of_any_width(tmp_path):
 
 def test_what_diverges_is_said_and_the_others_go_on(tmp_path, capsys):
     words = ["--dataset", "quadratic", "--learning-rates", "0.01", "1e30", "--policies", "full", "--seeds", "2"]
-    assert sweep.main([*SMALL, *words, "--out", str(tmp_path / "out")]) == 0
+    assert sweep.main([*ALONE, *words, "--out", str(tmp_path / "out")]) == 0
     last = {(row["learning_rate"], row["seed"]): row for row in rows_of(tmp_path / "out") if row["row"] == "4"}
     assert {key: row["diverged"] for key, row in last.items()} == {
         **{("0.01", seed): "False" for seed in "01"},
@@ -200,7 +201,7 @@ def test_a_thousand_random_graphs(tmp_path):
         (["--set", "workers"], "--set workers is not a setting; write key=value,value"),
         (["--set", "batch_size=0"], "--batch-size 0 is out of range"),
         (["--seeds", "2", "--seed", "4294967295"], "--seeds 2 is out of range; use seeds up to 4294967295"),
-        (["--policies", "dybw", "fastest:k=99"], "k=99 is more than"),
+        (["--policies", "fastest:k=99"], "k=99 is more than"),
         (["--steps", "10"], "--seconds and --steps are both given"),
         (["--set", "steps=10,20"], "--set steps: all of a sweep has the same; use --steps"),
         (["--timing-only", "--learning-rates", "0.1", "0.2"], "--learning-rates changes nothing with --timing-only"),

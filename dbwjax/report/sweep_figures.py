@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,11 +33,7 @@ _TARGET = _Quantity("time_to_target", "time_to_target", "ratio", "time to target
 _LENGTH = _Quantity(
     "iteration_length", "iteration_length", "iteration_ratio", "iteration length [s]", "iteration length"
 )
-
-
-def names_of(axes: Iterable[str]) -> list[str]:
-    """What a sweep over some of these axes may leave, without endings."""
-    return [f"{what.name}-{axis}" for what in (_TARGET, _LENGTH) for axis in (*axes, "heatmap")]
+QUANTITIES = (_TARGET.name, _LENGTH.name)  # their files are QUANTITY-AXIS and QUANTITY-heatmap
 
 
 def write_figures(

@@ -21,7 +21,7 @@ from dbwjax.experiments.problem import Problem, problems
 from dbwjax.experiments.sweep.clocks import clock_rows, clocks_at_once
 from dbwjax.experiments.sweep.config import SweepConfig, content, worlds
 from dbwjax.files import replace_file, write_json
-from dbwjax.report.sweep_figures import names_of
+from dbwjax.report.sweep_figures import QUANTITIES
 from dbwjax.runtime import memory
 from dbwjax.runtime.devices import cache_programs, cores_or
 from dbwjax.storage.checkpoint import Checkpoints
@@ -54,8 +54,9 @@ def run_sweep(config: SweepConfig, options: RunOptions) -> int:
         for one, grid in zip(found, times, strict=True)
     ]
     folder = Path(options.out) if options.out is not None else Path("runs") / f"sweep-{config.base.preset}"
-    axes = ("graph_seed", *(field.name for field in dataclasses.fields(TrainConfig)))
-    with RunFolder.open(folder, options.overwrite, names_of(axes)) as run:
+    axes = ("heatmap", "graph_seed", *(field.name for field in dataclasses.fields(TrainConfig)))
+    figures = [f"{quantity}-{axis}" for quantity in QUANTITIES for axis in axes]
+    with RunFolder.open(folder, options.overwrite, figures) as run:
         cut = _claim(run, content(config), fits)
         parts, every = Parts(run.path / "parts"), list(blocks(config.base.policies, found, cut))
         if config.timing_only:

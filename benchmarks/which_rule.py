@@ -36,7 +36,7 @@ def _task(seed: int, partition: Any = "iid") -> Any:
 
 def _one_label(seed: int) -> Any:
     """Worker 0 alone holds the nines, and nothing else; the others share the rest."""
-    labels = load("digits").train["label"]
+    labels = load("digits").train_labels
     order = np.random.default_rng(seed).permutation(len(labels))
     nines = order[labels[order] == 9]
     return _task(seed, [nines, *np.array_split(order[labels[order] != 9], WORKERS - 1)])

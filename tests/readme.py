@@ -49,7 +49,7 @@ def record(run: Path) -> dict[str, Any]:
         "environment": kept["environment"],
         "worlds": json.loads((run / "worlds.json").read_text()),
         "times to target": times,
-        "summary": {name: value for name, value in summary.items() if name != "cells"},
+        "summary": {**summary, "cells": [{**cell, "policies": list(cell["policies"])} for cell in summary["cells"]]},
     }
 
 

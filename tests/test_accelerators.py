@@ -6,17 +6,19 @@ from __future__ import annotations
 import re
 
 import jax
+import jax.numpy as jnp
 import pytest
 
-from dbwjax.engine import batch, ensemble, simulate
+from dbwjax.engine import batch, ensemble, readings, simulate
+from dbwjax.engine.readings import Due
 from dbwjax.experiments.config import TrainConfig
-from dbwjax.experiments.problem import build
+from dbwjax.experiments.problem import of_seeds, problems
 from dbwjax.policies import build_policy
 
 
 @pytest.fixture(scope="module")
-def setting():
-    return build(TrainConfig(dataset="logistic", batch_size=4))
+def problem():
+    return problems(of_seeds(TrainConfig(dataset="logistic", batch_size=4, seconds=1.0, seeds=2)))[0]
 
 
 def lowered(program, platform, *arguments):
@@ -27,23 +29,36 @@ def lowered(program, platform, *arguments):
     return text
 
 
+DUE = Due(
+    jnp.zeros(4, jnp.int32), *[jnp.zeros(1, jnp.int32)] * 2, jnp.zeros((1, 10)), jnp.zeros(1), jnp.zeros(4, jnp.int32),
+    *[jnp.zeros(1, jnp.int32)] * 2
+)  # fmt: skip
+
+
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 @pytest.mark.parametrize("spec", ["dybw", "dybw:late=carry", "backup:b=1", "dpsgd"])
-def test_a_run_lowers(setting, spec, platform):
-    policy, (world, learner) = build_policy(spec), setting[:2]
-    state = simulate.init(policy, learner, world, setting.params)
+def test_a_run_lowers(problem, spec, platform):
+    policy, world, learner = build_policy(spec), problem.alone(0), problem.learner
+    params = jax.tree.map(lambda leaf: leaf[0], problem.params)
+    state = simulate.init(policy, learner, world, params)
     fences = lowered(simulate.run, platform, policy, learner, world, state, 3).count("stablehlo.optimization_barrier")
     # D-PSGD mixes what was there before, so nothing has to be written first.
     assert fences == (0 if spec == "dpsgd" else 1)
+    program = jax.jit(simulate.advance, static_argnums=(0, 1))
+    lowered(program, platform, policy, learner, world, state, readings.empty(params, 2), DUE, jnp.zeros((), jnp.int32))
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_a_batch_and_its_clocks_lower(setting, platform):
-    policy, (world, learner) = build_policy("dybw"), setting[:2]
-    worlds = batch.stack([world, world._replace(key=jax.random.key(1))])
-    states = batch.stack_all([policy.init(world.graph)] * 2)
+def test_a_batch_and_its_clocks_lower(problem, platform):
+    policy, learner = build_policy("dybw"), problem.learner
+    worlds, states = problem.worlds, batch.stack_all([policy.init(problem.alone(i).graph) for i in (0, 1)])
     axes, clocks = batch.Axes(worlds.axes), ensemble.start(worlds, states)
-    sims = ensemble.init(policy, learner, worlds, states, batch.stack_all([setting.params] * 2))
+    sims = ensemble.init(policy, learner, worlds, states, problem.params)
     lowered(ensemble._run, platform, policy, learner, worlds.tree, axes, sims, 3, None)
+    held = readings.empty(jax.tree.map(lambda leaf: leaf[0], problem.params), 4)
+    due = jax.tree.map(lambda leaf: leaf[None], DUE)
+    one = jnp.zeros(1, jnp.int32)
+    lowered(ensemble._advance, platform, policy, learner, worlds.tree, axes, sims, held, due, one, None)
     lean = ensemble._lean(worlds)
-    lowered(ensemble._clocks, platform, policy, lean.tree, batch.Axes(lean.axes), clocks, 3, None)
+    left = jnp.ones(2), jnp.zeros(2)
+    lowered(ensemble._clocks, platform, policy, lean.tree, batch.Axes(lean.axes), clocks, left, 3, None)

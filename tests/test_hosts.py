@@ -88,7 +88,7 @@ def test_standard_error_stays_a_terminal_and_a_killed_process_leaves_no_filter()
     code = (
         "import os, sys; from dbwjax.runtime import stderr_filter; stderr_filter.stand_between();"
         "print(sys.stderr.isatty(), os.isatty(2), file=sys.stderr); os.write(2, b'native\\n');"
-        "print('error: last', file=quiet.last_words(), flush=True); os.kill(os.getpid(), 9)"
+        "print('error: last', file=stderr_filter.last_words(), flush=True); os.kill(os.getpid(), 9)"
     )
     ours, theirs = pty.openpty()
     running = subprocess.Popen([sys.executable, "-c", code], stderr=theirs, cwd=ROOT)
@@ -126,7 +126,7 @@ def test_work_that_waits_for_a_lost_process_is_not_waited_for(monkeypatch):
             raise ValueError("Gloo: Connection closed by peer")
         return True
 
-    monkeypatch.setattr(hosts, "any_process", any_process)
+    monkeypatch.setattr(processes, "any_process", any_process)
     with pytest.raises(ValueError, match="Gloo"):
         processes.watched(never.wait)
     assert asked == [True] * 3
@@ -135,13 +135,13 @@ def test_work_that_waits_for_a_lost_process_is_not_waited_for(monkeypatch):
 
 def test_one_that_is_done_goes_on_asking_and_one_that_failed_leaves(monkeypatch):
     answers = iter([True, True, False])
-    monkeypatch.setattr(hosts, "any_process", lambda flag: flag or next(answers))
+    monkeypatch.setattr(processes, "any_process", lambda flag: flag or next(answers))
     processes.watched(lambda: None)
     assert next(answers, None) is None
 
     def fails():
         raise OSError("no space")
 
-    monkeypatch.setattr(hosts, "any_process", lambda flag: True)
+    monkeypatch.setattr(processes, "any_process", lambda flag: True)
     with pytest.raises(OSError, match="no space"):
         processes.watched(fails)

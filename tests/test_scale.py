@@ -13,14 +13,18 @@ import optax
 import pytest
 
 from dbwjax import train
-from dbwjax.engine import simulate
+from dbwjax.engine import readings, simulate
 from dbwjax.engine.blocks import block_of, in_slices, map_workers, working_bytes
 from dbwjax.engine.learner import from_optimizer
 from dbwjax.engine.mixing import apply_plan, mix
+from dbwjax.engine.randomness import Stream, stream
+from dbwjax.engine.readings import Due
+from dbwjax.engine.simulate import World
+from dbwjax.experiments.accounting import even_grid
+from dbwjax.experiments.blocks import Places, blocks, sizes
 from dbwjax.experiments.config import TrainConfig
-from dbwjax.experiments.metrics import consensus_distance, mean_model, measure
-from dbwjax.experiments.run import build
-from dbwjax.experiments.training import Training, initial_params, make_world
+from dbwjax.experiments.problem import of_seeds, problems
+from dbwjax.experiments.training import Training
 from dbwjax.network import delays, graphs, properties, spanning
 from dbwjax.network.weights import dense, metropolis
 from dbwjax.policies import build_policy
@@ -30,6 +34,7 @@ from dbwjax.report.run_figures import write_figures
 from dbwjax.runtime import memory
 from dbwjax.tasks import build_task
 from dbwjax.types import ModelState, Plan
+from tests import fakes
 
 MANY = 2048
 
@@ -133,46 +138,59 @@ def test_slices_of_a_batch_give_the_same_gradient():
         in_slices(loss, 5)(params, batch)
 
 
-def test_a_run_that_is_short_of_memory_slices_its_batches(monkeypatch):
-    """The model is too large for the free memory here, so each batch of 32 is walked in slices; the run is the same."""
-    config = TrainConfig(learning_rate=0.05)
-    whole, free = build(config), 8 * 40_000
-    monkeypatch.setattr(memory_check, "available_bytes", lambda: free)
-    sliced = build(config)
-    batch = jax.eval_shape(whole.task.batches, jax.random.key(0), 0, 0)
-    used = [str(jax.make_jaxpr(one.learner.gradient)(one.params, batch)) for one in (whole, sliced)]
-    assert ["remat" in text or "checkpoint" in text for text in used] == [False, True]
-    trainings = []
-    for setting in (whole, sliced):
-        policy = setting.policies["dybw"]
-        trainings.append(Training(policy, setting.learner, setting.world, setting.params, setting.task.evaluate))
-        trainings[-1].advance(5)
-    np.testing.assert_array_equal(*(training.history.duration for training in trainings))
-    np.testing.assert_allclose(*(training.history.loss for training in trainings), rtol=1e-5)
-    pairs = zip(*(jax.tree.leaves(training.state.model.params) for training in trainings), strict=True)
-    for ours, theirs in pairs:
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+DIGITS = {"model": "lrm", "seconds": 6.0, "rows": 3, "seeds": 1, "learning_rate": 0.05}
 
 
-def trained(block, dtype="float32", policy="dybw", steps=5):
-    setting = build(TrainConfig(dtype=dtype, learning_rate=0.05))
-    world, task = setting.world, setting.task
-    assert setting.learner.block is None  # ten workers on digits fit any cache
-    training = Training(
-        build_policy(policy), setting.learner._replace(block=block), world, setting.params, task.evaluate
-    )
-    training.advance(steps)
-    return training
+def problem_of(**given):
+    (problem,) = problems(of_seeds(TrainConfig(**{**DIGITS, **given})))
+    return problem
 
 
-@pytest.mark.parametrize("policy", ["dybw", "dpsgd"])
-def test_training_in_blocks_is_training(policy):
-    whole, parts = (trained(block, policy=policy) for block in (None, 4))
-    np.testing.assert_array_equal(whole.history.duration, parts.history.duration)
-    np.testing.assert_allclose(whole.history.loss, parts.history.loss, rtol=1e-5)
-    pairs = zip(*(jax.tree.leaves(t.state.model.params) for t in (whole, parts)), strict=True)
-    for a, b in pairs:
+def trained(problem, spec="dybw", seconds=6.0):
+    """A training of the only world to its budget, and its rows."""
+    places = Places(problem, jax.devices()[:1], False, 1)
+    (block,) = blocks([spec], [problem], [1])
+    training, rows = Training(places.place(block), [even_grid(seconds, 3)], np.ones(problem.workers, bool)), []
+    while not training.done:
+        rows += [row for _, row in training.advance()]
+    return training, rows
+
+
+def assert_the_same_training(one, other):
+    (first, rows), (second, others) = one, other
+    np.testing.assert_array_equal(first.accounts[0].duration, second.accounts[0].duration)
+    assert [row["step"] for row in rows] == [row["step"] for row in others]
+    assert rows[-1]["step"] >= 2
+    for name in ("train_loss", "test_loss"):
+        for a, b in zip(rows[1:], others[1:], strict=True):
+            assert a[name] == pytest.approx(b[name], rel=1e-5)
+    stacks = (jax.tree.leaves(training.state.model.params) for training in (first, second))
+    for a, b in zip(*stacks, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def whole():
+    problem = problem_of(policies=("dybw", "dpsgd"))
+    assert problem.learner.block is None  # ten workers on digits fit any cache
+    return problem
+
+
+def test_a_run_that_is_short_of_memory_slices_its_batches(whole, monkeypatch):
+    """The model is too large for the free memory here, so each batch of 32 is walked in slices; the run is the same."""
+    monkeypatch.setattr(memory, "available_bytes", lambda: 8 * 10_000)
+    sliced = problem_of(policies=("dybw",))
+    world, params = whole.alone(0), jax.tree.map(lambda leaf: leaf[0], whole.params)
+    batch = jax.eval_shape(world.batches, jax.random.key(0), 0, 0)
+    used = [str(jax.make_jaxpr(one.learner.gradient)(params, batch)) for one in (whole, sliced)]
+    assert ["remat" in text or "checkpoint" in text for text in used] == [False, True]
+    assert_the_same_training(trained(whole), trained(sliced))
+
+
+@pytest.mark.parametrize("spec", ["dybw", "dpsgd"])
+def test_training_in_blocks_is_training(whole, spec):
+    parts = whole._replace(learner=whole.learner._replace(block=4))
+    assert_the_same_training(trained(whole, spec), trained(parts, spec))
 
 
 def test_bfloat16_is_mixed_in_float32_and_rounded_once():
@@ -199,9 +217,10 @@ def test_bfloat16_is_mixed_in_float32_and_rounded_once():
 
 
 def test_bfloat16_learns_digits():
-    training = trained(None, "bfloat16", steps=150)
+    training, rows = trained(problem_of(dtype="bfloat16", policies=("dybw",), learning_rate=0.2), seconds=100.0)
     assert {leaf.dtype for leaf in jax.tree.leaves(training.state.model.params)} == {jnp.dtype(jnp.bfloat16)}
-    assert training.measure()["test_accuracy"] > 0.85
+    assert {leaf.dtype for leaf in jax.tree.leaves(training.held.mean)} == {jnp.dtype(jnp.float32)}
+    assert rows[-1]["test_accuracy"] > 0.85
 
 
 def test_the_optimiser_of_bfloat16_parameters_works_in_float32():
@@ -215,55 +234,68 @@ def test_the_optimiser_of_bfloat16_parameters_works_in_float32():
     assert {leaf.dtype for leaf in jax.tree.leaves(local)} == {jnp.dtype(jnp.float32), jnp.dtype(jnp.int32)}
 
 
+def due_of(weights):
+    """One reading of the workers with a weight, before the first of two steps."""
+    ones, none = jnp.zeros(1, jnp.int32), jnp.zeros(3, jnp.int32)
+    return Due(jnp.array([0, 1, 1]), ones, ones, weights[None], jnp.zeros(1), none, ones, ones)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_measuring_and_training_need_no_further_stack(dtype, large, tfds_dir):
+def test_reading_and_training_need_no_further_stack(dtype, large, tfds_dir):
     """From what the compiler says it needs: nothing is run."""
     task = build_task("mnist", model="lrm", workers=MANY, data_dir=tfds_dir)
-    world = make_world(task, large, delays.build_delays("shifted_exponential", MANY, 0))
-    one = memory.in_dtype(initial_params(task, world), dtype)
+    key = jax.random.key(0)
+    world = World(large, delays.build_delays("shifted_exponential", MANY, 0), task.batches, key)
+    one = memory.in_dtype(task.init(stream(key, Stream.PARAMETERS)), dtype)
     learner, policy = from_optimizer(task.loss, optax.sgd(0.1)), build_policy("full")
-    batch = jax.eval_shape(task.batches, jax.random.key(0), 0, 0)
+    batch = jax.eval_shape(task.batches, key, 0, 0)
     block = memory.gradient_block(MANY, learner.gradient, one, batch)
     assert block is not None
     assert block < MANY // 4
     learner = learner._replace(block=block)
     state = jax.eval_shape(lambda: simulate.init(policy, learner, world, one))
-    stack = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.model.params))
+    stack, slots = memory.size_of(state.model.params), 8
+    held, due = jax.eval_shape(lambda: readings.empty(one, slots)), due_of(jnp.ones(MANY))
     for mass in (None, jax.ShapeDtypeStruct((MANY,), jnp.float32)):
         shape = state.model._replace(mass=mass)
-        assert measure.lower(large, task.evaluate, shape).compile().memory_analysis().temp_size_in_bytes < stack / 4
+        reading = jax.jit(readings.take, donate_argnums=3).lower(due, jnp.zeros((), jnp.int32), shape, held)
+        assert reading.compile().memory_analysis().temp_size_in_bytes < stack / 4
     if dtype == "bfloat16":
         return  # a CPU computes in float32 and writes stacks of it down: the step needs as much as a float32 one
-    need = simulate.run.lower(policy, learner, world, state, 3).compile().memory_analysis()
+    program = jax.jit(simulate.advance, static_argnums=(0, 1), donate_argnums=(3, 4))
+    need = program.lower(policy, learner, world, state, held, due, jnp.zeros((), jnp.int32)).compile().memory_analysis()
     moved = need.argument_size_in_bytes + need.output_size_in_bytes - need.alias_size_in_bytes
     data = sum(leaf.nbytes for leaf in jax.tree.leaves(task.batches))
-    assert moved + need.temp_size_in_bytes - data <= memory.COPIES * stack
+    assert moved + need.temp_size_in_bytes - data <= memory.COPIES * stack + memory.readings_bytes(one, slots)
 
 
-def test_rows_that_do_not_count_and_their_order_change_no_measure():
+def test_models_that_wait_to_be_evaluated_are_counted(monkeypatch):
+    """Rows are part of what one simulation takes, up to the bytes that slots may take."""
+    problem = problem_of(seeds=2)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 60 << 20)
+    model = memory.size_of(jax.tree.map(lambda leaf: leaf[0], problem.params))
+    few, many = (sizes(problem, jax.devices()[:1], rows).most for rows in (9, 1009))
+    data = memory.size_of((problem.worlds.tree.batches, problem.evaluate.tree))
+    each = [((60 << 20) - data) / most for most in (few, many)]
+    assert each[1] - each[0] == pytest.approx(1000 * model, rel=0.1)
+    with pytest.raises(ValueError, match="a simulation of --workers 10 needs about"):
+        sizes(problem, jax.devices()[:1], 10**6)
+
+
+def test_rows_that_do_not_count_and_their_order_change_no_reading():
     rng = np.random.default_rng(3)
-    params = {"w": jnp.asarray(rng.normal(size=(5, 3)), jnp.float32)}
-    graph = graphs.ring(5)
-    order, counts = np.array([3, 0, 7, 4, 1, 2, 7, 7]), np.array([1, 1, 0, 1, 1, 1, 0, 0], bool)
-    padded = {"w": jnp.asarray(np.concatenate([params["w"], np.full((3, 3), np.nan, np.float32)])[order])}
-    padded = {"w": jnp.where(counts[:, None], padded["w"], 1e6)}
+    x = rng.normal(size=(5, 3)).astype(np.float32)
+    order, counts = np.array([3, 0, 0, 4, 1, 2, 0, 0]), np.array([1, 1, 0, 1, 1, 1, 0, 0], np.float32)
+    padded = np.where(counts[:, None] > 0, x[order], 1e6).astype(np.float32)
 
-    def state(tree):
-        return ModelState(tree, None, jnp.zeros(tree["w"].shape[0], jnp.int32))
+    def read(stack, weights):
+        model = ModelState({"w": jnp.asarray(stack)}, None, jnp.zeros(len(stack), jnp.int32))
+        empty = readings.empty({"w": jnp.asarray(x[0])}, 2)
+        return readings.take(due_of(jnp.asarray(weights)), jnp.zeros((), jnp.int32), model, empty)
 
-    evaluate = jax.tree_util.Partial(_size)
-    plain, other = measure(graph, evaluate, state(params)), measure(graph, evaluate, state(padded), jnp.asarray(counts))
-    for name in ("test_loss", "consensus_distance"):
-        np.testing.assert_allclose(plain[name], other[name], rtol=1e-5)
-    share = jnp.full(5, 0.2)
-    centre = mean_model(share, params)
-    np.testing.assert_allclose(centre["w"], np.mean(params["w"], axis=0), rtol=1e-5)
-    gap = np.asarray(params["w"]) - np.asarray(centre["w"])
-    np.testing.assert_allclose(consensus_distance(share, params, centre), np.sqrt((gap**2).sum() / 5), rtol=1e-5)
-
-
-def _size(params):
-    return {"test_loss": (params["w"] ** 2).sum()}
+    for held in (read(x, np.ones(5, np.float32)), read(padded, counts)):
+        np.testing.assert_allclose(held.mean["w"][0], x.mean(axis=0), rtol=1e-5)
+        np.testing.assert_allclose(held.spread[0], ((x - x.mean(axis=0)) ** 2).sum(), rtol=1e-5)
 
 
 def test_a_billion_workers_are_refused_before_anything_is_built(capsys, tmp_path, tfds_dir):
@@ -278,8 +310,20 @@ def test_a_billion_workers_are_refused_before_anything_is_built(capsys, tmp_path
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("budget", [["--seconds", "10"], ["--steps", "10", "--eval-every", "5"]])
+def test_more_workers_than_fit_are_refused_before_any_is_made(budget, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "available_bytes", lambda: 10**6)
+    words = ["--workers", "300", "--graph", "ring", "--dataset", "digits", "--model", "lrm", *budget]
+    monkeypatch.setattr("dbwjax.network.graphs.build_graph", None)  # nobody is called
+    assert train.main([*words, "--seeds", "1", "--out", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert "--workers 300 needs about" in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_largest_that_fits_is_named(monkeypatch):
-    monkeypatch.setattr(memory_check, "available_bytes", lambda: 10**9)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 10**9)
     learner = from_optimizer(lambda p, b: 0.0, optax.sgd(0.1))
     params = jax.ShapeDtypeStruct((1000,), jnp.float32)
     memory.require_workers(1000, params, learner, "ring", 100, 0)
@@ -289,8 +333,10 @@ def test_the_largest_that_fits_is_named(monkeypatch):
         memory.require_workers(100_000, params, learner, "ring", 100, 0)
     fits = int(str(caught.value).partition("at most ")[2].split()[0])
     memory.require_workers(fits, params, learner, "ring", 100, 0)
-    with pytest.raises(ValueError, match="GB"):
-        memory.require_workers(fits + 1, params, learner, "ring", 100, 0)
+    for more in ({"workers": fits + 1}, {"steps": 200}, {"slots": 10_000}):
+        told = {"workers": fits, "steps": 100, "slots": 8, **more}
+        with pytest.raises(ValueError, match="GB"):
+            memory.require_workers(told["workers"], params, learner, "ring", told["steps"], 0, told["slots"])
     assert memory.largest(lambda n: n**2, 99, 50) == 9
 
 
@@ -300,23 +346,11 @@ def test_an_unknown_dtype_is_one_line(capsys):
 
 
 def test_figures_of_two_thousand_workers(large, tmp_path):
-    rows = [
-        {"policy": name, "step": step, "virtual_time": float(step), "test_loss": 1.0, "test_accuracy": 0.5}
-        for name in ("dybw", "full")
-        for step in (0, 10)
-    ]
-    timeline = {
-        "duration": np.ones(10, np.float32),
-        "active": np.ones((10, MANY), bool),
-        "backup_workers": np.ones(10, np.float32),
-    }
-    for row in rows:
-        row |= {"train_loss": 1.0, "consensus_distance": 0.1, "wall_time": 1.0}
-    picture = GraphPicture(np.asarray(large.neighbours), spanning.spanning_links(large)[0])
+    picture = GraphPicture(np.asarray(large.neighbours), spanning.spanning_links(large)[0], True, np.ones(MANY))
     begin = time.perf_counter()
-    files = write_figures(tmp_path, rows, {"dybw": timeline, "full": timeline}, picture, 0.9)
-    assert time.perf_counter() - begin < 20
-    assert all(path.stat().st_size < 400_000 for path in files)
+    files = write_figures(tmp_path, *fakes.run(["dybw", "full"], worlds=2, rows_each=10), picture)
+    assert time.perf_counter() - begin < 30
+    assert all(path.stat().st_size < 600_000 for path in files)
     np.testing.assert_array_equal(_links(picture), _links(GraphPicture(graphs.adjacency(large))))
 
 

@@ -168,11 +168,12 @@ def _axes(kind: Any, batch: Batch) -> list[int | None]:
 def _stacked(column: tuple) -> tuple[Any, int | None]:
     """One leaf of all trees, and its axis."""
     first = column[0]
-    if all(leaf is first for leaf in column):
-        return first, None
+    # Keys are stacked even where they agree, so that a batch of one has an axis to be mapped over.
     keys = isinstance(first, jax.Array) and jnp.issubdtype(first.dtype, jax.dtypes.prng_key)
+    if not keys and all(leaf is first for leaf in column):
+        return first, None
     host = [np.asarray(jax.random.key_data(leaf) if keys else leaf) for leaf in column]
-    if all(np.array_equal(leaf, host[0]) for leaf in host[1:]):
+    if not keys and all(np.array_equal(leaf, host[0]) for leaf in host[1:]):
         return first, None
     stacked = jnp.asarray(np.stack(host))
     return (jax.random.wrap_key_data(stacked, impl=jax.random.key_impl(first)) if keys else stacked), 0

@@ -18,6 +18,7 @@ from dbwjax.engine.batch import Batch
 from dbwjax.engine.sharding.shard import Devices
 from dbwjax.experiments.placing import CutAmongDevices, Placing, SideBySide
 from dbwjax.experiments.problem import Problem
+from dbwjax.experiments.training import SINGLE_WORKERS, slots_of
 from dbwjax.runtime import memory, processes
 from dbwjax.runtime.devices import note_padding
 
@@ -43,8 +44,13 @@ class Sizes(NamedTuple):
     cut: bool  # whether a simulation's workers are cut among the devices
 
 
-def sizes(problem: Problem, devices: Sequence[Any]) -> Sizes:
+def sizes(problem: Problem, devices: Sequence[Any], rows: int) -> Sizes:
     """How many simulations run at once.
+
+    Args:
+      problem: the worlds.
+      devices: to be used.
+      rows: of the longest grid.
 
     Raises:
       ValueError: not even one for each device fits the memory.
@@ -53,7 +59,7 @@ def sizes(problem: Problem, devices: Sequence[Any]) -> Sizes:
     if processes.count() > 1 or (count == 1 and len(devices) > 1):
         return Sizes(1, 1, True)
     used = min(len(devices), count)
-    stack, held, each = _bytes(problem)
+    stack, held, each = _bytes(problem, rows)
     on_cpu = jax.default_backend() == "cpu"
     # A CPU's devices share one memory; each has its own copy of the data.
     free = memory.available_bytes() / (used if on_cpu else 1)
@@ -69,15 +75,17 @@ def sizes(problem: Problem, devices: Sequence[Any]) -> Sizes:
     return Sizes(min(used * min(wanted, most), count), used * most, False)
 
 
-def _bytes(problem: Problem) -> tuple[float, float, float]:
-    """Bytes of one simulation's stack, of the data, and of all that one simulation takes."""
+def _bytes(problem: Problem, rows: int) -> tuple[float, float, float]:
+    """Bytes of one simulation's stack, of the data, and of all that one simulation takes: its stack in a step and in a
+    checkpoint, the gradients' batches, models that wait to be evaluated, and single workers where they are kept."""
     learner, evaluate = problem.trained()
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), problem.params)
-    local = jax.eval_shape(learner.init, one)
-    model = float(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((one, local))))
-    stack = problem.workers * model
-    held = float(sum(leaf.nbytes for leaf in jax.tree.leaves((problem.worlds.tree.batches, evaluate.tree))))
-    return stack, held, stack * (memory.COPIES + 1) + problem.working
+    model = memory.size_of(one)
+    stack = problem.workers * (model + memory.size_of(jax.eval_shape(learner.init, one)))
+    held = float(memory.size_of((problem.worlds.tree.batches, evaluate.tree)))
+    read = memory.readings_bytes(one, slots_of(model, rows))
+    own = problem.workers * model if problem.workers <= SINGLE_WORKERS else 0
+    return stack, held, stack * (memory.COPIES + 1) + problem.working + read + own
 
 
 def blocks(specs: Sequence[str], found: Sequence[Problem], cut: Sequence[int]) -> Iterator[Block]:

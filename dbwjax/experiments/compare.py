@@ -206,7 +206,7 @@ def compare(
 def _run(problem: Problem, config: TrainConfig) -> tuple[list[dict[str, Any]], dict]:
     """All policies in all worlds: rows, and timelines by policy and world."""
     times, devices = grids(problem, config), jax.devices()
-    fit = sizes(problem, devices)
+    fit = sizes(problem, devices, max(map(len, times)))
     places = Places(problem, devices, fit.cut, fit.size)
     rows: list[dict[str, Any]] = []
     timelines: dict[str, dict[str, dict[str, np.ndarray]]] = {}

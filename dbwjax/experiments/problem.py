@@ -22,11 +22,12 @@ from dbwjax.engine.learner import from_optimizer
 from dbwjax.engine.programs import canonical
 from dbwjax.engine.randomness import Stream, stream
 from dbwjax.experiments.config import TrainConfig
+from dbwjax.experiments.training import slots_of
 from dbwjax.learners.optimizers import build_optimizer
 from dbwjax.network import graphs
 from dbwjax.network.delays import build_delays
 from dbwjax.policies import build_policy
-from dbwjax.runtime.memory import gradient_block, gradient_slices, in_dtype, require_workers
+from dbwjax.runtime.memory import gradient_block, gradient_slices, in_dtype, require_workers, size_of
 from dbwjax.tasks import Task, build_task, of_one_width
 from dbwjax.types import DelayModel, Graph, Learner, Policy
 
@@ -163,9 +164,17 @@ def assemble(
         simulate.World(one.graph, one.delays, Partial(_nothing) if one.task is None else one.task.batches, key)
         for one, key in zip(drawn, keys, strict=True)
     ]
+    policies = canonical(policies)
     states = {spec: _states(spec, policy, drawn) for spec, policy in policies.items()}
-    found = Problem(told, batch.stack(worlds), policies, states, np.zeros(len(told)))
+    found = Problem(told, _stacked(worlds, keys), policies, states, np.zeros(len(told)))
     return found if drawn[0].task is None else _with_task(found, drawn, optimizer, dtype, keys)
+
+
+def _stacked(worlds: list[simulate.World], keys: list) -> Batch:
+    """The worlds in one batch. The key is stacked also where all worlds have the same: a policy may have no state, and
+    something must say how many worlds there are."""
+    found = batch.stack(worlds)
+    return Batch(found.tree._replace(key=jnp.stack(keys)), found.axes._replace(key=0))
 
 
 def _canonical(drawn: list[Drawn]) -> list[Drawn]:
@@ -306,4 +315,7 @@ def _check_memory(config: TrainConfig, optimizer: Any) -> None:
     task = task_of(dataclasses.replace(config, partition="iid"), 1)
     data = float(sum(leaf.nbytes for leaf in jax.tree.leaves((task.batches, task.evaluate))))
     learner = from_optimizer(task.loss, optimizer)
-    require_workers(config.workers, _shapes(task, config.dtype), learner, config.graph, config.steps or 0, data)
+    one = _shapes(task, config.dtype)
+    rows = config.rows if config.eval_every is None else (config.steps or 0) // config.eval_every + 1
+    slots = slots_of(size_of(one), rows + 1)
+    require_workers(config.workers, one, learner, config.graph, config.steps or 0, data, slots)

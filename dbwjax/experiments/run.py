@@ -57,7 +57,7 @@ def run_experiment(config: TrainConfig, options: RunOptions) -> int:
     devices = cores_or(options.devices) if several else choose(options.devices)
     found = problems(of_seeds(config))
     times = [grids(problem, config) for problem in found]
-    fits = [sizes(problem, devices) for problem in found]
+    fits = [sizes(one, devices, max(map(len, grid))) for one, grid in zip(found, times, strict=True)]
     _say_notes(config, found)
     path = options.folder(config.preset).absolute()
     with RunFolder.open(path, options.overwrite, FIGURES) if processes.is_first() else nullcontext() as folder:

@@ -61,6 +61,11 @@ class UnreachableRow(RuntimeError):
         )
 
 
+def slots_of(model: int, rows: int) -> int:
+    """How many rows of one simulation wait at once to be evaluated, to begin with; `model` are bytes of one model."""
+    return min(rows, max(8, SLOTS // max(model, 1)))
+
+
 class Slots(NamedTuple):
     """Which slots the open rows of one simulation lie in."""
 
@@ -101,9 +106,7 @@ class Training:
         params = self.state.model.params
         bytes_of_one = sum(leaf.nbytes for leaf in jax.tree.leaves(params)) / len(grids)
         self.chunk = LONG_CHUNK if bytes_of_one < SMALL else SHORT_CHUNK
-        model = max(1, int(bytes_of_one / len(computes)))
-        rows = max(len(grid) for grid in grids)
-        self.slots = min(rows, max(8, SLOTS // model))
+        self.slots = slots_of(int(bytes_of_one / len(computes)), max(len(grid) for grid in grids))
         self.held = place.no_readings(self.slots, own)
         self.open = [Slots({}, list(range(self.slots))[::-1]) for _ in grids]
         self.room = (64, 64)  # readings and single workers of a chunk; grows as needed

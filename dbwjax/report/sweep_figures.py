@@ -33,6 +33,7 @@ _TARGET = _Quantity("time_to_target", "time_to_target", "ratio", "time to target
 _LENGTH = _Quantity(
     "iteration_length", "iteration_length", "iteration_ratio", "iteration length [s]", "iteration length"
 )
+QUANTITIES = (_TARGET.name, _LENGTH.name)  # their files are QUANTITY-AXIS and QUANTITY-heatmap
 
 
 def write_figures(

@@ -15,8 +15,9 @@ from dbwjax.engine.blocks import block_of, working_bytes
 from dbwjax.network.graphs import build_graph
 from dbwjax.types import Learner
 
-COPIES = 2.6
-"""Parameters and optimiser states are held so many times in a step: read, written, and what lies between."""
+COPIES = 3.1
+"""Parameters and optimiser states are held so many times in a step: read, written, and what lies between (what the
+compiler says of `simulate.advance`, lrm on MNIST with 2,048 workers: 3.04)."""
 
 CACHED = 16 << 20
 """Bytes of batches and activations held at a time on a CPU. lrm on MNIST with N = 4,096 and two cores: 66 us a
@@ -82,32 +83,56 @@ def readable(size: float) -> str:
     return f"{size / 1e9:,.1f} GB"
 
 
-def require_workers(workers: int, params: PyTree, learner: Learner, graph: str, steps: int, fixed: float) -> None:
+TOLD = 130
+"""Bytes that one step of a chunk leaves for each worker: its `Tick` on the device and on the host (22 each), and what
+the account makes of it in float64."""
+
+CHUNK, WEIGHTS = 100, 64
+"""Steps of a chunk of a large stack, and the readings in it, each with a float for every worker."""
+
+
+def require_workers(
+    workers: int, params: PyTree, learner: Learner, graph: str, steps: int, fixed: float, slots: int = 8
+) -> None:
     """Refuses more workers than fit, with the largest number that does.
 
-    Counted are the parameters and optimiser states (`COPIES` times in a step and once more in a checkpoint), the graph
-    and the history of who was active; the host and a CPU's device share one memory, so they are added up.
+    Counted are the parameters and optimiser states (`COPIES` times in a step and once more in a checkpoint), the models
+    that wait to be evaluated, the graph, what a chunk's clock says of every worker, and the history of who was active,
+    a byte for every worker and step; the host and a CPU's device share one memory, so they are added up.
 
     Args:
       workers: N.
       params: one worker's parameters.
       learner: its `init` says how large an optimiser's state is.
       graph: the SPEC; of some kinds every pair of workers takes memory.
-      steps: of one policy.
+      steps: of one policy, as far as they are known. With a budget in seconds nobody knows them before the clocks have
+        run: 0 leaves the history out.
       fixed: bytes of the data set.
+      slots: models that wait.
 
     Raises:
       ValueError: one line.
     """
-    state = (params, jax.eval_shape(learner.init, params))
-    each = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    each = size_of((params, jax.eval_shape(learner.init, params)))
+    fixed += readings_bytes(params, slots)
 
     def needed(count: int) -> float:
-        return fixed + count * ((COPIES + 1) * each + steps) + _building(graph, count)
+        told = CHUNK * TOLD + 4 * WEIGHTS
+        return fixed + count * ((COPIES + 1) * each + told + steps) + _building(graph, count)
 
     have = available_bytes()
     fits = largest(needed, have, workers)
     require_memory(needed(workers), f"--workers {workers}", f"use at most {fits} workers or a smaller --model", have)
+
+
+def size_of(tree: PyTree) -> int:
+    """Bytes of arrays, or of their shapes."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def readings_bytes(params: PyTree, slots: int) -> float:
+    """Bytes of so many mean models, at least float32, and of the one that is being read."""
+    return (slots + 1.0) * sum(leaf.size * max(leaf.dtype.itemsize, 4) for leaf in jax.tree.leaves(params))
 
 
 def require_graphs(nets: Collection[tuple[str, int, int]]) -> None:

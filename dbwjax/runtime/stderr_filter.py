@@ -4,7 +4,7 @@ When another process of a run freezes or never comes, JAX's coordination client 
 with pages of log and stack trace, and no Python runs any more. So that a person reads one line all the same,
 standard error goes through a filter: it copies everything at once, but drops that native log, and says one line
 when the pipe closes after it. The filter ends when the process does, however it dies. It is run by its path,
-`python quiet.py`, and imports nothing of the house.
+`python stderr_filter.py`, and imports nothing of the house.
 """
 
 from __future__ import annotations

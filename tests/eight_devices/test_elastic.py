@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from dbwjax import train
-from dbwjax.experiments import run as running
+from dbwjax.experiments import driver
+from dbwjax.experiments import training as trainings
 from dbwjax.storage.metrics_log import read_metrics
 from dbwjax.storage.timelines import load_timeline
 
 WORDS = [
-    *("--dataset", "logistic", "--workers", "10", "--steps", "40", "--eval-every", "10", "--batch-size", "4"),
-    *("--policies", "dybw", "--checkpoint-every", "1", "--no-progress"),
+    *("--dataset", "logistic", "--workers", "10", "--seconds", "90", "--rows", "9", "--batch-size", "4"),
+    *("--policies", "backup:b=1,gap=inf", "--seeds", "1", "--checkpoint-every", "1", "--no-progress"),
 ]
 
 
@@ -30,10 +31,28 @@ def same(ours, theirs):
     assert len(ours) == len(theirs)
     for a, b in zip(ours, theirs, strict=True):
         assert a.keys() == b.keys()
-        for name in ("policy", "step", "virtual_time", "backup_workers", "active_fraction", "gradients"):
+        for name in (
+            "policy",
+            "row",
+            "step",
+            "drift",
+            "virtual_time",
+            "gradients",
+            "computing",
+            "waiting",
+            "backup_workers",
+        ):
             assert a[name] == b[name], name
-        for name in ("test_loss", "test_accuracy", "consensus_distance"):
-            assert a[name] == pytest.approx(b[name], rel=1e-5, abs=1e-7), name
+        for name in (
+            "test_loss",
+            "test_accuracy",
+            "consensus_distance",
+            "worker_accuracy_min",
+            "worker_accuracy_median",
+        ):
+            assert (a[name] is None) == (b[name] is None), name
+            if b[name] is not None:
+                assert a[name] == pytest.approx(b[name], rel=1e-5, abs=1e-6), name
 
 
 @pytest.fixture(scope="module")
@@ -43,29 +62,49 @@ def alone(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("path", [(4, 1), (1, 4), (4, 2), (2, 8), (8, 3), (3, 8)])
-def test_killed_on_some_devices_and_resumed_on_others(alone, tmp_path, monkeypatch, path, capsys):
-    before, after = path
-    folder, saves = tmp_path / "run", []
+def killed_and_resumed(folder, monkeypatch, words, before, after):
+    """Killed at its second checkpoint on some devices, and finished on others; the chunks that were left."""
+    saves, chunks = [], []
 
-    def dying(self, index, training):
-        saved(self, index, training)
-        saves.append(training.step)
+    def dying(self, *arguments):
+        saved(self, *arguments)
+        saves.append(1)
         if len(saves) == 2:
             self.checkpoints.close()
             raise Killed
 
-    saved = running._Run._save
-    monkeypatch.setattr(running._Run, "_save", dying)
+    saved, advance = driver.Driver._save, trainings.Training.advance
+    monkeypatch.setattr(trainings, "LONG_CHUNK", 20)
+    monkeypatch.setattr(driver.Driver, "_save", dying)
     with pytest.raises(Killed):
-        train.main([*WORDS, "--devices", str(before), "--out", str(folder)])
-    monkeypatch.setattr(running._Run, "_save", saved)
-    assert train.main([*WORDS, "--devices", str(after), "--out", str(folder)]) == 0
-    assert f"'devices': '{after}'" in capsys.readouterr().err
+        train.main([*words, "--devices", str(before), "--out", str(folder)])
+    monkeypatch.setattr(driver.Driver, "_save", saved)
+    monkeypatch.setattr(trainings.Training, "advance", lambda self: chunks.append(1) or advance(self))
+    assert train.main([*words, "--devices", str(after), "--out", str(folder)]) == 0
+    return len(chunks)
+
+
+@pytest.mark.parametrize("path", [(8, 1), (1, 8), (8, 2), (3, 8)])
+def test_killed_on_some_devices_and_resumed_on_others(alone, tmp_path, monkeypatch, path, capsys):
+    folder = tmp_path / "run"
+    assert killed_and_resumed(folder, monkeypatch, WORDS, *path) == 1  # of three
+    assert f"'devices': '{path[1]}'" in capsys.readouterr().err
     same(metrics(folder), metrics(alone))
-    ours, theirs = (load_timeline(one / "timeline.npz")["dybw"] for one in (folder, alone))
-    for name in ("duration", "active", "backup_workers"):
+    name = "backup:b=1,gap=inf"
+    ours, theirs = (load_timeline(one / "timeline.npz")[name]["0"] for one in (folder, alone))
+    for name in ("duration", "active", "backup_workers", "length"):
         np.testing.assert_array_equal(ours[name], theirs[name])
+
+
+def test_several_worlds_go_on_with_another_number_of_copies(tmp_path, monkeypatch):
+    """Three worlds on two devices are four simulations, on one three."""
+    words = [*WORDS, "--seeds", "3"]
+    assert killed_and_resumed(tmp_path / "run", monkeypatch, words, 2, 1) == 1
+    assert train.main([*words, "--devices", "1", "--out", str(tmp_path / "whole")]) == 0
+    one, other = (
+        sorted(metrics(tmp_path / name), key=lambda row: (row["world"], row["row"])) for name in ("run", "whole")
+    )
+    same(one, other)
 
 
 def test_all_devices_are_used_unless_told_otherwise(alone, tmp_path, capsys):

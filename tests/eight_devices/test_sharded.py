@@ -8,10 +8,14 @@ import numpy as np
 import optax
 import pytest
 
-from dbwjax.engine import simulate
+from dbwjax.engine import batch, simulate
 from dbwjax.engine.learner import from_optimizer
+from dbwjax.engine.randomness import Stream, stream
 from dbwjax.engine.sharding.shard import Devices, first_rows
-from dbwjax.experiments.training import Training, UnreachableRow, initial_params, make_world
+from dbwjax.engine.simulate import World
+from dbwjax.experiments.accounting import even_grid
+from dbwjax.experiments.placing import CutAmongDevices, SideBySide
+from dbwjax.experiments.training import Training, UnreachableRow
 from dbwjax.network import delays, graphs
 from dbwjax.policies import build_policy
 from dbwjax.tasks import build_task
@@ -19,6 +23,14 @@ from dbwjax.types import Learner, Policy
 from tests import handmade
 
 STEPS = 100
+
+
+def make_world(task, graph, law, seed):
+    return World(graph, law, task.batches, jax.random.key(seed))
+
+
+def initial_params(task, world):
+    return task.init(stream(world.key, Stream.PARAMETERS))
 
 
 def partners(graph):
@@ -71,7 +83,7 @@ def compare(rule, learner, world, params, count):
     devices = Devices(world.graph, jax.devices()[:count])
     everywhere = devices.replicate(world)
     many, found = devices.run(rule, learner, everywhere, devices.init(rule, learner, everywhere, params), STEPS)
-    for name in ("duration", "active", "backup_workers", "gradients", "broken"):
+    for name in ("duration", "active", "backup_workers", "gradients", "unreachable", "diverged_worker"):
         np.testing.assert_array_equal(getattr(found, name), getattr(records, name), err_msg=name)
     for ours, theirs in zip(jax.tree.leaves(one.clock), jax.tree.leaves(many.clock), strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -153,27 +165,47 @@ def test_a_row_that_no_link_carries_is_an_error():
         plan, state = rule.decide(key, graph, state, remaining, feedback)
         return plan._replace(sources=plan.sources.at[0, 1].set(8), mix=plan.mix.at[0, 1].set(0.1)), state
 
-    devices = Devices(world.graph, jax.devices())
-    astray = Training(
-        Policy(rule.init, decide),
-        learner,
-        devices.replicate(world),
-        params,
-        devices.replicate(task.evaluate),
-        devices,
-    )
+    astray, _ = cut_training(Policy(rule.init, decide), learner, world, params, task, 8)
     with pytest.raises(UnreachableRow, match="reads a node that is no neighbour in the graph, at step 0"):
-        astray.advance(3)
+        astray.advance()
 
 
-def test_measures_are_those_of_one_device():
-    rule, learner, world, params, task = setting("erdos_renyi:p=0.4", 10, "directed")
-    alone = Training(rule, learner, world, params, task.evaluate)
-    devices = Devices(world.graph, jax.devices()[:4])
-    cut = Training(rule, learner, devices.replicate(world), params, devices.replicate(task.evaluate), devices)
-    for training in (alone, cut):
-        training.advance(20)
-    ours, theirs = alone.measure(), cut.measure()
-    assert ours.keys() == theirs.keys()
-    for name in ours.keys() - {"wall_time"}:
-        assert theirs[name] == pytest.approx(ours[name], rel=1e-5), name
+GRID = even_grid(60.0, 7)
+
+
+def cut_training(rule, learner, world, params, task, count):
+    devices = Devices(world.graph, jax.devices()[:count])
+    everywhere, evaluate = devices.replicate((world, task.evaluate))
+    place = CutAmongDevices(rule, learner, everywhere, evaluate, params, devices)
+    return Training(place, [GRID], np.asarray(world.graph.computes), own=True), devices
+
+
+def whole_training(rule, learner, world, params, task):
+    states, one = batch.stack_all([rule.init(world.graph)]), batch.stack_all([params])
+    place = SideBySide(rule, learner, batch.stack([world]), batch.stack([task.evaluate]), states, one)
+    return Training(place, [GRID], np.asarray(world.graph.computes), own=True)
+
+
+@pytest.mark.parametrize("rule", ["directed", "backup:b=1,gap=inf", "full:barrier=neighbours", "reads training"])
+def test_rows_are_those_of_one_device(rule):
+    name = rule if rule in POLICIES else "dybw"
+    policy, learner, world, params, task = setting("erdos_renyi:p=0.4", 10, name)
+    policy = policy if rule in POLICIES else build_policy(rule)
+    alone, (cut, _) = (
+        whole_training(policy, learner, world, params, task),
+        cut_training(policy, learner, world, params, task, 4),
+    )
+    rows = [[], []]
+    for found, training in zip(rows, (alone, cut), strict=True):
+        while not training.done:
+            found += [row for _, row in training.advance()]
+    assert len(rows[0]) == len(GRID)
+    for ours, theirs in zip(*rows, strict=True):
+        for key in ours.keys() - {"wall_time"}:
+            assert (theirs[key] is None) == (ours[key] is None), key
+            if ours[key] is not None:
+                assert theirs[key] == pytest.approx(ours[key], rel=2e-5, abs=1e-6), key
+    np.testing.assert_array_equal(alone.accounts[0].active, cut.accounts[0].active)
+    held = [jax.tree.leaves(one.place.own(one.held)) for one in (alone, cut)]
+    for ours, theirs in zip(*held, strict=True):
+        np.testing.assert_allclose(theirs, ours, atol=1e-6)

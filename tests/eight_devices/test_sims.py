@@ -14,7 +14,7 @@ from dbwjax import sweep
 from dbwjax.engine import batch, ensemble
 from dbwjax.engine.learner import from_optimizer
 from dbwjax.engine.randomness import Stream, stream
-from dbwjax.experiments.sweep import run
+from dbwjax.experiments import blocks, driver
 from tests.test_batch import POLICIES, many
 
 STEPS = 50
@@ -52,7 +52,8 @@ def test_nothing_is_sent_between_simulations():
     states = batch.stack_all([policy.init(world.graph) for world in worlds])
     lean = ensemble._lean(some)
     clocks = ensemble.start(some, states, mesh)
-    text = ensemble._clocks.lower(policy, lean.tree, batch.Axes(lean.axes), clocks, 5, mesh).compile().as_text()
+    left = jax.numpy.ones(len(worlds)), jax.numpy.zeros(len(worlds))
+    text = ensemble._clocks.lower(policy, lean.tree, batch.Axes(lean.axes), clocks, left, 5, mesh).compile().as_text()
     assert not [word for word in ("all-gather", "all-reduce", "collective-permute", "all-to-all") if word in text]
 
 
@@ -62,29 +63,46 @@ def rows_of(folder):
 
 
 def test_a_sweep_begun_on_some_devices_and_finished_on_others(tmp_path, monkeypatch):
-    words = ["--dataset", "logistic", "--workers", "6", "--steps", "20", "--eval-every", "10", "--batch-size", "4"]
+    words = [
+        "--dataset",
+        "logistic",
+        "--workers",
+        "6",
+        "--seconds",
+        "20",
+        "--rows",
+        "4",
+        "--batch-size",
+        "4",
+        "--policies",
+        "dybw",
+    ]
     words += ["--seeds", "5", "--learning-rates", "0.1", "0.3", "--no-progress"]
     assert sweep.main([*words, "--devices", "1", "--out", str(tmp_path / "one")]) == 0
-    run_block, done = run._run_block, []
+    block, done = driver.Driver._block, []
 
-    def dying(*arguments):
+    def dying(self, *arguments, **named):
         if done:
             raise KeyboardInterrupt
         done.append(1)
-        return run_block(*arguments)
+        return block(self, *arguments, **named)
 
-    monkeypatch.setattr(sweep_run, "CACHE", 0)  # a block is one simulation for each device
-    monkeypatch.setattr(sweep_run, "_run_block", dying)
+    monkeypatch.setattr(blocks, "CACHE", 0)  # a block is one simulation for each device
+    monkeypatch.setattr(driver.Driver, "_block", dying)
     assert sweep.main([*words, "--devices", "4", "--out", str(tmp_path / "many")]) == 130
     assert json.loads((tmp_path / "many" / "config.json").read_text())["blocks"] == [4]
-    monkeypatch.setattr(sweep_run, "_run_block", run_block)
+    monkeypatch.setattr(driver.Driver, "_block", block)
     assert sweep.main([*words, "--devices", "3", "--out", str(tmp_path / "many")]) == 0
-    for a, b in zip(rows_of(tmp_path / "one"), rows_of(tmp_path / "many"), strict=True):
+    one, many = (
+        sorted(rows_of(tmp_path / name), key=lambda row: (row["learning_rate"], row["seed"], row["row"]))
+        for name in ("one", "many")
+    )
+    for a, b in zip(one, many, strict=True):
         assert a["virtual_time"] == b["virtual_time"]
         assert float(a["test_loss"]) == pytest.approx(float(b["test_loss"]), rel=1e-4)
 
 
 def test_devices_that_are_not_there(tmp_path, capsys):
-    assert sweep.main(["--devices", "9", "--out", str(tmp_path / "out")]) == 2
+    assert sweep.main(["--seconds", "9", "--devices", "9", "--out", str(tmp_path / "out")]) == 2
     assert "--devices 9 is more than the 8 that are here; use 1 to 8" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

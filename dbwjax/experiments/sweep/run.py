@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -13,13 +14,14 @@ import numpy as np
 from dbwjax.engine import batch
 from dbwjax.experiments.blocks import Block, Places, Sizes, blocks, sizes
 from dbwjax.experiments.budget import grids
-from dbwjax.experiments.config import RunOptions
+from dbwjax.experiments.config import RunOptions, TrainConfig
 from dbwjax.experiments.driver import Driver, Interrupted, NoLog, agreed_sizes, progress_bar, signals
 from dbwjax.experiments.fingerprints import fingerprints
 from dbwjax.experiments.problem import Problem, problems
 from dbwjax.experiments.sweep.clocks import clock_rows, clocks_at_once
 from dbwjax.experiments.sweep.config import SweepConfig, content, worlds
 from dbwjax.files import replace_file, write_json
+from dbwjax.report.sweep_figures import QUANTITIES
 from dbwjax.runtime import memory
 from dbwjax.runtime.devices import cache_programs, cores_or
 from dbwjax.storage.checkpoint import Checkpoints
@@ -46,10 +48,15 @@ def run_sweep(config: SweepConfig, options: RunOptions) -> int:
     devices = cores_or(options.devices)
     found = problems(told, config.timing_only)
     _require_no_readers(found)
-    fits = [clocks_at_once(one) if config.timing_only else sizes(one, devices) for one in found]
     times = [grids(one, config.base) for one in found]
+    fits = [
+        clocks_at_once(one) if config.timing_only else sizes(one, devices, max(map(len, grid)))
+        for one, grid in zip(found, times, strict=True)
+    ]
     folder = Path(options.out) if options.out is not None else Path("runs") / f"sweep-{config.base.preset}"
-    with RunFolder.open(folder, options.overwrite) as run:
+    axes = ("heatmap", "graph_seed", *(field.name for field in dataclasses.fields(TrainConfig)))
+    figures = [f"{quantity}-{axis}" for quantity in QUANTITIES for axis in axes]
+    with RunFolder.open(folder, options.overwrite, figures) as run:
         cut = _claim(run, content(config), fits)
         parts, every = Parts(run.path / "parts"), list(blocks(config.base.policies, found, cut))
         if config.timing_only:

@@ -74,7 +74,7 @@ TIMED = ["dybw", "dybw:late=carry", "backup:b=1,gap=inf", "full:barrier=neighbou
 @pytest.mark.parametrize("budget", [["--steps", "17"], ["--seconds", "21.5"]])
 def test_a_clock_alone_counts_what_a_training_counts(tmp_path, budget):
     words = [*BASE, *budget, "--rows", "1", "--seeds", "2", "--policies", *TIMED, "--baseline", TIMED[2]]
-    words += ["--workers", "8", "--delays", "few_slow:count=1,factor=5"]
+    words += ["--workers", "8", "--delays", "shifted_exponential * slow_workers:fraction=0.1,factor=5"]
     assert sweep.main([*words, "--timing-only", "--out", str(tmp_path / "timed")]) == 0
     assert sweep.main([*words, "--out", str(tmp_path / "trained")]) == 0
     ours, theirs = rows_of(tmp_path / "timed"), [row for row in rows_of(tmp_path / "trained") if row["row"] == "1"]

@@ -228,7 +228,8 @@ def _together(
 
     def body(carry: tuple[Array, SimState, Held, Seen]) -> tuple[Array, SimState, Held, Seen]:
         step, states, held, seen = carry
-        held = readings.take(due, step, states.model, held, batched=True)
+        held, models = readings.take(due, step, states.model, held, batched=True)
+        states = states._replace(model=models)
         states, new = one(states)
         return step + 1, states, held, simulate.written(seen, step, new)
 

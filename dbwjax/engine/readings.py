@@ -90,7 +90,9 @@ def empty(params: PyTree, slots: int, own: PyTree | None = None) -> Held:
     return Held(mean, jnp.zeros(slots, jnp.float64 if double else jnp.float32), zeros)
 
 
-def take(due: Due, step: Array, model: ModelState, held: Held, place: Placement = WHOLE, batched: bool = False) -> Held:
+def take(
+    due: Due, step: Array, model: ModelState, held: Held, place: Placement = WHOLE, batched: bool = False
+) -> tuple[Held, ModelState]:
     """Takes the readings that are due before a step.
 
     Args:
@@ -100,51 +102,75 @@ def take(due: Due, step: Array, model: ModelState, held: Held, place: Placement 
       held: what has been read so far.
       place: which rows of the stack are here.
       batched: whether the model is a batch.
+
+    Returns:
+      What has been read now, and the model as it was, which the step must use: it went through the loops, because XLA
+      would copy a stack that a loop reads and somebody else overwrites.
     """
 
-    def of(sim: Array) -> ModelState:
+    def of(params: PyTree, sim: Array) -> tuple[PyTree, Array | None]:
+        part = (params, model.mass)
         if not batched:
-            return model
-        part = model._replace(local=None, origin=None)
+            return part
         return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, sim, keepdims=False), part)
 
-    def reading(carry: tuple[Array, Held]) -> tuple[Array, Held]:
-        i, held = carry
-        return i + 1, _merge(due, i, of(due.sim[i]), held, place)
+    def reading(carry: tuple[Array, Held, PyTree]) -> tuple[Array, Held, PyTree]:
+        i, held, params = carry
+        held = _merge(due, i, of(params, due.sim[i]), held, place)
+        return i + 1, held, _touched(params, held.spread[due.slot[i]])
 
-    def copy(carry: tuple[Array, Held]) -> tuple[Array, Held]:
-        i, held = carry
+    def copy(carry: tuple[Array, Held, PyTree]) -> tuple[Array, Held, PyTree]:
+        i, held, params = carry
         sim, worker = due.own_sim[i], due.own_worker[i]
         row = place.local(worker)
 
         def put(kept: Array, leaf: Array) -> Array:
             return kept.at[sim, row].set(leaf.at[row].get(mode="clip"), mode="drop")
 
-        one = of(sim)
-        own = jax.tree.map(put, held.own, readable(one.params, place.of_nodes(one.mass, None)))
-        return i + 1, held._replace(own=own)
+        stack, mass = of(params, sim)
+        own = jax.tree.map(put, held.own, readable(stack, place.of_nodes(mass, None)))
+        first = jax.tree.leaves(own)[0]
+        return i + 1, held._replace(own=own), _touched(params, first[(0,) * first.ndim])
 
     def until(last: Array) -> Any:
         return lambda carry: carry[0] < last
 
-    held = jax.lax.while_loop(until(due.first[step + 1]), reading, (due.first[step], held))[1]
+    params = model.params
+    _, held, params = jax.lax.while_loop(until(due.first[step + 1]), reading, (due.first[step], held, params))
     if held.own is not None:
-        held = jax.lax.while_loop(until(due.own_first[step + 1]), copy, (due.own_first[step], held))[1]
-    return held
+        begin = due.own_first[step], held, params
+        _, held, params = jax.lax.while_loop(until(due.own_first[step + 1]), copy, begin)
+    return held, model._replace(params=params)
 
 
-def _merge(due: Due, i: Array, model: ModelState, held: Held, place: Placement) -> Held:
+def _touched(params: PyTree, read: Array) -> PyTree:
+    """The stack, one of its rows written over itself once `read`, which comes of reading it, is known.
+
+    What a loop only reads XLA hoists out of its carry, and then copies it at every step for whoever overwrites it
+    later: a whole stack, where this is a row.
+    """
+    first = (read < 0).astype(jnp.int32)
+
+    def touched(leaf: Array) -> Array:
+        row = jax.lax.dynamic_slice_in_dim(leaf, first, 1)
+        return jax.lax.dynamic_update_slice_in_dim(leaf, row, first, 0)
+
+    return jax.tree.map(touched, params)
+
+
+def _merge(due: Due, i: Array, read: tuple[PyTree, Array | None], held: Held, place: Placement) -> Held:
     """One reading, merged into its slot."""
     slot, exact = due.slot[i], held.spread.dtype
     before, every = due.before[i].astype(exact), due.weights[i].astype(exact)
     weights, count = place.mine_once(every), every.sum()
-    mass = place.of_nodes(model.mass, None)
+    stack, mass = read[0], place.of_nodes(read[1], None)
     share = weights / count
     # Under push-sum the weights are divided, not the parameters: that would be another stack.
-    mean = place.total(mean_model(share if mass is None else jnp.where(weights > 0, share / mass, 0), model.params))
-    # Apart, or a stack of bfloat16 is widened once for both and written down.
-    params, mean = jax.lax.optimization_barrier((model.params, mean))
-    distances = squared_distances(readable(params, mass), mean)
+    mean = place.total(mean_model(share if mass is None else jnp.where(weights > 0, share / mass, 0), stack))
+    if any(leaf.dtype.itemsize < 4 for leaf in jax.tree.leaves(stack)):
+        # Apart, or a stack of bfloat16 is widened once for both and written down.
+        stack, mean = jax.lax.optimization_barrier((stack, mean))
+    distances = squared_distances(readable(stack, mass), mean)
     spread = place.total(jnp.where(weights > 0, distances, 0).sum())
     old = jax.tree.map(lambda leaf: leaf[slot], held.mean)
     gap = jax.tree.map(lambda new, was: new - was, mean, old)

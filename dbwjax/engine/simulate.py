@@ -130,7 +130,8 @@ def advance(
 
     def body(carry: tuple[Array, SimState, Held, Seen]) -> tuple[Array, SimState, Held, Seen]:
         step, state, held, seen = carry
-        held = readings.take(due, step, state.model, held, place)
+        held, model = readings.take(due, step, state.model, held, place)
+        state = state._replace(model=model)
         state, new = one(state)
         return step + 1, state, held, written(seen, step, new)
 

@@ -1,6 +1,7 @@
 """Which worlds draw the same: hashes of what they draw, so that no world counts twice.
 
-`delays` are the first 64 of every worker, `graph` is who hears whom and how late, `timing` both. `learning` adds the
+`delays` are the first 64 of every worker (and the seed, where each worker's are all the same: such worlds share no
+random draw of delays, and must not be one cluster for it), `graph` is who hears whom and how late, `timing` both. `learning` adds the
 initial parameters and the first batches of up to 8 workers.
 """
 
@@ -27,13 +28,17 @@ def fingerprints(problem: Problem) -> list[dict[str, Any]]:
     found = []
     for which, told in enumerate(problem.told):
         world = problem.alone(which)
-        delays = _hash(drawn_delays(world))
+        drawn = drawn_delays(world)
+        delays = _hash(drawn)
         graph = _hash((world.graph.neighbours, world.graph.links, world.graph.latency))
         timing = _hash([np.frombuffer((delays + graph).encode(), np.uint8)])
         learning = timing
         if problem.params is not None:
             params = rows_of(problem.params, which)
             learning = _hash((np.frombuffer(timing.encode(), np.uint8), params, _batches(world, problem.workers)))
+        if (drawn == drawn[:, :1]).all():
+            # Nothing is drawn from one computation to the next, so worlds share a law here, but no draws.
+            delays = _hash((drawn, jax.random.key_data(world.key)))
         hashes = {"graph": graph, "delays": delays, "timing": timing, "learning": learning}
         found.append({**told.values, "hashes": hashes})
     return found

@@ -167,14 +167,13 @@ class Training:
 
     def _fits(self, sim: int, outlook: Outlook, needed: int) -> int:
         """How many steps the free slots of a simulation allow; makes room where there is not enough for one."""
-        free, known, first = len(self.open[sim].free), set(self.open[sim].of_row), None
+        free, known = len(self.open[sim].free), set(self.open[sim].of_row)
         for reading in outlook.readings:
             if reading.step >= needed:
                 break
             if reading.rows[0] not in known:
                 known.add(reading.rows[0])
                 free -= 1
-            first = reading.step if first is None else first
             if free < 0:
                 if reading.step == 0:
                     self._grow()

@@ -1,8 +1,8 @@
 """Which worlds draw the same: hashes of what they draw, so that no world counts twice.
 
-`delays` are the first 64 of every worker (and the seed, where each worker's are all the same: such worlds share no
-random draw of delays, and must not be one cluster for it), `graph` is who hears whom and how late, `timing` both. `learning` adds the
-initial parameters and the first batches of up to 8 workers.
+`delays` are the first 64 of every worker, `graph` is who hears whom and how late, `timing` both. `learning` adds the
+initial parameters and the first batches of up to 8 workers. Where each worker's delays are all the same, `delays` has
+the seed in it: such worlds share no random draw of delays, and must not be one cluster for it.
 """
 
 from __future__ import annotations

@@ -61,4 +61,5 @@ def test_a_batch_and_its_clocks_lower(problem, platform):
     lowered(ensemble._advance, platform, policy, learner, worlds.tree, axes, sims, held, due, one, None)
     lean = ensemble._lean(worlds)
     left = jnp.ones(2), jnp.zeros(2)
-    lowered(ensemble._clocks, platform, policy, lean.tree, batch.Axes(lean.axes), clocks, left, 3, None)
+    program = ensemble._clocks, platform, policy, lean.tree, batch.Axes(lean.axes), clocks, left, 3, None
+    lowered(*program, ensemble.ClockRecord._fields)

@@ -19,6 +19,7 @@ from dbwjax.experiments import training
 from dbwjax.experiments.driver import Driver
 from dbwjax.experiments.training import Training
 from dbwjax.report import run_figures
+from dbwjax.report.run_figures import FIGURES
 from dbwjax.storage import run_folder
 from dbwjax.storage.metrics_log import COLUMNS
 from dbwjax.storage.parts import Parts
@@ -93,7 +94,7 @@ def test_what_a_run_leaves(folder, capsys):
     assert set(os.listdir(run)) == {
         *("config.json", "metrics.jsonl", "summary.json", "worlds.json", "timeline.npz", "table.csv", "table.tex"),
         *("checkpoint", "parts", "tensorboard", ".lock"),
-        *(f"{name}.{kind}" for name in run_folder.FIGURES for kind in ("png", "svg")),
+        *(f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")),
     }
     summary = json.loads((run / "summary.json").read_text())
     assert list(summary["policies"]) == [DRIFTING, "full"]

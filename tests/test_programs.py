@@ -39,10 +39,10 @@ from dbwjax.tasks.models import build_model
 from dbwjax.types import WaitRule
 
 SETTINGS = {
-    "dybw": ["dybw", "dybw:flood_latency=0.1", "dybw:late=carry", "dybw:weights=lazy"],
+    "dybw": ["dybw", "dybw:flood_latency=0.1", "dybw:late=drop", "dybw:weights=lazy"],
     "full": ["full", "full:barrier=neighbours", "full:late=apply", "full:weights=max_degree"],
     "backup": ["backup:b=1", "backup:b=2", "backup:b=1,weights=uniform"],
-    "fastest": ["fastest:k=2", "fastest:k=3", "fastest:k=2,late=carry", "fastest:k=2,weights=best_constant"],
+    "fastest": ["fastest:k=2", "fastest:k=3", "fastest:k=2,late=drop", "fastest:k=2,weights=best_constant"],
     "deadline": ["deadline:seconds=1", "deadline:seconds=1.5", "deadline:seconds=1,late=apply"],
     "dpsgd": ["dpsgd", "dpsgd:barrier=global", "dpsgd:weights=lazy"],
 }
@@ -372,7 +372,7 @@ def test_what_is_built_anew_is_traced_once():
     assert counted.traced == 1
     anew = [
         {"policy": "fastest:k=2"},
-        {"policy": "fastest:k=3,late=carry"},
+        {"policy": "fastest:k=3,late=drop"},
         {"optimizer": "sgd"},
         {"rate": 0.2},
         {"schedule": "warmup:steps=3"},
@@ -402,7 +402,7 @@ def test_own_rules_are_traced_once():
 
     counted.trace(gossip(half()), learner, task)
     counted.trace(gossip(half(), metropolis()), learner, task)
-    counted.trace(gossip(half(), late="carry"), learner, task)
+    counted.trace(gossip(half(), late="drop"), learner, task)
     assert counted.traced == 2
 
 

@@ -42,7 +42,7 @@ def build(data: dict, rate: float) -> job.Advance:
         nonlocal state
         state, record = simulate.run(policy, learner, world, state, steps)
         jax.block_until_ready(state)
-        return float(record.loss[-1])
+        return float(record.loss[-1].mean())
 
     return advance
 

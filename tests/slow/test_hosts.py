@@ -62,7 +62,8 @@ def same(folder, alone):
         for name in a.keys() - set(apart):
             assert a[name] == b[name], name
         for name in near:
-            assert a[name] == pytest.approx(b[name], rel=1e-5, abs=1e-6), name
+            nothing = a[name] is None and b[name] is None and a["row"] == 0
+            assert nothing or a[name] == pytest.approx(b[name], rel=1e-5, abs=1e-6), name
     timelines = [load_timeline(one / "timeline.npz")["dybw"]["0"] for one in (folder, alone)]
     assert len(timelines[0]["duration"]) > 800
     for name in ("duration", "active", "backup_workers", "length"):
@@ -105,7 +106,7 @@ def one_error_line(where, process):
 @pytest.mark.parametrize(
     # Killed between two checkpoints: in the moment when one begins, the others hear no sooner than of a freeze.
     ("blow", "more", "within"),
-    [(signal.SIGKILL, ["--checkpoint-every", "20"], AT_ONCE), (signal.SIGSTOP, IMPATIENT, PATIENCE + 20)],
+    [(signal.SIGKILL, ["--checkpoint-every", "4"], AT_ONCE), (signal.SIGSTOP, IMPATIENT, PATIENCE + 20)],
 )
 def test_one_that_is_killed_or_frozen_ends_the_other(words, tmp_path, blow, more, within):
     """Both cases at once: the first of two is lost, the second of two others."""
@@ -166,13 +167,13 @@ def test_one_that_never_comes_is_not_waited_for_ever(words, tmp_path):
 def test_a_full_disk_ends_all(words, tmp_path, full):
     """Files of one process may not grow beyond a few bytes, which is how a full disk looks to a writer."""
     # Digits: parameters of the usual size, so that the second process has something to write.
-    more = ["--dataset", "digits", "--patience", "300", "--rows", "1000000"]
+    more = ["--dataset", "digits", "--patience", "300"]
     commands = processes.trained(tmp_path / "run", 2, [*words, *LONG, *more])
-    script = "import resource, sys, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    script = "import os, resource, sys, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    script += "os.environ['JAX_ENABLE_COMPILATION_CACHE'] = 'false'\n"  # nor can programs be kept
     script += "resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))\n"
     script += "from dbwjax import train; sys.exit(train.main(sys.argv[1:]))"
     commands[full][1:3] = ["-c", script]
-    commands[full].remove("--compile-cache")
     with processes.started(commands, tmp_path) as running:
         codes = processes.ended(running, 150)
     # The first process lives a second longer, for the others' last lines; their end may abort it before its own.

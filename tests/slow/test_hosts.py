@@ -26,6 +26,7 @@ WORDS = [
     *("--patience", "90"),
 ]
 SHORT, LONG = ["--seconds", "1200"], ["--seconds", "10000000"]
+MANY = ["--seconds", "4800"]  # some ten checkpoints
 KILLS = 10
 
 # Other tests may run at the same time, so a process may be slow; the patience is short only where one is lost without a
@@ -42,10 +43,10 @@ def words(tmp_path_factory):
     return [*WORDS, "--compile-cache", str(tmp_path_factory.mktemp("programs"))]
 
 
-def run(folder, count, words, **environment):
-    """Starts the short run and waits for its good end; what is said goes beside its folder."""
+def run(folder, count, words, budget=SHORT, **environment):
+    """Starts a run and waits for its good end; what is said goes beside its folder."""
     where = folder.parent
-    commands = processes.trained(folder, count, [*words, *SHORT])
+    commands = processes.trained(folder, count, [*words, *budget])
     with processes.started(commands, where, **environment) as running:
         codes = processes.ended(running, 150)
     assert codes == [0] * count, [processes.said(where, process) for process in range(count)]
@@ -227,20 +228,24 @@ def test_saved_by_four_processes_resumed_by_one_two_or_eight_devices(alone, word
         same(copy, alone)
 
 
-def test_killed_ten_times_at_random_instants(alone, words, tmp_path):
-    """Each time one of two processes dies somewhere between its start and its end; the last start completes the run."""
-    chance = random.Random(0)
+def test_killed_ten_times_at_random_instants(words, tmp_path):
+    """Each time one of two processes dies somewhere between its start and its end; what ends is as if nobody died."""
+    chance, runs = random.Random(0), 0
+    words = [*words, *IMPATIENT]
     begun = time.monotonic()
-    run(tmp_path / "first" / "run", 2, words)
+    run(tmp_path / "whole" / "run", 2, words, MANY)
     whole = time.monotonic() - begun
     for number in range(KILLS):
-        where = tmp_path / str(number)
-        commands = processes.trained(tmp_path / "run", 2, [*words, *SHORT, *IMPATIENT])
+        folder, where = tmp_path / str(runs) / "run", tmp_path / f"kill{number}"
+        commands = processes.trained(folder, 2, [*words, *MANY])
         with processes.started(commands, where) as running:
             time.sleep(chance.uniform(0.2, 1) * whole)
             running[number % 2].send_signal(signal.SIGKILL)
             codes = processes.ended(running, PATIENCE + 35)
         assert codes[number % 2] in (-signal.SIGKILL, 0)
         assert codes[1 - number % 2] in (*LOST, 0)
-    run(tmp_path / "run", 2, words)
-    same(tmp_path / "run", alone)
+        if codes == [0, 0]:
+            same(folder, tmp_path / "whole" / "run")
+            runs += 1
+    run(tmp_path / str(runs) / "run", 2, words, MANY)
+    same(tmp_path / str(runs) / "run", tmp_path / "whole" / "run")

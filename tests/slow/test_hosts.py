@@ -230,22 +230,28 @@ def test_saved_by_four_processes_resumed_by_one_two_or_eight_devices(alone, word
 
 def test_killed_ten_times_at_random_instants(words, tmp_path):
     """Each time one of two processes dies somewhere between its start and its end; what ends is as if nobody died."""
-    chance, runs = random.Random(0), 0
+    chance, runs, kills = random.Random(0), 0, 0
     words = [*words, *IMPATIENT]
-    begun = time.monotonic()
     run(tmp_path / "whole" / "run", 2, words, MANY)
-    whole = time.monotonic() - begun
-    for number in range(KILLS):
-        folder, where = tmp_path / str(runs) / "run", tmp_path / f"kill{number}"
+    whole = 30.0  # seconds of a start, until one has ended before its kill
+    while kills < KILLS:
+        folder, where = tmp_path / str(runs) / "run", tmp_path / f"kill{kills}-{runs}"
+        victim, begun, instant = kills % 2, time.monotonic(), chance.uniform(0.2, 1) * whole
         commands = processes.trained(folder, 2, [*words, *MANY])
         with processes.started(commands, where) as running:
-            time.sleep(chance.uniform(0.2, 1) * whole)
-            running[number % 2].send_signal(signal.SIGKILL)
+            while time.monotonic() < begun + instant and any(process.poll() is None for process in running):
+                time.sleep(0.02)
+            ended_first = time.monotonic() < begun + instant
+            running[victim].send_signal(signal.SIGKILL)
             codes = processes.ended(running, PATIENCE + 35)
-        assert codes[number % 2] in (-signal.SIGKILL, 0)
-        assert codes[1 - number % 2] in (*LOST, 0)
         if codes == [0, 0]:
             same(folder, tmp_path / "whole" / "run")
             runs += 1
+            whole = min(whole, max(5.0, time.monotonic() - begun))
+            continue
+        assert not ended_first, codes
+        assert codes[victim] == -signal.SIGKILL
+        assert codes[1 - victim] in (*LOST, 0)
+        kills += 1
     run(tmp_path / str(runs) / "run", 2, words, MANY)
     same(tmp_path / str(runs) / "run", tmp_path / "whole" / "run")

@@ -75,7 +75,7 @@ def test_full_lasts_as_long_as_the_slowest(law, nodes):
     ("law", "k"), [(EXPONENTIAL, 1), (EXPONENTIAL, 4), (EXPONENTIAL, 9), ("uniform:low=0,high=1", 7)]
 )
 def test_fastest_lasts_as_long_as_the_kth(law, k):
-    durations, active = plans(f"fastest:k={k}", law, 10)
+    durations, active = plans(f"fastest:k={k},late=drop", law, 10)
     assert_mean(durations, order_statistic(law, k, 10))
     np.testing.assert_array_equal(active.sum(axis=1), k)
 
@@ -95,7 +95,7 @@ def test_carried_computations_end_at_the_rate_of_all_workers():
     durations, _ = plans("fastest:k=1,late=carry", EXPONENTIAL, 10)
     assert_mean(durations, 0.1)
     # Memoryless: throwing the unfinished computation away and starting anew costs the same.
-    assert_mean(plans("fastest:k=1", EXPONENTIAL, 10)[0], 0.1)
+    assert_mean(plans("fastest:k=1,late=drop", EXPONENTIAL, 10)[0], 0.1)
 
 
 # Mean duration saved against `full`, and active share, as simulated apart from this code on a spanning path.
@@ -115,7 +115,7 @@ SHARE = {6: 0.60, 10: 0.47, 20: 0.35}
 
 @pytest.mark.parametrize(("law", "nodes"), SAVED)
 def test_what_dtur_saves(law, nodes):
-    durations, active = plans("dybw", law, nodes)
+    durations, active = plans("dybw:late=drop", law, nodes)
     saved = 1 - durations.mean() / plans("full", law, nodes)[0].mean()
     np.testing.assert_allclose(saved, SAVED[law, nodes], atol=0.02)
     np.testing.assert_allclose(active.mean(), SHARE[nodes], atol=0.015)
@@ -249,6 +249,6 @@ def test_linear_speedup_with_backup_workers_is_in_gradients():
     """
     counts, total = COUNTS[::2], []
     for n in counts:
-        values, counted = suboptimality("dybw", "complete", n, n * RATE, round(1.5 * GRADIENTS / n**0.6))
+        values, counted = suboptimality("dybw:late=drop", "complete", n, n * RATE, round(1.5 * GRADIENTS / n**0.6))
         total.append(counted * steps_to_target(values))
     assert abs(slope(counts, total)) <= 0.15, total

@@ -53,7 +53,9 @@ def test_nothing_is_sent_between_simulations():
     lean = ensemble._lean(some)
     clocks = ensemble.start(some, states, mesh)
     left = jax.numpy.ones(len(worlds)), jax.numpy.zeros(len(worlds))
-    text = ensemble._clocks.lower(policy, lean.tree, batch.Axes(lean.axes), clocks, left, 5, mesh).compile().as_text()
+    fields = ensemble.ClockRecord._fields
+    program = ensemble._clocks.lower(policy, lean.tree, batch.Axes(lean.axes), clocks, left, 5, mesh, fields)
+    text = program.compile().as_text()
     assert not [word for word in ("all-gather", "all-reduce", "collective-permute", "all-to-all") if word in text]
 
 

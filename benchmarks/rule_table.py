@@ -30,7 +30,7 @@ def tables(file: str | Path = FILE) -> str:
     entry = results.load(file)["parts"].get("which_rule")
     if entry is None:
         return MISSING
-    settings = {name: found for name, found in entry["figures"].items() if name != "speed-up"}
+    settings = {name: found for name, found in entry["figures"].items() if name not in ("pairs", "speed-up")}
     worlds = 2 if entry["quick"] else 10
     said = f"Measured {entry['date']}, commit {entry['commit']}, {worlds} worlds a setting" + ", quick" * entry["quick"]
     return "\n\n".join(
@@ -40,6 +40,8 @@ def tables(file: str | Path = FILE) -> str:
             "`full`'s time to the target over the rule's, with its 95 % interval; above 1 the rule is faster. Behind, "
             "in how many worlds the target was reached, where not in all.",
             _table(settings, lambda facts: _ratio(facts, worlds)),
+            "The second rule's time to the target over the first's, in the same worlds; above 1 the first is faster.",
+            _pairs(entry["figures"]["pairs"], worlds),
             "Seconds to the target: geometric mean over worlds, where all reached it.",
             _table(settings, lambda facts: _number(facts["time to target"], ".1f")),
             "Test accuracy of the mean model when the time is up.",
@@ -67,6 +69,14 @@ def _table(settings: dict[str, Any], show: Any) -> str:
     rules = list(next(iter(settings.values())))
     cells = [[f"`{rule}`", *(show(found[rule]) for found in settings.values())] for rule in rules]
     return _lines(["rule", *map(str, range(1, len(settings) + 1))], cells)
+
+
+def _pairs(found: dict[str, Any], worlds: int) -> str:
+    cells = [
+        [" over ".join(f"`{rule}`" for rule in pair.split(" over ")), *(_ratio(facts, worlds) for facts in of.values())]
+        for pair, of in found.items()
+    ]
+    return _lines(["pair", *map(str, range(1, len(cells[0])))], cells)
 
 
 def _speed_up(found: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from jax.tree_util import Partial
 
 from dbwjax import build_graph, build_task, compare
 from dbwjax.network.delays import build_delays
+from dbwjax.report.statistics import summarise
 from dbwjax.tasks.datasets import load
 
 WORKERS, SLOW = 10, 5.0
@@ -24,6 +25,13 @@ RULES = (
     *(f"fastest:k=6,late={late}" for late in ("drop", "carry")),
     *("backup:b=1", "backup:b=1,gap=inf", "dpsgd", "full:barrier=neighbours", "full"),
 )
+PAIRS = (
+    ("dybw:late=carry", "dybw:late=drop"),
+    ("fastest:k=6,late=carry", "fastest:k=6,late=drop"),
+    ("dybw:late=carry", "fastest:k=6,late=carry"),
+)
+"""Rules that are compared with one another beside `full`: the second's time over the first's."""
+
 EXPONENTIAL, PARETO = "shifted_exponential:shift=0.5,rate=1", "pareto:alpha=2,scale=0.75"
 RANDOM, RING = "erdos_renyi:p=0.4", "ring"
 COUNTS, STEPS = (1, 4, 16, 64), {1: 1200, 4: 600, 16: 300, 64: 200}
@@ -69,18 +77,23 @@ def _setting(task: Any, graph: str, delays: Any, target: float) -> dict[str, Any
 
 
 def measure(quick: bool) -> dict[str, Any]:
-    """By setting and rule; and the slopes."""
+    """By setting and rule; by pair of rules and setting; and the slopes."""
     seeds, seconds = (2, 40.0) if quick else (10, 300.0)
     found: dict[str, Any] = {}
+    pairs: dict[str, Any] = {f"{rule} over {rival}": {} for rule, rival in PAIRS}
     for name, setting in settings().items():
-        summary = compare(
+        comparison = compare(
             list(RULES), **setting, optimizer="sgd", learning_rate=0.1, seconds=seconds, seeds=seeds, workers=WORKERS
-        ).summary
-        found[name] = {spec: _figures(facts) for spec, facts in summary["policies"].items()}
+        )
+        found[name] = {spec: _figures(facts) for spec, facts in comparison.summary["policies"].items()}
+        for rule, rival in PAIRS:
+            again = summarise(comparison.rows, comparison.worlds, RULES, rival, setting["target_accuracy"])
+            pairs[f"{rule} over {rival}"][name] = _figures(again["policies"][rule])
         print(name, flush=True)
         for spec, facts in found[name].items():
             print("   ", spec, facts, flush=True)
     counts = COUNTS[:2] if quick else COUNTS
+    found["pairs"] = pairs
     found["speed-up"] = {spec: slopes(spec, counts, 2 if quick else 10) for spec in RULES if spec.startswith("dybw")}
     return found
 

@@ -192,7 +192,11 @@ def test_the_tables_of_rules(tmp_path, monkeypatch, capsys):
     full = {**facts, **dict.fromkeys(("ratio", "low", "high"))}
     slope = {"workers": [1, 4], "iterations": [400.0, 110.0], "seconds": [600.0, 200.0]}
     slope |= {"slope of iterations": -0.93, "slope of seconds": -0.79}
-    figures = {"ring": {"dybw": facts, "backup:b=1": short, "full": full}, "speed-up": {"dybw": slope}}
+    figures = {
+        "ring": {"dybw": facts, "backup:b=1": short, "full": full},
+        "pairs": {"dybw over full": {"ring": facts}},
+        "speed-up": {"dybw": slope},
+    }
     monkeypatch.setattr(rule_table, "PAGE", tmp_path / "page.md")
     rule_table.PAGE.write_text("a\n<!-- table -->\nold\n<!-- /table -->\nz\n")
     results.merge(tmp_path / "cpu.json", "cpu", {"which_rule": results.entry(figures, True)})
@@ -200,6 +204,7 @@ def test_the_tables_of_rules(tmp_path, monkeypatch, capsys):
     page = rule_table.PAGE.read_text()
     for line in (
         *("| `dybw` | 1.29 [1.07, 1.55] |", "| `backup:b=1` | at least 2.01 [1.07, -] (1 of 2) |", "| `full` | - |"),
+        "| `dybw` over `full` | 1.29 [1.07, 1.55] |",
         *("| `dybw` | 50.0 |", "| `backup:b=1` | - |", "| `dybw` | 400, 600 s | 110, 200 s | -0.93 | -0.79 |"),
     ):
         assert f"\n{line}\n" in page

@@ -3,7 +3,7 @@
     python -m benchmarks grid
 
 - A run on a grid of times against the same run with as many evaluations by iteration: the same worlds, as many steps,
-  the mean model measured at each chunk's end (`metrics.measure`). Alone, and with five worlds side by side; under a
+  the mean model measured at each chunk's end (`stacked.measure`). Alone, and with five worlds side by side; under a
   global barrier, and with workers that drift apart.
 - The whole command, cold, with five worlds and with one, and its training alone, warm; as the command shares worlds
   among the cores.
@@ -29,10 +29,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks import timing
+from benchmarks import stacked, timing
 from dbwjax.engine import ensemble
 from dbwjax.engine.batch import Axes, Batch, alone
-from dbwjax.experiments import metrics
 from dbwjax.experiments.blocks import Places, blocks, sizes
 from dbwjax.experiments.budget import grids, iteration_ends
 from dbwjax.experiments.compare import train_policy
@@ -134,9 +133,9 @@ def measured(graphs: Batch, evaluations: Batch, models: ModelState) -> dict[str,
 @partial(jax.jit, static_argnames="axes")
 def _measured(graphs: Any, evaluations: Any, models: ModelState, axes: Axes) -> dict[str, jax.Array]:
     if models.started.shape[0] > 1:
-        return jax.vmap(metrics.measure, in_axes=axes.tree)(graphs, evaluations, models)
+        return jax.vmap(stacked.measure, in_axes=axes.tree)(graphs, evaluations, models)
     single = (alone(Batch(tree, axis), 0) for tree, axis in zip((graphs, evaluations), axes.tree[:2], strict=True))
-    return metrics.measure(*single, jax.tree.map(lambda leaf: leaf[0], models))
+    return stacked.measure(*single, jax.tree.map(lambda leaf: leaf[0], models))
 
 
 def grid_over_iterations(config: TrainConfig, worlds: int, steps: int, rows: int, rounds: int) -> dict[str, Any]:

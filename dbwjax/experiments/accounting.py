@@ -8,6 +8,7 @@ iteration's end.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -198,20 +199,8 @@ class Account:
         here = dict(zip(SUMS, self.sums[:, number], strict=True))
         so_far = dict(zip(SUMS, self.sums[:, : number + 1].sum(axis=1), strict=True))
         iterations = self.per_worker[: number + 1, self.computes].sum(axis=0)
-        return {
-            "row": number,
-            "virtual_time": float(self.grid[number]),
-            "step": float(iterations.mean()),
-            "drift": int(iterations.max() - iterations.min()),
-            "train_loss": mean(here["loss"], here["losses"]),
-            "active_fraction": mean(here["active"], here["ended"]),
-            "backup_workers": mean(here["missed"], here["ended"]),
-            "gradients": int(so_far["gradients"]),
-            "computing": so_far["computing"],
-            "wasted": so_far["wasted"],
-            "waiting": so_far["waiting"],
-            "iteration_length": mean(so_far["length"], so_far["ended"]),
-        }
+        said = clock_row(number, float(self.grid[number]), iterations, here, so_far)
+        return {**said, "train_loss": mean(here["loss"], here["losses"])}
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything that a checkpoint must keep."""
@@ -226,6 +215,33 @@ class Account:
                 setattr(self, name, np.array(value))
         origin, steps, done, diverged = state["small"]
         self.origin, self.steps, self.done, self.diverged = float(origin), int(steps), bool(done), int(diverged)
+
+
+def clock_row(
+    number: int, seconds: float, iterations: np.ndarray, here: Mapping[str, float], so_far: Mapping[str, float]
+) -> dict[str, Any]:
+    """A row as far as a clock knows it, in the columns of `metrics.jsonl`.
+
+    Args:
+      number: of the row.
+      seconds: its time.
+      iterations: `[N]` that each worker has ended by then.
+      here: sums since the row before, as far as `SUMS` names them.
+      so_far: sums since the beginning.
+    """
+    return {
+        "row": number,
+        "virtual_time": seconds,
+        "step": float(iterations.mean()),
+        "drift": int(iterations.max() - iterations.min()),
+        "active_fraction": mean(here["active"], here["ended"]),
+        "backup_workers": mean(here["missed"], here["ended"]),
+        "gradients": int(so_far["gradients"]),
+        "computing": so_far["computing"],
+        "wasted": so_far["wasted"],
+        "waiting": so_far["waiting"],
+        "iteration_length": mean(so_far["length"], so_far["ended"]),
+    }
 
 
 def mean(total: float, count: float) -> float | None:

@@ -264,11 +264,14 @@ def agreed_sizes(kept: Sequence[int] | None, fits: Sequence[Sizes], remedy: str)
     """The sizes of blocks: those that a run began with, because finished blocks are of that size.
 
     Raises:
-      ValueError: they no longer fit the memory.
+      ValueError: so many cannot run at once any more.
     """
     if kept is None:
         return [one.size for one in fits]
     for size, one in zip(kept, fits, strict=True):
         if size > one.most:
-            raise ValueError(f"it was begun {size} simulations at a time and {one.most} fit the memory now; {remedy}")
+            raise ValueError(
+                f"it was begun {size} simulations at a time and {one.most} can run at once now (memory, processes); "
+                f"{remedy}"
+            )
     return list(kept)

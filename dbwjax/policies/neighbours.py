@@ -18,6 +18,7 @@ from dbwjax.network.weights import Weights, metropolis
 from dbwjax.policies.gossip import matrix, require_workers
 from dbwjax.policies.method import Barrier, Method, build_weights
 from dbwjax.policies.papers import D_PSGD, HOP
+from dbwjax.policies.selection import kth_smallest
 from dbwjax.types import Graph, Key, Plan, Policy
 
 GAP = 8
@@ -95,9 +96,7 @@ def backup(b: int = 0, gap: float = GAP, weights: Weights | None = None) -> Poli
         del key, feedback
         arrival = jnp.where(graph.links, remaining[graph.neighbours] + graph.latency, jnp.inf)
         needed = graph.links.sum(axis=1) - backups_of(graph, state.backups)
-        in_order = jnp.sort(arrival, axis=1)
-        last = jnp.take_along_axis(in_order, jnp.maximum(needed - 1, 0)[:, None], axis=1)[:, 0]
-        ready = jnp.maximum(remaining, jnp.where(needed > 0, last, -jnp.inf))
+        ready = jnp.maximum(remaining, kth_smallest(arrival, needed))
         if state.earlier is not None:
             ready = jnp.maximum(ready, _tokens(graph, state.earlier[-1] if len(state.earlier) else state.offset))
 

@@ -20,6 +20,7 @@ from dbwjax.policies import neighbours
 from dbwjax.policies.gossip import IDEALISED, LATE, Late, gossip
 from dbwjax.policies.method import Barrier, Method, build_weights, only_global
 from dbwjax.policies.papers import CB_DYBW, SYNCHRONOUS_SGD
+from dbwjax.policies.selection import kth_smallest
 from dbwjax.types import Graph, Key, Policy, WaitRule
 
 
@@ -55,7 +56,7 @@ def fastest(k: int) -> WaitRule:
 
     def cut_fn(key: Key, graph: Graph, state: Array, arrival: Array) -> tuple[Array, Array, Array]:
         del key, graph
-        end = jnp.sort(arrival)[state - 1]
+        end = kth_smallest(arrival, state)
         return arrival <= end, end, state
 
     return WaitRule(init_fn, cut_fn)

@@ -12,7 +12,7 @@ import numpy as np
 
 from dbwjax.engine import ensemble
 from dbwjax.engine.batch import rows_of, spread, take
-from dbwjax.experiments.accounting import mean
+from dbwjax.experiments.accounting import clock_row
 from dbwjax.experiments.blocks import Block, Sizes
 from dbwjax.experiments.budget import CLOCKS, TICKS
 from dbwjax.experiments.problem import Problem
@@ -67,12 +67,12 @@ def clock_rows(problem: Problem, block: Block, budgets: np.ndarray, size: int, m
         past |= record.past[:, -1]
         steps += TICKS
     computes = np.broadcast_to(np.asarray(some.tree.graph.computes), iterations.shape)
-    found = [
-        _row(dict(zip(_SUMS, sums[:, i], strict=True)), budget[i], iterations[i][computes[i]])
-        for i in range(len(block.which))
-    ]
-    told = [problem.told[int(which)].values for which in block.which]
-    return [{"policy": block.spec, **values, **row} for values, row in zip(told, found, strict=True)]
+    rows = []
+    for i, which in enumerate(block.which):
+        so_far = dict(zip(_SUMS, sums[:, i], strict=True))
+        said = clock_row(1, float(budget[i]), iterations[i][computes[i]], so_far, so_far)
+        rows.append({"policy": block.spec, **problem.told[int(which)].values, **said})
+    return rows
 
 
 _SUMS = ("ended", "active", "missed", "gradients", "length", "computing", "wasted", "waiting")
@@ -84,20 +84,3 @@ def _require_times(found: ensemble.ClockRecord, past: np.ndarray, steps: int) ->
     odd = (np.isnan(found.duration) & ~before).any(axis=0)
     if odd.any():
         raise Stalled(steps + int(odd.argmax()), float("nan"))
-
-
-def _row(found: dict[str, float], budget: float, iterations: np.ndarray) -> dict[str, Any]:
-    """In the columns of `metrics.jsonl`, as far as a clock knows them."""
-    return {
-        "row": 1,
-        "virtual_time": float(budget),
-        "step": float(iterations.mean()),
-        "drift": int(iterations.max() - iterations.min()),
-        "active_fraction": mean(found["active"], found["ended"]),
-        "backup_workers": mean(found["missed"], found["ended"]),
-        "gradients": int(found["gradients"]),
-        "computing": found["computing"],
-        "wasted": found["wasted"],
-        "waiting": found["waiting"],
-        "iteration_length": mean(found["length"], found["ended"]),
-    }

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 COUNTED = 256
-"""Up to so many numbers are compared pair by pair. On one core, with 1,000 to 50,000 numbers at once, a sort costs for a
-row of 5, 9, 17, 33, 65, 129, 257 numbers 13, 24, 39, 3.5, 5.1, 2.1 and 1.1 times as much."""
+"""Up to so many numbers are compared pair by pair. On one core, with 1,000 to 50,000 numbers at once, a sort costs for
+a row of 5, 9, 17, 33, 65, 129, 257 numbers 13, 24, 39, 3.5, 5.1, 2.1 and 1.1 times as much."""
 
 
 def kth_smallest(values: Float[Array, "*rows D"], k: Int[Array, " *rows"]) -> Float[Array, " *rows"]:

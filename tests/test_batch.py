@@ -17,6 +17,8 @@ from dbwjax.types import Policy
 from tests import handmade
 from tests.cases import EIGHT, HANDMADE, LEARNER, P, assert_same_course, several_worlds
 
+pytestmark = pytest.mark.optimised
+
 STEPS = 100
 
 

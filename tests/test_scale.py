@@ -240,6 +240,7 @@ def due_of(weights):
     return Due(jnp.array([0, 1, 1]), ones, ones, weights[None], jnp.zeros(1), none, ones, ones)
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_reading_and_training_need_no_further_stack(dtype, large, tfds_dir):
     """From what the compiler says it needs: nothing is run."""

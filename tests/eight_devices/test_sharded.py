@@ -73,7 +73,7 @@ def servers(workers):
 
 @pytest.mark.parametrize(("spec", "workers", "count"), [("ring", 16, 8), ("erdos_renyi:p=0.4", 10, 4)])
 @pytest.mark.parametrize("policy", POLICIES)
-def test_many_devices_are_one(x64, compiled_lightly, spec, workers, count, policy):
+def test_many_devices_are_one(x64, spec, workers, count, policy):
     rule, learner, world, params, _ = setting(spec, workers, policy)
     compare(rule, learner, world, params, count)
 
@@ -99,13 +99,14 @@ def compare(rule, learner, world, params, count):
 
 
 @pytest.mark.parametrize("rule", [handmade.server(2), handmade.asynchronous_server(), handmade.bounded_staleness(1)])
-def test_servers_on_many_devices(x64, compiled_lightly, rule):
+def test_servers_on_many_devices(x64, rule):
     task = build_task("logistic", workers=7, batch_size=4)
     world = make_world(task, servers(7), delays.build_delays("shifted_exponential", 7), seed=3)
     learner = from_optimizer(task.loss, optax.sgd(0.1))
     compare(rule, learner, world, initial_params(task, world), 4)
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize(("spec", "workers"), [("ring", 16), ("random_regular:degree=4", 30), ("complete", 16)])
 @pytest.mark.parametrize(
     ("policy", "dtype"), [("dybw", "float32"), ("event-driven", "float32"), ("dpsgd", "bfloat16"), ("dybw", "bfloat16")]

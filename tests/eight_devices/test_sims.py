@@ -20,6 +20,7 @@ from tests.test_batch import POLICIES, many
 STEPS = 50
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize(("name", "count"), [("synchronous", 8), ("event-driven", 8), ("directed", 4)])
 def test_a_shared_batch_is_the_batch(x64, name, count):
     policy = POLICIES[name]
@@ -44,6 +45,7 @@ def test_a_shared_batch_is_the_batch(x64, name, count):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
+@pytest.mark.optimised
 def test_nothing_is_sent_between_simulations():
     policy = POLICIES["synchronous"]
     _, worlds = many()

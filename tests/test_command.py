@@ -431,8 +431,11 @@ def test_interrupted_and_resumed_is_uninterrupted(folder, whole, monkeypatch, ca
     assert_same(whole, folder / "run")
 
 
-def test_worlds_are_those_of_their_seeds_alone(folder, whole):
+@pytest.mark.optimised
+def test_worlds_are_those_of_their_seeds_alone(folder):
     """Side by side on one device: the clock to the last bit, what is learned to rounding."""
+    whole = folder / "whole"
+    command("--out", whole, of=WORLDS)
     command("--seed", 1, "--seeds", 1, "--out", "alone", of=WORLDS)
     exact = ("policy", "world", "row", "virtual_time", "step", "drift", "gradients", "computing", "wasted", "waiting")
     ours = [row for row in rows(whole) if row["world"] == 1]

@@ -9,6 +9,8 @@ from dbwjax import replay, train
 from dbwjax.report import run_figures
 from dbwjax.storage.timelines import load_timeline, save_timeline
 
+pytestmark = pytest.mark.optimised
+
 WORDS = [
     *("--workers", "4", "--dataset", "logistic:dimension=4,samples=40", "--steps", "6", "--eval-every", "3"),
     *("--seeds", "2", "--no-progress"),

@@ -7,15 +7,12 @@ import json
 
 import jax
 import numpy as np
-import optax
 import pytest
 
 from dbwjax import sweep
 from dbwjax.engine import batch, ensemble
-from dbwjax.engine.learner import from_optimizer
-from dbwjax.engine.randomness import Stream, stream
 from dbwjax.experiments import blocks, driver
-from tests.test_batch import POLICIES, many
+from tests.test_batch import POLICIES, learned, many
 
 STEPS = 50
 
@@ -24,9 +21,8 @@ STEPS = 50
 @pytest.mark.parametrize(("name", "count"), [("synchronous", 8), ("event-driven", 8), ("directed", 4)])
 def test_a_shared_batch_is_the_batch(x64, name, count):
     policy = POLICIES[name]
-    task, worlds = many()
-    learner = from_optimizer(task.loss, optax.inject_hyperparams(optax.sgd)(learning_rate=0.1))
-    params = batch.stack_all([task.init(stream(world.key, Stream.PARAMETERS)) for world in worlds])
+    worlds, learner, params = learned(name)
+    params = batch.stack_all(params)
     states = batch.stack_all([policy.init(world.graph) for world in worlds])
     whole = batch.stack(worlds)
     found = {}

@@ -70,6 +70,16 @@ def compiled_as_the_test_says(request):
 
 
 @pytest.fixture
+def no_figures(monkeypatch):
+    """Runs and sweeps draw nothing, which is most of a small one's time: `test_plots.py` looks at figures."""
+    from dbwjax.experiments import run
+    from dbwjax.report import sweep_figures
+
+    monkeypatch.setattr(run, "write_figures", lambda path, *_, **__: [path / "summary.png"])
+    monkeypatch.setattr(sweep_figures, "write_figures", lambda *_, **__: [])
+
+
+@pytest.fixture
 def x64():
     """Double precision for one test: for agreement with the references to 1e-12."""
     before = jax.config.jax_enable_x64

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dbwjax import replay, train
-from dbwjax.report import run_figures
+from dbwjax.experiments import run
 from dbwjax.storage.timelines import load_timeline, save_timeline
 
 pytestmark = pytest.mark.optimised
@@ -22,7 +22,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("replay") / "run"
     policies = ["--policies", "dybw:late=carry", "backup:b=1", "--baseline", "dybw:late=carry"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_figures, "write_figures", lambda path, *_, **__: [path / "summary.png"])
+        patch.setattr(run, "write_figures", lambda path, *_, **__: [path / "summary.png"])
         assert train.main([*WORDS, *policies, "--graph", "complete", "--out", str(folder)]) == 0
     return folder
 

@@ -29,6 +29,13 @@ def summary_of(folder):
     return json.loads((folder / "summary.json").read_text())
 
 
+@pytest.fixture(autouse=True)
+def few_figures(request):
+    """Two tests look at some."""
+    if request.function is not test_a_graph_file_of_any_name:
+        request.getfixturevalue("no_figures")
+
+
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep") / "out"

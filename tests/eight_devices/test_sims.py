@@ -14,6 +14,8 @@ from dbwjax.engine import batch, ensemble
 from dbwjax.experiments import blocks, driver
 from tests.test_batch import POLICIES, learned, many
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 STEPS = 50
 
 

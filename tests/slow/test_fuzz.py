@@ -1,4 +1,4 @@
-"""Ten thousand damaged inputs: each is read, or refused by a `ValueError` of one line, within little memory."""
+"""Ten thousand damaged inputs: each is read, or refused by a `ValueError` that says why, within little memory."""
 
 from __future__ import annotations
 
@@ -142,7 +142,6 @@ def read_or_refused(read: Callable[[Any], Any], what: Any) -> None:
     # What Python's own decoders raise names neither the file nor the remedy.
     assert not isinstance(refusal, UnicodeError | json.JSONDecodeError), repr(refusal)
     assert str(refusal)
-    assert "\n" not in str(refusal)
 
 
 def test_they_are_ten_thousand():
@@ -151,7 +150,7 @@ def test_they_are_ten_thousand():
 
 @pytest.mark.parametrize("name", READERS)
 @pytest.mark.filterwarnings("ignore::UserWarning:networkx", "ignore::UserWarning:zipfile")
-def test_damaged_inputs_are_read_or_refused_in_one_line(name, tmp_path):
+def test_damaged_inputs_are_read_or_refused(name, tmp_path):
     reader = READERS[name]
     wholes, place = reader.wholes(tmp_path), tmp_path / name
     for whole in wholes:

@@ -118,13 +118,13 @@ SPECS = [
 ]
 ROWS = [{"policy": "full", "world": 0, "row": row, "virtual_time": row / 3, "test_loss": None} for row in range(4)]
 READERS = {
-    "trace.csv": Reader(trace, 1500, lambda _: [b"a,b,c,d\n1,2,3,4\n0.5,1e-3,2,1\n", b"1,2,3,4\n" * 3]),
+    "trace.csv": Reader(trace, 1500, lambda _: [b"a,b,c,d\n1,2,3,4\n0.5,1e-3,2,1\n", b"2,1,3,1.5\n" * 3]),
     "links.csv": Reader(
         graph, 1500, lambda _: [b"0,1\n1,2\n2,3\n3,0\n", b"source,target,latency\n0,1,0.5\n1,2,0\n2,3,1\n"]
     ),
     "links.graphml": Reader(graph, 700, lambda _: [links_as(".graphml")]),
     "links.gml": Reader(graph, 700, lambda _: [links_as(".gml")]),
-    "links.edgelist": Reader(graph, 600, lambda _: [links_as(".edgelist"), b"a b {'weight': 1}\nb c\nc d\n"]),
+    "links.edgelist": Reader(graph, 600, lambda _: [links_as(".edgelist"), b"a b\nb c {}\nc d\n"]),
     "spec": Reader(spec, 2000, lambda _: [text.encode() for text in SPECS]),
     "config.json": Reader(config, 1500, lambda _: [json.dumps(to_json(TrainConfig(seconds=9.0))).encode()]),
     "metrics.jsonl": Reader(read_metrics, 700, lambda _: [b"".join(json.dumps(row).encode() + b"\n" for row in ROWS)]),

@@ -240,9 +240,9 @@ def test_what_does_not_fit_is_refused_before_it_starts(tmp_path, capsys, monkeyp
     ],
 )
 def test_graphs_that_do_not_fit_are_refused_before_any_is_built(tmp_path, capsys, words, said):
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert sweep.main(["--timing-only", *words, "--out", str(tmp_path / "out")]) == 2
-    assert time.perf_counter() - begin < 10
+    assert time.process_time() - begin < 10
     told = capsys.readouterr().err
     assert said in told
     assert told.count("\n") == 1

@@ -124,7 +124,7 @@ READERS = {
     ),
     "links.graphml": Reader(graph, 700, lambda _: [links_as(".graphml")]),
     "links.gml": Reader(graph, 700, lambda _: [links_as(".gml")]),
-    "links.edgelist": Reader(graph, 600, lambda _: [links_as(".edgelist"), b"0 1\n1 2 {}\n2 3\n"]),
+    "links.edgelist": Reader(graph, 600, lambda _: [links_as(".edgelist"), b"0 1 {}\n1 2 {}\n2 3 {}\n"]),
     "spec": Reader(spec, 2000, lambda _: [text.encode() for text in SPECS]),
     "config.json": Reader(config, 1500, lambda _: [json.dumps(to_json(TrainConfig(seconds=9.0))).encode()]),
     "metrics.jsonl": Reader(read_metrics, 700, lambda _: [b"".join(json.dumps(row).encode() + b"\n" for row in ROWS)]),

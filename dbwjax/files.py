@@ -60,7 +60,7 @@ def read(path: str | Path, remedy: str, most: int = TEXT, within: str | Path | N
             if not stat.S_ISREG(found.st_mode):
                 raise ValueError(f"{path} is not a regular file; {remedy}")
             if found.st_size <= most:
-                content = file.read(most + 1)
+                content = file.read(found.st_size + 1)  # Python sets aside as many bytes as it is asked for
                 if len(content) <= most:
                     return content
     raise ValueError(f"{path} is larger than {most:,} bytes; {remedy}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import collections
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,24 +31,6 @@ P, RATE, NOISES = 3, 0.1, 4096
 
 policy_of = functools.cache(build_policy)
 """A policy from its SPEC: one object, so one compilation for all the tests of it."""
-
-
-@functools.cache
-def light_options() -> dict[str, Any]:
-    """What makes the compiler twice as quick as `compiled_lightly` alone does, where this XLA has the option."""
-    options = {"xla_cpu_use_fusion_emitters": False}
-    try:
-        jax.jit(lambda x: x + 1, compiler_options=options)(0.0)
-    except jax.errors.JaxRuntimeError as error:
-        if "No such compile option" not in str(error):
-            raise
-        return {}
-    return options
-
-
-def lightly(function, **options):
-    """`jax.jit` for programs whose numbers are compared up to rounding; also around functions that are jitted."""
-    return jax.jit(function, compiler_options=light_options(), **options)
 
 
 def sample(targets, noise, key, worker, started):
@@ -88,7 +70,7 @@ class Course(NamedTuple):
     x: np.ndarray  # [T, N, P] parameters after each step
 
 
-@functools.partial(lightly, static_argnames=("policy", "steps"))
+@functools.partial(jax.jit, static_argnames=("policy", "steps"))
 def watched(policy, steps, world, policy_state):
     """Durations, ends of the workers' iterations after each step's origin, active sets and parameters; `[T, ...]`."""
     state = simulate.init(policy._replace(init=lambda graph: policy_state), LEARNER, world, jnp.zeros(P))

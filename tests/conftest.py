@@ -12,6 +12,8 @@ os.environ.setdefault("JAX_NUM_CPU_DEVICES", "1")
 import jax
 import pytest
 
+from tests.compiling import compile_lightly
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # They need a process of their own, see test_eight_devices.py.
@@ -49,14 +51,32 @@ def programs_are_let_go():
     gc.collect()
 
 
-@pytest.fixture
-def compiled_lightly():
-    """Most of such a test's time is the compiler's optimisation, of which numbers do not depend beyond rounding. Tests
-    of what holds to the last bit, of memory and of what is sent compile as users do. Programs that a test jits itself
-    go through `cases.lightly`, which halves what is left."""
-    jax.config.update("jax_disable_most_optimizations", True)
+def lightly(node) -> bool:
+    """Whether a module or a test compiles lightly. What two programs have in common to the last bit, what memory one
+    takes and what it sends is to be so in the programs that users get: such tests are marked `optimised`."""
+    return node.get_closest_marker("optimised") is None
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_as_the_module_says(request):
+    compile_lightly(lightly(request.node))
+
+
+@pytest.fixture(autouse=True)
+def compiled_as_the_test_says(request):
+    compile_lightly(lightly(request.node))
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    compile_lightly(lightly(request.node.getparent(pytest.Module)))
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Runs and sweeps draw nothing, which is most of a small one's time: `test_plots.py` looks at figures."""
+    from dbwjax.experiments import run
+    from dbwjax.report import sweep_figures
+
+    monkeypatch.setattr(run, "write_figures", lambda path, *_, **__: [path / "summary.png"])
+    monkeypatch.setattr(sweep_figures, "write_figures", lambda *_, **__: [])
 
 
 @pytest.fixture

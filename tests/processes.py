@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tests.compiling import light_environment
 from tests.readme import ROOT
 
 
@@ -33,7 +34,7 @@ def trained(folder: Path, processes: int, words: Sequence[str], port: int | None
 def started(commands: Sequence[Sequence[str]], where: Path, **environment: str) -> Iterator[list[subprocess.Popen]]:
     """Starts the commands; their output goes to `where/<process>.out` and `.err`."""
     where.mkdir(parents=True, exist_ok=True)
-    inherited = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1", **environment}
+    inherited = {**os.environ, **light_environment(), "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1", **environment}
     running = []
     try:
         for number, command in enumerate(commands):

@@ -16,7 +16,7 @@ from tests import handmade
 from tests.cases import RATE, STEPS, Case, P, policy_of
 from tests.reference import drifting, gossip, pairwise, server
 
-pytestmark = pytest.mark.usefixtures("x64", "compiled_lightly")
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def assert_agree(records, ends, x):

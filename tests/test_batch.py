@@ -50,6 +50,7 @@ def learned(name):
     return worlds, learner, [task.init(stream(world.key, Stream.PARAMETERS)) for world in worlds]
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("name", POLICIES)
 def test_a_batch_is_its_simulations(x64, name):
     policy = POLICIES[name]
@@ -66,6 +67,7 @@ def test_a_batch_is_its_simulations(x64, name):
             np.testing.assert_allclose(ours[place], theirs, atol=1e-6)
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("name", ["synchronous", "event-driven"])
 def test_clocks_alone_are_those_of_training(name):
     policy, worlds = POLICIES[name], several_worlds()
@@ -94,6 +96,7 @@ def test_clocks_alone_are_those_of_training(name):
         assert (iterations == STEPS).all()
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("spec", ["dybw", "backup:b=1,gap=inf"])
 def test_an_iteration_that_ends_at_the_deadline_counts_and_one_after_it_does_not(spec):
     """The deadline is a sum in float64 of durations in float32, as the host adds them up."""

@@ -8,6 +8,8 @@ import pytest
 from dbwjax.engine import simulate
 from tests.cases import PAIR_LEARNER, assert_chunks_are_the_run
 
+pytestmark = pytest.mark.optimised
+
 KINDS = {
     "the active subgraph, late workers go on": "dybw:late=carry",
     "a neighbour barrier": "backup:b=1",

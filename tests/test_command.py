@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from dbwjax import train
+from dbwjax.experiments import run as experiments_run
 from dbwjax.experiments import training
 from dbwjax.experiments.driver import Driver
 from dbwjax.experiments.training import Training
-from dbwjax.report import run_figures
 from dbwjax.report.run_figures import FIGURES
 from dbwjax.storage import run_folder
 from dbwjax.storage.metrics_log import COLUMNS
@@ -40,8 +40,8 @@ class Killed(BaseException):
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch, request):
-    if request.function is not test_what_a_run_leaves:  # `test_plots.py` looks at figures
-        monkeypatch.setattr(run_figures, "write_figures", lambda path, *_, **__: [path / "summary.png"])
+    if request.function is not test_what_a_run_leaves:
+        request.getfixturevalue("no_figures")
     monkeypatch.setattr(training, "LONG_CHUNK", 8)  # so that these short runs have several chunks
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
@@ -53,7 +53,7 @@ def whole(tmp_path_factory):
     """A run of `WORLDS` that nobody interrupted."""
     place = tmp_path_factory.mktemp("whole") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_figures, "write_figures", lambda path, *_, **__: [path / "summary.png"])
+        patch.setattr(experiments_run, "write_figures", lambda path, *_, **__: [path / "summary.png"])
         patch.setattr(training, "LONG_CHUNK", 8)
         assert train.main([*WORLDS, "--checkpoint-every", "1", "--out", str(place)]) == 0
     return place
@@ -431,8 +431,11 @@ def test_interrupted_and_resumed_is_uninterrupted(folder, whole, monkeypatch, ca
     assert_same(whole, folder / "run")
 
 
-def test_worlds_are_those_of_their_seeds_alone(folder, whole):
+@pytest.mark.optimised
+def test_worlds_are_those_of_their_seeds_alone(folder):
     """Side by side on one device: the clock to the last bit, what is learned to rounding."""
+    whole = folder / "whole"
+    command("--out", whole, of=WORLDS)
     command("--seed", 1, "--seeds", 1, "--out", "alone", of=WORLDS)
     exact = ("policy", "world", "row", "virtual_time", "step", "drift", "gradients", "computing", "wasted", "waiting")
     ours = [row for row in rows(whole) if row["world"] == 1]

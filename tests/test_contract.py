@@ -16,9 +16,7 @@ from dbwjax.engine import timeline as timelines
 from dbwjax.engine.mixing import mix
 from dbwjax.policies import POLICIES
 from tests import cases
-from tests.cases import EVERY_POLICY, HANDMADE, PAIR, PAIR_LEARNER, SHIPPED, lightly, named, policy_of, world_of
-
-pytestmark = pytest.mark.usefixtures("compiled_lightly")
+from tests.cases import EVERY_POLICY, HANDMADE, PAIR, PAIR_LEARNER, SHIPPED, named, policy_of, world_of
 
 NODES, STEPS = cases.EIGHT, 24
 WITH_TIMELINE = [name for name in EVERY_POLICY if not named(name).reads_training]
@@ -29,22 +27,22 @@ def test_the_list_covers_the_table():
     assert {spec.split(":")[0] for spec in SHIPPED} == set(POLICIES)
 
 
-@functools.partial(lightly, static_argnames=("policy", "steps"))
+@functools.partial(jax.jit, static_argnames=("policy", "steps"))
 def run(policy, world, state, steps):
     return simulate.run(policy, PAIR_LEARNER, world, state, steps)
 
 
-@functools.partial(lightly, static_argnames=("policy",))
+@functools.partial(jax.jit, static_argnames=("policy",))
 def run_many(policy, worlds, states):
     return jax.vmap(lambda world, state: simulate.run(policy, PAIR_LEARNER, world, state, STEPS))(worlds, states)
 
 
-@functools.partial(lightly, static_argnames=("policy", "steps"))
+@functools.partial(jax.jit, static_argnames=("policy", "steps"))
 def timeline(policy, world, state, steps):
     return timelines.timeline(policy, world, state, steps)[1]
 
 
-@lightly
+@jax.jit
 def replay(world, model, plans):
     return timelines.replay(PAIR_LEARNER, world, model, plans)
 
@@ -111,7 +109,7 @@ def test_jit_is_no_jit(name):
         model, info = learning.step(PAIR_LEARNER, world.batches, plan, state.model, world.key)
         return plan, ticking, model, info
 
-    slow, fast = one(state), lightly(one)(state)
+    slow, fast = one(state), jax.jit(one)(state)
     chex.assert_trees_all_close(slow, fast, rtol=1e-6, atol=1e-6)
 
 
@@ -153,7 +151,7 @@ def test_settings_are_arrays_so_that_a_sweep_is_a_vmap():
     policy = policy_of("fastest:k=1")
     start = clock.init(policy, world.graph, world.delays, world.key)
 
-    @lightly
+    @jax.jit
     @jax.vmap
     def over(k):
         return timelines.timeline(policy, world, start._replace(policy=start.policy._replace(rule=k)), 9)[1].duration

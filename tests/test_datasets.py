@@ -10,7 +10,6 @@ import pytest
 
 from dbwjax.tasks import build_task, cache, pca, prepare, tfds_folder
 from dbwjax.tasks.datasets import load
-from tests.cases import lightly
 
 KEY = jax.random.key(0)
 
@@ -59,7 +58,6 @@ def test_digits_are_those_of_scikit_learn():
     np.testing.assert_allclose([data.mean[0], data.deviation[0]], [pixels.mean(), pixels.std()])
 
 
-@pytest.mark.usefixtures("compiled_lightly")
 def test_a_task_on_digits():
     task = build_task("digits", workers=10, batch_size=7)
     batch = draw(task)
@@ -67,7 +65,7 @@ def test_a_task_on_digits():
     assert batch["image"].dtype == jnp.float32
     assert batch["label"].dtype == jnp.int32
     assert task.sizes.sum() == 1437
-    many = lightly(jax.vmap(lambda n: draw(task, n)["image"]))(jnp.arange(300))
+    many = jax.jit(jax.vmap(lambda n: draw(task, n)["image"]))(jnp.arange(300))
     np.testing.assert_allclose([many.mean(), many.std()], [0, 1], atol=0.05)
     params = task.init(KEY)
     measured = task.evaluate(params)
@@ -322,9 +320,8 @@ def test_words_that_make_no_task(dataset, settings, message):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.usefixtures("compiled_lightly")
 def test_cnn_takes_flat_rows():
     task = build_task("digits", model="cnn", workers=2, batch_size=3)
-    loss, gradient = lightly(jax.value_and_grad(task.loss))(lightly(task.init)(KEY), draw(task))
+    loss, gradient = jax.jit(jax.value_and_grad(task.loss))(jax.jit(task.init)(KEY), draw(task))
     assert 0 < loss < 10
     assert all(jnp.isfinite(leaf).all() and jnp.any(leaf) for leaf in jax.tree.leaves(gradient))

@@ -25,11 +25,11 @@ from dbwjax.policies.gossip import DENSE_ABOVE
 from dbwjax.tasks.synthetic import logistic
 from dbwjax.types import Policy
 from tests import handmade
-from tests.cases import Case, lightly, policy_of
+from tests.cases import Case, policy_of
 
 NODES, STEPS, RATE, BATCH, SEED = 6, 25, 0.3, 4, 5
 
-pytestmark = pytest.mark.usefixtures("x64", "compiled_lightly")
+pytestmark = pytest.mark.usefixtures("x64")
 
 GRAPHS = {
     "random": lambda: graphs.erdos_renyi(NODES, p=0.5, seed=2),
@@ -179,7 +179,7 @@ def trained(spec, optimizer, workers):
     learner = from_optimizer(task.loss, build_optimizer(optimizer, RATE))
     policy = policy_of(spec)
     state = simulate.init(policy, learner, world, jnp.zeros(5))
-    state, _ = lightly(lambda world, state: simulate.run(policy, learner, world, state, STEPS))(world, state)
+    state, _ = jax.jit(lambda world, state: simulate.run(policy, learner, world, state, STEPS))(world, state)
     return np.asarray(state.model.params)
 
 
@@ -191,7 +191,7 @@ def plain_loop(optimizer, workers):
 
     key = stream(jax.random.key(SEED), Stream.BATCHES)
 
-    @lightly
+    @jax.jit
     def one(params, state, k):
         batches = [task.batches(key, jnp.asarray(worker), k) for worker in range(workers)]
         batch = jax.tree.map(lambda *parts: jnp.concatenate(parts), *batches)

@@ -16,6 +16,7 @@ import dbwjax
 from dbwjax.cli.arguments import parse
 from dbwjax.network.delays import build_delays
 from dbwjax.policies import build_policy
+from tests.compiling import light_environment
 from tests.readme import ROOT
 
 PACKAGE = Path(dbwjax.__file__).parent
@@ -69,7 +70,9 @@ def run(tmp_path_factory):
 def trained(folder, words):
     """The command of the package in a folder."""
     command = [sys.executable, "-m", "dbwjax.train", *words]
-    return subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": ""}, capture_output=True, text=True)
+    return subprocess.run(
+        command, cwd=folder, env={**os.environ, **light_environment(), "PYTHONPATH": ""}, capture_output=True, text=True
+    )
 
 
 def rows(out):

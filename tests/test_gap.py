@@ -25,8 +25,6 @@ from tests.reference import drifting
 NODES, SLOTS, STEPS = 9, 9, 150
 GAPS = (1, 2, 5, math.inf)
 
-pytestmark = pytest.mark.usefixtures("compiled_lightly")
-
 
 def random_graph(seed, latency=0.0):
     """A random tree and some links, so that single neighbours and many come up; one message time for each link."""

@@ -501,19 +501,19 @@ def compare(policy, case, exact):
         assert_rows_agree(engine_rows(built, case, grid), rows(history, grid), case)
 
 
-@pytest.mark.usefixtures("x64", "compiled_lightly")
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("policy", POLICIES)
 def test_engine_on_grids_of_any_spacing(cases, policy):
     compare(policy, cases[False, "squares"], exact=False)
 
 
-@pytest.mark.usefixtures("x64", "compiled_lightly")
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("policy", POLICIES)
 def test_engine_on_grids_that_hit_the_ends(cases, policy):
     compare(policy, cases[True, "squares"], exact=True)
 
 
-@pytest.mark.usefixtures("x64", "compiled_lightly")
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("policy", ["dybw:late=carry", "full:barrier=neighbours"])
 def test_engine_with_another_loss(cases, policy):
     compare(policy, cases[False, "logistic"], exact=False)

@@ -18,6 +18,8 @@ from dbwjax.network.weights import WEIGHTS, dense
 from dbwjax.policies.gossip import DENSE_ABOVE, matrix
 from dbwjax.types import ModelState, Plan
 
+pytestmark = pytest.mark.optimised
+
 NODES = 6
 
 

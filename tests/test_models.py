@@ -9,7 +9,6 @@ import pytest
 from jax import lax
 
 from dbwjax.tasks.models import _convolve, _max_pool, build_model, classifier
-from tests.cases import lightly
 
 
 def size(params):
@@ -35,7 +34,6 @@ def test_parameters_and_logits(name, shape, parameters):
     assert jax.eval_shape(model.apply, params, images).shape == (3, 10)
 
 
-@pytest.mark.usefixtures("compiled_lightly")
 def test_2nn_is_two_relu_layers():
     model = build_model("2nn", (6,), 4)
     params = model.init(jax.random.key(0))
@@ -48,7 +46,6 @@ def test_2nn_is_two_relu_layers():
     np.testing.assert_allclose(model.apply(params, images), value, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.usefixtures("compiled_lightly")
 def test_convolution_is_lax_convolution():
     images = jax.random.normal(jax.random.key(0), (2, 7, 6, 3))
     kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 5))
@@ -78,13 +75,12 @@ def test_loss_and_accuracy_are_the_textbook_ones():
     np.testing.assert_allclose(learned.metrics(params, batch)["accuracy"], (logits.argmax(1) == batch["label"]).mean())
 
 
-@pytest.mark.usefixtures("compiled_lightly")
 def test_mapped_over_workers_as_one_by_one():
     learned = classifier("cnn", (4, 4, 1), 10)
-    params = lightly(jax.vmap(learned.init))(jax.random.split(jax.random.key(0), 2))
+    params = jax.jit(jax.vmap(learned.init))(jax.random.split(jax.random.key(0), 2))
     batch = {"image": jax.random.normal(jax.random.key(1), (2, 4, 16)), "label": jnp.arange(8).reshape(2, 4)}
-    gradient = lightly(jax.grad(learned.loss))
-    stacked = lightly(jax.vmap(jax.grad(learned.loss)))(params, batch)
+    gradient = jax.jit(jax.grad(learned.loss))
+    stacked = jax.jit(jax.vmap(jax.grad(learned.loss)))(params, batch)
     alone = [gradient(*jax.tree.map(itemgetter(worker), (params, batch))) for worker in range(2)]
     one_by_one = jax.tree.map(lambda *leaves: np.stack(leaves), *alone)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), stacked, one_by_one)

@@ -316,7 +316,7 @@ def test_files_are_whole_and_the_same_every_time(tmp_path):
     kept = []
     for folder in (tmp_path / "one", tmp_path / "two"):
         folder.mkdir()
-        data = fakes.run(policies, **options)
+        data = fakes.run(policies, **options, rows_each=10)
         files = write_figures(folder, *data, fakes.network(**network), ("png", "pdf", "svg"))
         assert [path.name for path in files[:3]] == ["summary.png", "summary.pdf", "summary.svg"]
         assert sorted(path.name for path in files) == sorted(path.name for path in folder.iterdir())

@@ -385,7 +385,7 @@ def test_what_is_built_anew_is_traced_once():
     assert counted.traced == 1 + len(anew)
 
 
-def test_the_second_run_is_the_first_one_s_program(compiled_lightly):
+def test_the_second_run_is_the_first_one_s_program():
     counted, task = Counted(), task_of(squares(2.0))
     first, again, other = (counted.run(build_policy("full"), learner_of(), task, seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(again, first)

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from dbwjax import replay, train
-from dbwjax.report import run_figures
+from dbwjax.experiments import run
 from dbwjax.storage.timelines import load_timeline, save_timeline
+
+pytestmark = pytest.mark.optimised
 
 WORDS = [
     *("--workers", "4", "--dataset", "logistic:dimension=4,samples=40", "--steps", "6", "--eval-every", "3"),
@@ -20,7 +22,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("replay") / "run"
     policies = ["--policies", "dybw:late=carry", "backup:b=1", "--baseline", "dybw:late=carry"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_figures, "write_figures", lambda path, *_, **__: [path / "summary.png"])
+        patch.setattr(run, "write_figures", lambda path, *_, **__: [path / "summary.png"])
         assert train.main([*WORDS, *policies, "--graph", "complete", "--out", str(folder)]) == 0
     return folder
 

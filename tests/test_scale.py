@@ -45,11 +45,11 @@ def large():
 
 
 def test_facts_of_a_large_graph_are_quick_and_right(large):
-    begin = time.perf_counter()
+    begin = time.process_time()
     links, is_path = spanning.spanning_links(large)
     farthest = properties.eccentricity(large)
     plain = properties.summary(large)
-    assert time.perf_counter() - begin < 10
+    assert time.process_time() - begin < 10
     assert is_path
     assert len(np.unique(links)) == MANY == len(links) + 1
     assert np.bincount(links.reshape(-1)).max() == 2
@@ -74,11 +74,11 @@ def test_a_search_without_hope_ends_with_a_tree():
     """No path spans a graph of which three long arms hang: 600 nodes, found out within seconds."""
     arms = [(0, 1), (0, 201), (0, 401), *[(i, i + 1) for i in range(1, 599) if i not in (200, 400)]]
     loops = [(i, i + 2) for i in range(1, 598) if i not in (199, 200, 399, 400)]  # no node with a single neighbour
-    begin = time.perf_counter()
+    begin = time.process_time()
     links, is_path = spanning.spanning_links(graphs.from_links(600, arms + loops))
     assert not is_path
     assert len(np.unique(links)) == 600 == len(links) + 1
-    assert time.perf_counter() - begin < 20
+    assert time.process_time() - begin < 20
 
 
 @pytest.mark.parametrize("spec", ["random_regular:degree=4", "erdos_renyi:p=0.02", "torus:rows=20"])
@@ -240,6 +240,7 @@ def due_of(weights):
     return Due(jnp.array([0, 1, 1]), ones, ones, weights[None], jnp.zeros(1), none, ones, ones)
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_reading_and_training_need_no_further_stack(dtype, large, tfds_dir):
     """From what the compiler says it needs: nothing is run."""
@@ -301,10 +302,10 @@ def test_rows_that_do_not_count_and_their_order_change_no_reading():
 
 
 def test_a_billion_workers_are_refused_before_anything_is_built(capsys, tmp_path, tfds_dir):
-    begin = time.perf_counter()
+    begin = time.process_time()
     words = ["--workers", "1000000000", "--graph", "random_regular:degree=4", "--model", "lrm", "--dataset", "mnist"]
     assert train.main([*words, "--data-dir", tfds_dir, "--out", str(tmp_path / "run")]) == 2
-    assert time.perf_counter() - begin < 10
+    assert time.process_time() - begin < 10
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "--workers 1000000000 needs about" in said
@@ -349,9 +350,9 @@ def test_an_unknown_dtype_is_one_line(capsys):
 
 def test_figures_of_two_thousand_workers(large, tmp_path):
     picture = GraphPicture(np.asarray(large.neighbours), spanning.spanning_links(large)[0], True, np.ones(MANY))
-    begin = time.perf_counter()
+    begin = time.process_time()
     files = write_figures(tmp_path, *fakes.run(["dybw", "full"], worlds=2, rows_each=10), picture)
-    assert time.perf_counter() - begin < 30
+    assert time.process_time() - begin < 30
     assert all(path.stat().st_size < 600_000 for path in files)
     np.testing.assert_array_equal(_links(picture), _links(GraphPicture(graphs.adjacency(large))))
 

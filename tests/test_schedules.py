@@ -136,6 +136,7 @@ def test_an_optimiser_on_a_schedule_is_optax_s_own(x64, spec, name):
     np.testing.assert_array_equal(state.hyperparams["learning_rate"], [base] * 4)  # the base stays what it was
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("schedule", TYPED.values())
 @pytest.mark.parametrize("spec", OPTIMIZERS)
 def test_swept_rates_multiply_the_schedule(spec, schedule):

@@ -29,6 +29,13 @@ def summary_of(folder):
     return json.loads((folder / "summary.json").read_text())
 
 
+@pytest.fixture(autouse=True)
+def few_figures(request):
+    """Two tests look at some."""
+    if request.function is not test_a_graph_file_of_any_name:
+        request.getfixturevalue("no_figures")
+
+
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep") / "out"
@@ -233,9 +240,9 @@ def test_what_does_not_fit_is_refused_before_it_starts(tmp_path, capsys, monkeyp
     ],
 )
 def test_graphs_that_do_not_fit_are_refused_before_any_is_built(tmp_path, capsys, words, said):
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert sweep.main(["--timing-only", *words, "--out", str(tmp_path / "out")]) == 2
-    assert time.perf_counter() - begin < 10
+    assert time.process_time() - begin < 10
     told = capsys.readouterr().err
     assert said in told
     assert told.count("\n") == 1

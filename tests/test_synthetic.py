@@ -6,7 +6,6 @@ from scipy.optimize import minimize
 
 from dbwjax.tasks.datasets import build_task
 from dbwjax.tasks.synthetic import logistic, quadratic
-from tests.cases import lightly
 
 KEY = jax.random.key(7)
 
@@ -43,13 +42,12 @@ def test_quadratic_without_noise_is_its_formula(x64):
     np.testing.assert_allclose(measured["suboptimality"], value(params) - value(np.asarray(task.minimiser)), rtol=1e-12)
 
 
-@pytest.mark.usefixtures("compiled_lightly")
 def test_quadratic_noise_is_unbiased_and_shrinks_with_the_batch():
     params = jnp.ones(10)
     variances = []
     for size in (1, 16):
         task = quadratic(dimension=10, noise=3.0, workers=1, batch_size=size)
-        gradients = lightly(jax.vmap(lambda n, t=task: jax.grad(t.loss)(params, batch(t, 0, n))))(jnp.arange(4000))
+        gradients = jax.jit(jax.vmap(lambda n, t=task: jax.grad(t.loss)(params, batch(t, 0, n))))(jnp.arange(4000))
         expected = np.geomspace(0.1, 1, 10) * (1 - np.asarray(task.minimiser))
         np.testing.assert_allclose(gradients.mean(axis=0), expected, atol=5 * 3 / np.sqrt(4000 * size))
         variances.append(float(gradients.var(axis=0).mean()))
@@ -99,10 +97,9 @@ def test_logistic_loss_over_all_samples_is_the_objective():
     np.testing.assert_allclose(task.loss(point, arrays), task.evaluate(point)["test_loss"], rtol=1e-5)
 
 
-@pytest.mark.usefixtures("compiled_lightly")
 def test_logistic_batches_are_unbiased():
     task = logistic(dimension=3, samples=60, heterogeneity=1.0, workers=4, batch_size=8)
-    drawn = lightly(lambda params: mean_gradient(task, params, workers=4, draws=2000))(jnp.ones(3))
+    drawn = jax.jit(lambda params: mean_gradient(task, params, workers=4, draws=2000))(jnp.ones(3))
     _, arrays, *_ = task.batches.args
     np.testing.assert_allclose(drawn, jax.grad(task.loss)(jnp.ones(3), arrays), atol=0.02)
 
@@ -147,11 +144,10 @@ def test_batches_are_a_pure_function_of_key_worker_and_computation(spec):
     assert {leaf.shape[0] for leaf in jax.tree.leaves(batch(task))} == {4}
 
 
-@pytest.mark.usefixtures("compiled_lightly")
 def test_sgd_reaches_the_minimiser():
     task = quadratic(dimension=5, heterogeneity=1.0, noise=0.0, condition=2.0, workers=4)
     params = task.init(KEY)
-    gradient = lightly(lambda params: mean_gradient(task, params, 4))
+    gradient = jax.jit(lambda params: mean_gradient(task, params, 4))
     for _ in range(30):
         params = params - 1.2 * gradient(params)
     np.testing.assert_allclose(params, task.minimiser, atol=1e-5)

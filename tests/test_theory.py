@@ -23,15 +23,13 @@ from dbwjax.network import graphs
 from dbwjax.network.weights import WEIGHTS, dense
 from dbwjax.tasks.synthetic import logistic
 from dbwjax.types import Learner
-from tests.cases import lightly, policy_of
-
-pytestmark = pytest.mark.usefixtures("compiled_lightly")
+from tests.cases import policy_of
 
 DRAWS = 20_000
 EXPONENTIAL = "shifted_exponential:shift=0,rate=1"
 
 
-@functools.partial(lightly, static_argnames=("policy", "steps"))
+@functools.partial(jax.jit, static_argnames=("policy", "steps"))
 def ticks(policy, world, start, steps):
     _, stacked = timelines.timeline(policy, world, start, steps)
     return stacked.duration, stacked.active
@@ -142,7 +140,7 @@ def test_consensus_contracts_at_the_second_eigenvalue(graph, scheme, x64):
     world = World(graph, laws.constant(nodes), lambda key, worker, started: 0.0, jax.random.key(0))
     start = np.random.default_rng(0).normal(size=(nodes, 3))
 
-    @lightly
+    @jax.jit
     def distances(x):
         state = simulate.init(policy, still, world, jnp.zeros(3))
         state = state._replace(model=state.model._replace(params=x))
@@ -170,7 +168,7 @@ RATE, TARGET, SEEDS, GRADIENTS = 0.03, 1.8e-3, 24, 800
 COUNTS = [1, 2, 4, 8, 16]
 
 
-@functools.partial(lightly, static_argnames=("policy", "learner", "steps"))
+@functools.partial(jax.jit, static_argnames=("policy", "learner", "steps"))
 def trained(policy, learner, evaluate, world, policy_state, params, keys, steps):
     """Suboptimality of the mean model and counted gradients, `[seeds, steps]`, from `params` of each seed."""
     settled = policy._replace(init=lambda graph: policy_state)

@@ -85,8 +85,9 @@ def test_rows_average_the_steps_since_the_last_row():
         assert row["gradients"] == result.active[: since.stop].sum()  # late="drop"
 
 
+@pytest.mark.optimised
 def test_evaluations_do_not_change_a_run():
-    often, seldom = trained(steps=23, eval_every=3), trained()
+    often, seldom = (train_policy("dybw:late=drop", *setting(), steps=23, eval_every=every) for every in (3, 10))
     np.testing.assert_array_equal(often.params, seldom.params)
     np.testing.assert_array_equal(often.duration, seldom.duration)
     for name in ("virtual_time", "test_loss", "consensus_distance", "gradients"):

@@ -13,6 +13,8 @@ from dbwjax.experiments import training as trainings
 from dbwjax.storage.metrics_log import read_metrics
 from dbwjax.storage.timelines import load_timeline
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 WORDS = [
     *("--dataset", "logistic", "--workers", "10", "--seconds", "90", "--rows", "9", "--batch-size", "4"),
     *("--policies", "backup:b=1,gap=inf", "--seeds", "1", "--checkpoint-every", "1", "--no-progress"),

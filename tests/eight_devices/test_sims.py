@@ -7,25 +7,24 @@ import json
 
 import jax
 import numpy as np
-import optax
 import pytest
 
 from dbwjax import sweep
 from dbwjax.engine import batch, ensemble
-from dbwjax.engine.learner import from_optimizer
-from dbwjax.engine.randomness import Stream, stream
 from dbwjax.experiments import blocks, driver
-from tests.test_batch import POLICIES, many
+from tests.test_batch import POLICIES, learned, many
+
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 STEPS = 50
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize(("name", "count"), [("synchronous", 8), ("event-driven", 8), ("directed", 4)])
 def test_a_shared_batch_is_the_batch(x64, name, count):
     policy = POLICIES[name]
-    task, worlds = many()
-    learner = from_optimizer(task.loss, optax.inject_hyperparams(optax.sgd)(learning_rate=0.1))
-    params = batch.stack_all([task.init(stream(world.key, Stream.PARAMETERS)) for world in worlds])
+    worlds, learner, params = learned(name)
+    params = batch.stack_all(params)
     states = batch.stack_all([policy.init(world.graph) for world in worlds])
     whole = batch.stack(worlds)
     found = {}
@@ -44,6 +43,7 @@ def test_a_shared_batch_is_the_batch(x64, name, count):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
+@pytest.mark.optimised
 def test_nothing_is_sent_between_simulations():
     policy = POLICIES["synchronous"]
     _, worlds = many()

@@ -232,8 +232,9 @@ def test_killed_ten_times_at_random_instants(words, tmp_path):
     """Each time one of two processes dies somewhere between its start and its end; what ends is as if nobody died."""
     chance, runs, kills = random.Random(0), 0, 0
     words = [*words, *IMPATIENT]
+    begun = time.monotonic()
     run(tmp_path / "whole" / "run", 2, words, MANY)
-    whole = 30.0  # seconds of a start, until one has ended before its kill
+    whole = time.monotonic() - begun  # seconds of a start; less once its programs are compiled
     while kills < KILLS:
         folder, where = tmp_path / str(runs) / "run", tmp_path / f"kill{kills}-{runs}"
         victim, begun, instant = kills % 2, time.monotonic(), chance.uniform(0.2, 1) * whole

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.compiling import light_environment
 from tests.run_folder import assert_same
 
 pytestmark = pytest.mark.slow
@@ -32,7 +33,7 @@ def start(folder: Path, name: str) -> subprocess.Popen:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"},
+        env={**os.environ, **light_environment(), "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"},
     )
 
 

@@ -207,7 +207,7 @@ def second_of(at: str, unit: Unit, named: float | None) -> float:
 
 
 def _csv_rows(path: str, text: str) -> Iterator[Row]:
-    found = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
+    found = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         for cells in found:
             if cells and not (len(cells) == 1 and cells[0].isspace()):

@@ -375,7 +375,7 @@ BAD_GRAPHS = [
     ("g.graphml", '<?xml version="1.0" encoding="latin-1"?>' + graphml([("a", "b", 1)]), 2, "", ["not in UTF-8"]),
     ("g.graphml", "<graphml>", 2, "", ["cannot be read as .graphml"]),
     ("g.graphml", "", 2, "", ["cannot be read as .graphml"]),
-    ("g.graphml", "<html/>", 2, "", ["0 graphs in <html>"]),
+    ("g.graphml", "<html/>", 2, "", ["0 graphs in 'html'"]),
     ("g.gml", gml([(0, 1, 0.5)], name="weight"), 2, "", ["attribute 'weight' is not known"]),
     ("g.gml", gml([(0, 1, "NAN")]), 2, "", ["'nan' is not a time"]),
     ("g.gml", gml([(0, 1, "[ a 1 ]")]), 2, "", ["is not a time"]),
@@ -706,6 +706,18 @@ def test_any_table_is_read_or_refused_in_one_line(tmp_path, rows, name, workers,
             read()
         except ValueError as error:
             assert "\n" not in str(error)  # noqa: PT017
+
+
+def test_settings_in_python(write):
+    write("g.csv", "0,1\n1,2\n2,0\n")
+    write("t.csv", "1,2\n")
+    assert len(links_of(graphs.from_file(3, path="g.csv", directed=True))) == 3
+    assert len(links_of(graphs.from_file(3, path="g.csv", directed=False))) == 6
+    assert len(links_of(graphs.from_file(3, path="g.csv", undirected=True))) == 6
+    for name in ("header", "unit", "directed", "undirected"):
+        refused(lambda name=name: graphs.from_file(3, path="g.csv", **{name: "perhaps"}), f"{name}=perhaps")
+    for name in ("header", "unit", "columns"):
+        refused(lambda name=name: read_trace(2, path="t.csv", **{name: "perhaps"}), f"{name}=perhaps")
 
 
 def test_a_cell_is_shown_on_one_line():

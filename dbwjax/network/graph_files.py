@@ -84,6 +84,8 @@ def read_links(
       ValueError: a row or value that cannot be read, a column that is not known, a node that is not one of the workers,
         a self loop, a link given twice with two values, or a SPEC that contradicts the file.
     """
+    header, unit = tables.choice("header", header, Header), tables.choice("unit", unit, Unit)
+    directed, undirected = tables.choice("directed", directed, Says), tables.choice("undirected", undirected, Says)
     kind = Path(path).suffix.casefold()
     if kind not in _READERS:
         raise ValueError(f"{path} ends in '{Path(path).suffix}'; use one of {' '.join(_READERS)}")

@@ -34,7 +34,7 @@ def read_graphml(path: str, text: str) -> tuple[list[str], list[Edge], bool]:
         raise ValueError(f"{path} cannot be read as .graphml: {error}") from error
     found = [element for element in root.iter() if _tag(element) == "graph"]
     if _tag(root) != "graphml" or len(found) != 1:
-        raise ValueError(f"{path} holds {len(found)} graphs in <{_tag(root)}>; write one in <graphml>")
+        raise ValueError(f"{path} holds {len(found)} graphs in {quoted(_tag(root))}; write one in <graphml>")
     odd = {"hyperedge", "port"} & {_tag(element) for element in root.iter()}
     if odd:
         raise ValueError(f"{path} has a {odd.pop()}; write links between two nodes")

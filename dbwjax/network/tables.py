@@ -11,7 +11,7 @@ import csv
 import io
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from dbwjax import files
 
@@ -103,6 +103,18 @@ def quoted(text: str, most: int = 60) -> str:
     """A cell as an error shows it: in quotes, clipped, on one line."""
     shown = text if len(text) <= most else f"{text[: most - 1]}…"
     return "'" + "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown) + "'"
+
+
+def choice(name: str, value: Any, choices: Any) -> Any:
+    """A setting that is one of a `Literal`'s words; True and False are words, too.
+
+    Raises:
+      ValueError: it is not.
+    """
+    word = str(value).lower() if isinstance(value, bool) else value
+    if word not in get_args(choices):
+        raise ValueError(f"{name}={value} is not a choice; use {', '.join(get_args(choices))}")
+    return word
 
 
 def is_number(cell: str) -> bool:

@@ -65,6 +65,8 @@ def read_trace(
       ValueError: a cell that is no time, a column that is no worker's, more or fewer columns than workers, a step and
         worker that is missing or given twice, a worker whose times are all zero.
     """
+    header, unit = tables.choice("header", header, Header), tables.choice("unit", unit, Unit)
+    columns = tables.choice("columns", columns, Columns)
     table = tables.read_csv(path, _REMEDY, header, counts=True)
     is_long = table.header is not None and "worker" in (cell.casefold() for cell in table.header.cells)
     names, seconds = (_long if is_long else _wide)(table, workers, columns, unit)

@@ -22,6 +22,7 @@ from dbwjax.network.node_names import names_of
 from dbwjax.network.numbering import natural, number
 from dbwjax.network.once import once
 from dbwjax.network.trace_files import read_trace
+from dbwjax.report.network import GraphPicture, draw_graph
 
 
 @pytest.fixture
@@ -680,6 +681,18 @@ def test_a_sweep_keeps_names_and_has_no_bandwidth_without_messages(write, tmp_pa
     assert kept["names"] == ["a", "b", "c"]
     assert sweep.main([*words, "--graphs", "from_file:path=b.csv", "--out", "more"]) == 2
     assert "has bandwidths, and with --timing-only messages have no size" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("count", "shown"), [(3, "0 w0, 1 w$1, 2 w2"), (50, "(50 names in config.json)")])
+def test_a_picture_names_workers_and_says_what_goes_one_way(count, shown):
+    from matplotlib.figure import Figure
+
+    hears = np.stack([np.arange(count), (np.arange(count) + 1) % count], axis=1)
+    names = [f"w{'$' * (place == 1)}{place}" for place in range(count)]
+    ax = Figure().subplots(squeeze=False)[0, 0]
+    draw_graph(ax, GraphPicture(hears, names=names))
+    assert ax.get_title(loc="left") == f"{count} workers, {count} links ({count} one way)"
+    assert shown.replace("$", r"\$") in " ".join(text.get_text().replace("\n", " ") for text in ax.texts)
 
 
 CELLS = st.one_of(

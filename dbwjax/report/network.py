@@ -49,6 +49,8 @@ def draw_graph(ax: Any, graph: GraphPicture, letter: str = "", bar: bool = True)
     """
     nodes, links = len(graph.neighbours), _links(graph)
     title = f"{nodes:,} worker{'s' * (nodes > 1)}, {len(links):,} link{'s' * (len(links) != 1)}"
+    one_way = 2 * len(links) - len(_pairs(graph))
+    title += f" ({one_way:,} one way)" if one_way else ""
     name = "\n".join(filter(None, [style.plain(graph.name, 44), style.plain(numbered(graph.names or (), _NAMED))]))
     if graph.positions is None and nodes > _LARGEST_SPRINGS:
         _draw_reach(ax, nodes, links)
@@ -141,11 +143,17 @@ def _bar(ax: Any, drawn: Any) -> None:
 
 def _links(graph: GraphPicture) -> np.ndarray:
     """Every link once, `[L, 2]`, the lower number first."""
+    return np.unique(np.sort(_pairs(graph), axis=1), axis=0)
+
+
+def _pairs(graph: GraphPicture) -> np.ndarray:
+    """Who hears whom, `[P, 2]`; a link that goes both ways is two pairs."""
     given = np.asarray(graph.neighbours)
     if given.dtype == bool or given.dtype.kind == "f":
-        return np.argwhere(np.triu((given != 0) | (given != 0).T, 1))
-    pairs = np.stack([np.repeat(np.arange(len(given)), given.shape[1]), given.reshape(-1)], axis=1)
-    return np.unique(np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1), axis=0)
+        pairs = np.argwhere(given != 0)
+    else:
+        pairs = np.stack([np.repeat(np.arange(len(given)), given.shape[1]), given.reshape(-1)], axis=1)
+    return np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)
 
 
 def _draw_reach(ax: Any, nodes: int, links: np.ndarray) -> None:

@@ -100,7 +100,7 @@ def test_a_trace_is_what_the_file_says(write, text, workers, words, expected, na
 BAD_TRACES = [
     ("1s,2\n3,4\n", 2, "", ["line 1, column 1: '1s' is not a time"]),
     (",2\n3,4\n", 2, "", ["line 1, column 1: '' is not a time"]),
-    (",w0,w1\n0,1,2\n", 3, "", ["line 1, column 1: '' is not a time"]),  # DataFrame.to_csv()
+    (",w0,w1\n0,1,2\n", 3, "", ["line 1, column 1: '' is not a time", "to_csv(index=False)"]),  # DataFrame.to_csv()
     (",w0,w1\n0,1,2\n", 2, "", ["3 columns, and there are 2 workers"]),
     ("NA,NaN\n1,2\n", 2, "", ["line 1, column 1: 'NA' is not a time"]),
     ("nan,a\n1,2\n", 2, "", ["'nan' is not a time"]),
@@ -303,7 +303,7 @@ def test_a_graph_is_what_the_file_says(write, name, text, workers, words, expect
 BAD_GRAPHS = [
     ("g.csv", "1s,0\n0,1\n", 2, "", ["names 3 workers ('1s', '0', '1')"]),
     ("g.csv", ",0\n0,1\n", 2, "", ["line 1, column 1: '' is no name"]),
-    ("g.csv", ",source,target\n0,0,1\n", 2, "", ["line 1, column 1: ''"]),  # DataFrame.to_csv()
+    ("g.csv", ",source,target\n0,0,1\n", 2, "", ["line 1, column 1: ''", "to_csv(index=False)"]),  # DataFrame.to_csv()
     ("g.csv", "index,source,target\n0,0,1\n", 2, "", ["column 'index' is not known; take it out"]),
     ("g.csv", "source,target,weight\n0,1,2\n", 2, "", ["column 'weight' is not known"]),
     ("g.csv", "source,target,latency_min\n0,1,2\n", 2, "", ["column 'latency_min' is not known"]),

@@ -161,27 +161,34 @@ def _from_table(table: Table, unit: Unit) -> Found:
     """Sender, receiver[, seconds]; or columns by name."""
     path = table.path
     known = _UNNAMED if table.header is None else _named(path, table.header)
-    ends = [known[role].place for role in _ENDS]
     links: list[Link] = []
     for row in table.rows:
-        cells = row.cells
-        if table.header is None and len(cells) not in (2, 3):
-            raise ValueError(
-                f"{where(path, row)}: {quoted(','.join(cells))} is not a link; write sender, receiver and, if messages "
-                "take time, seconds; or name the columns"
-            )
-        sender, receiver = (checked(cells[place], where(path, row, place)) for place in ends)
-        if table.header is None and cells[-1].startswith("{"):
-            values = _literal(where(path, row, 2), cells[-1])
-        else:
-            values = {
-                role: Value(where(path, row, column.place), cells[column.place], column.second)
-                for role, column in known.items()
-                if role in _VALUES and column.place < len(cells)
-            }
-        links.append(_link(where(path, row), sender, receiver, values, unit))
+        try:
+            links.append(_of_row(table, row, known, unit))
+        except ValueError as error:
+            raise table.explained(row, error) from None
     _require_use_of_unit(path, links, unit)
     return Found(links, [], None)
+
+
+def _of_row(table: Table, row: Row, known: Mapping[str, Column], unit: Unit) -> Link:
+    path, cells = table.path, row.cells
+    if table.header is None and len(cells) not in (2, 3):
+        raise ValueError(
+            f"{where(path, row)}: {quoted(','.join(cells))} is not a link; write sender, receiver and, if messages "
+            "take time, seconds; or name the columns"
+        )
+    ends = [known[role].place for role in _ENDS]
+    sender, receiver = (checked(cells[place], where(path, row, place)) for place in ends)
+    if table.header is None and cells[-1].startswith("{"):
+        values = _literal(where(path, row, 2), cells[-1])
+    else:
+        values = {
+            role: Value(where(path, row, column.place), cells[column.place], column.second)
+            for role, column in known.items()
+            if role in _VALUES and column.place < len(cells)
+        }
+    return _link(where(path, row), sender, receiver, values, unit)
 
 
 def _named(path: str, header: Row) -> dict[str, Column]:
@@ -272,8 +279,11 @@ def _read_gml(path: str, header: Header, unit: Unit) -> Found:
         graph = networkx.parse_gml(text, label="id")
         labels = {node: content.get("label") for node, content in graph.nodes(data=True)}
     except Exception as error:  # a parser's errors are of many kinds
-        reason = quoted((str(error).strip() or type(error).__name__).partition("\n")[0], 150)
-        raise ValueError(f"{path} cannot be read as .gml: {reason}") from error
+        told = str(error).strip().partition("\n")[0] if isinstance(error, networkx.NetworkXError) else ""
+        reason = quoted(told, 150) if told else "not the structure of GML, or nested too deeply"
+        raise ValueError(
+            f"{path} cannot be read as .gml ({reason}); write graph [ node [ id 0 ] edge [ ... ] ]"
+        ) from error
     if not all(label is None or isinstance(label, str | int | float) for label in labels.values()):
         raise ValueError(f"{path}: a node's label is no name; write text or a number")
     if None in labels.values() and set(labels.values()) != {None}:

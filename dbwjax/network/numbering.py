@@ -41,7 +41,7 @@ def number(names: Iterable[str], workers: int, at: str) -> dict[str, int]:
     ordered = sorted(distinct, key=natural)
     for one, other in itertools.pairwise(ordered):
         if natural(one) == natural(other):
-            raise ValueError(f"{at}: {quoted(one)} and {quoted(other)} differ in leading zeros alone; write one alike")
+            raise ValueError(f"{at}: {quoted(one)} and {quoted(other)} differ in leading zeros alone; rename one")
     return {name: place for place, name in enumerate(ordered)}
 
 

@@ -49,6 +49,12 @@ class Table(NamedTuple):
     path: str
     header: Row | None
     rows: Iterator[Row]  # read once; all have as many cells as the first one, or an error says which has not
+    hint: str = ""  # to an error about the first row: what a header would have
+    first: int = 0  # its line
+
+    def explained(self, row: Row, error: ValueError) -> ValueError:
+        """An error about a row, with what makes a header where that may have been meant."""
+        return ValueError(f"{error}{self.hint}") if row.line == self.first else error
 
 
 class Column(NamedTuple):
@@ -250,7 +256,9 @@ def _table(path: str, rows: Iterator[Row], header: Header, counts: bool) -> Tabl
             if not cell:
                 raise ValueError(f"{where(path, first, place)}: the header has an empty cell; name every column")
         return Table(path, first, _of_one_length(path, first, rows, []))
-    return Table(path, None, _of_one_length(path, first, rows, [first]))
+    meant = header == "auto" and any(_is_word(cell) for cell in first.cells)
+    hint = "; a header has a name in every cell, as DataFrame.to_csv(index=False) writes it" if meant else ""
+    return Table(path, None, _of_one_length(path, first, rows, [first]), hint, first.line)
 
 
 def _of_one_length(path: str, first: Row, rows: Iterator[Row], begin: list[Row]) -> Iterator[Row]:
@@ -265,7 +273,11 @@ def _of_one_length(path: str, first: Row, rows: Iterator[Row], begin: list[Row])
 
 
 def _reads_as_header(cells: Sequence[str]) -> bool:
-    return all(cell and (cell[0].isalpha() or cell[0] == "_") and not is_no_value(cell) for cell in cells)
+    return all(_is_word(cell) for cell in cells)
+
+
+def _is_word(cell: str) -> bool:
+    return bool(cell) and (cell[0].isalpha() or cell[0] == "_") and not is_no_value(cell)
 
 
 def _counts(cells: Sequence[str]) -> bool:

@@ -96,9 +96,12 @@ def _wide(table: Table, workers: int, columns: Columns, unit: Unit) -> tuple[lis
         names, second = _workers_of(table.path, table.header, table.header.cells[:workers], unit)
     rows: list[np.ndarray] = []
     for row in table.rows:
-        if not rows:
-            _require_columns(table.path, row, workers, columns)
-        rows.append(_times(table.path, row, second))
+        try:
+            if not rows:
+                _require_columns(table.path, row, workers, columns)
+            rows.append(_times(table.path, row, second))
+        except ValueError as error:
+            raise table.explained(row, error) from None
     if not rows:
         raise ValueError(f"{table.path} has no rows of times; write one row a computation")
     return names, np.array(rows)
@@ -122,7 +125,7 @@ def _require_columns(path: str, row: Row, workers: int, columns: Columns) -> Non
         told = f", and {listed(odd)} is no worker's" if odd else ""
         raise ValueError(
             f"{where(path, row)} has {have} columns, and there are {workers} workers{told}; take out what is no "
-            "worker's, or add columns=first"
+            f"worker's, or add columns=first if the first {workers} are theirs"
         )
 
 

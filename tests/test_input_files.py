@@ -146,6 +146,8 @@ BAD_TRACES = [
     ("1,2,3,4\n3,4,5,6\n", 4, "", ["header=yes or header=no"]),
     ('"0","1","2"\n3,4,5\n', 3, "", ["header=yes or header=no"]),
     ("00,01,02\n3,4,5\n", 3, "", ["header=yes or header=no"]),
+    ("0,1,2\n3,4,5\n", 2, "columns=first", ["header=yes or header=no"]),
+    ("1,2,3\n", 10, "", ["line 1 has 3 columns; 10 workers need 10"]),
     ("a,,b\n1,2,3\n", 3, "header=yes", ["line 1, column 2: the header has an empty cell"]),
     ("a,a\n1,2\n", 2, "", ["column 2: 'a' is named twice"]),
     ("a,a_ms\n1,2\n", 2, "", ["'a_ms' ends in a unit and 'a' does not", "add unit="]),

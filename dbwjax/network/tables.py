@@ -76,14 +76,14 @@ def read_text(path: str, remedy: str, most: int = files.TEXT) -> str:
     return text
 
 
-def read_csv(path: str, remedy: str, header: Header = "auto", counts: bool = False) -> Table:
+def read_csv(path: str, remedy: str, header: Header = "auto", counts: int = 0) -> Table:
     """A file of values separated by commas; blank lines are left out.
 
     Args:
       path: the file.
       remedy: ends the line of an error about a file that cannot be had.
       header: whether the first row is one.
-      counts: whether a first row 0, 1, 2, ... or 1, 2, 3, ... of three or more cells may be either, which is refused.
+      counts: a first row 0, 1, 2, ... or 1, 2, 3, ... of so many cells or more may be either, and is refused (0: never).
 
     Raises:
       ValueError: a file that cannot be read, a header that may be data; while rows are read, one of another length.
@@ -97,7 +97,7 @@ def read_spaced(path: str, remedy: str, header: Header = "auto") -> Table:
     Raises:
       ValueError: as `read_csv`.
     """
-    return _table(path, _spaced_rows(read_text(path, remedy)), header, False)
+    return _table(path, _spaced_rows(read_text(path, remedy)), header, 0)
 
 
 def where(path: str, row: Row, place: int | None = None) -> str:
@@ -242,13 +242,13 @@ def _spaced_rows(text: str) -> Iterator[Row]:
             yield Row(line, cells)
 
 
-def _table(path: str, rows: Iterator[Row], header: Header, counts: bool) -> Table:
+def _table(path: str, rows: Iterator[Row], header: Header, counts: int) -> Table:
     first = next(rows, None)
     if first is None:
         return Table(path, None, rows)
     for place, cell in enumerate(first.cells):
         _refuse_separators(where(path, first, place), cell)
-    if header == "auto" and counts and _counts(first.cells):
+    if header == "auto" and 0 < counts <= len(first.cells) and _counts(first.cells):
         shown = quoted(",".join(first.cells), 20)
         raise ValueError(f"{where(path, first)}: {shown} may be a header or data; add header=yes or header=no")
     if header == "yes" or (header == "auto" and _reads_as_header(first.cells)):
@@ -281,7 +281,7 @@ def _is_word(cell: str) -> bool:
 
 
 def _counts(cells: Sequence[str]) -> bool:
-    if len(cells) < 3 or not all(cell.isascii() and cell.isdigit() for cell in cells):
+    if not all(cell.isascii() and cell.isdigit() for cell in cells):
         return False
     plain = [cell.lstrip("0") or "0" for cell in cells]
     return any(plain == [str(first + place) for place in range(len(cells))] for first in (0, 1))

@@ -67,7 +67,7 @@ def read_trace(
     """
     header, unit = tables.choice("header", header, Header), tables.choice("unit", unit, Unit)
     columns = tables.choice("columns", columns, Columns)
-    table = tables.read_csv(path, _REMEDY, header, counts=True)
+    table = tables.read_csv(path, _REMEDY, header, counts=max(3, workers))
     is_long = table.header is not None and "worker" in (cell.casefold() for cell in table.header.cells)
     names, seconds = (_long if is_long else _wide)(table, workers, columns, unit)
     at = path if table.header is None else where(path, table.header)

@@ -83,7 +83,7 @@ def read_csv(path: str, remedy: str, header: Header = "auto", counts: int = 0) -
       path: the file.
       remedy: ends the line of an error about a file that cannot be had.
       header: whether the first row is one.
-      counts: a first row 0, 1, 2, ... or 1, 2, 3, ... of so many cells or more may be either, and is refused (0: never).
+      counts: a first row 0, 1, ... or 1, 2, ... of so many cells or more may be either, and is refused (0: never).
 
     Raises:
       ValueError: a file that cannot be read, a header that may be data; while rows are read, one of another length.

@@ -103,14 +103,14 @@ def test_products_are_independent_factors():
 def test_trace_is_replayed_in_order_and_again(tmp_path):
     file = tmp_path / "trace.csv"
     file.write_text("a,b,c\n1,10,7\n2,20,7\n3,30,7\n")
-    seconds = draw(f"trace:path={file}", workers=2, draws=7)
+    seconds = draw(f"trace:path={file},columns=first", workers=2, draws=7)
     np.testing.assert_array_equal(seconds, [[1, 2, 3, 1, 2, 3, 1], [10, 20, 30, 10, 20, 30, 10]])
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1,2\n1\n", "line 2 has 1 columns; 2 workers need 2"),
+        ("1,2\n1\n", "line 2 has 1 columns, line 1 has 2"),
         ("1\n", "line 1 has 1 columns; 2 workers need 2"),
         ("1,2\n1,-2\n", "line 2, column 2: '-2' is not a time"),
         ("1,2\nnan,2\n", "line 2, column 1: 'nan' is not a time"),
@@ -146,7 +146,7 @@ def test_bad_traces(tmp_path, text, message):
         ("random_slow:probability=-0.1", "probability=-0.1 is out of range"),
         ("markov:p_slow=0,p_recover=0", "never change anything"),
         ("markov:p_slow=2", "p_slow=2 is out of range"),
-        ("trace:path=nowhere.csv", "nowhere.csv is not a file"),
+        ("trace:path=nowhere.csv", "nowhere.csv cannot be read"),
         ("trace", "needs path="),
         ("exponential", "unknown delays 'exponential'; did you mean 'shifted_exponential'"),
         ("lognormal*", "names nothing"),

@@ -188,12 +188,12 @@ def test_bad_settings_are_one_line_with_a_remedy(spec, workers, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("0,1\n1,x\n", "line 2: '1,x' is not a link"),
-        ("0,1\n1\n", "line 2: '1' is not a link"),
+        ("0,1\n1,x\n", "names 3 workers ('0', '1', 'x'), and there are 4"),
+        ("0,1\n1\n", "line 2 has 1 columns, line 1 has 2"),
         ("0,1\n1,4\n", "node 4 is not one of 4 workers"),
         ("0,1\n2,2\n", "node 2 is linked to itself"),
         ("0,1\n2,3\n", "in 2 pieces: node 2 cannot reach node 0"),
-        ("0,1,-1\n", "latency -1 is not a time"),
+        ("0,1,-1\n", "line 1, column 3: '-1' is not a time"),
         ("", "in 4 pieces"),
     ],
 )
@@ -206,13 +206,13 @@ def test_bad_files_name_the_line(tmp_path, text, message):
 
 
 def test_other_bad_files(tmp_path):
-    with pytest.raises(ValueError, match="is not a file"):
+    with pytest.raises(ValueError, match="cannot be read"):
         graphs.from_file(4, path=str(tmp_path / "none.csv"))
     (tmp_path / "x.gml").write_text("nonsense [")
     with pytest.raises(ValueError, match="cannot be read as .gml"):
         graphs.from_file(4, path=str(tmp_path / "x.gml"))
     (tmp_path / "x.txt").write_text("0,1")
-    with pytest.raises(ValueError, match="ends in '.txt'; use .csv or one of"):
+    with pytest.raises(ValueError, match="ends in '.txt'; use one of .csv"):
         graphs.from_file(4, path=str(tmp_path / "x.txt"))
 
 

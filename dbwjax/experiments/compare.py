@@ -22,11 +22,12 @@ from dbwjax.experiments.budget import grids
 from dbwjax.experiments.config import TrainConfig
 from dbwjax.experiments.driver import evaluate_own
 from dbwjax.experiments.fingerprints import fingerprints
-from dbwjax.experiments.problem import Drawn, Problem, World, assemble
+from dbwjax.experiments.problem import Drawn, Problem, World, assemble, message_bytes
 from dbwjax.experiments.training import SINGLE_WORKERS, Diverged, Training
 from dbwjax.learners.optimizers import build_optimizer
 from dbwjax.network.delays import build_delays
-from dbwjax.network.graphs import build_graph, pad
+from dbwjax.network.graphs import build_graph, pad, with_links
+from dbwjax.network.node_names import names_of
 from dbwjax.policies import build_policy
 from dbwjax.tasks import Task, build_task, of_one_width
 from dbwjax.types import DelayModel, Graph, Policy
@@ -200,6 +201,8 @@ def compare(
     picture = picture_of(problem, graph if isinstance(graph, str) else "")
     has_accuracy = any(row["test_accuracy"] is not None for row in found)
     summary = summarise(found, worlds, list(named), over, target_accuracy if has_accuracy else None)
+    if problem.names is not None:
+        summary["names"] = problem.names
     return Comparison(found, worlds, summary, timelines, picture)
 
 
@@ -284,6 +287,7 @@ def _problem(
     """Worlds from objects, SPECs and functions of a seed."""
     count = _workers(task, graph, workers)
     built = {name: build_policy(one) if isinstance(one, str) else one for name, one in policies.items()}
+    names = names_of(graph if isinstance(graph, str) else "", delays if isinstance(delays, str) else "", count)
 
     def drawn(seed: int) -> Drawn:
         net = build_graph(graph, count, seed) if isinstance(graph, str) else graph
@@ -292,6 +296,8 @@ def _problem(
         what = build_task(task, workers=count, seed=seed, **(words or {})) if isinstance(task, str) else task
         # Functions that are made anew in every world are one function, or worlds would not be one batch.
         what = canonical(what if isinstance(what, Task) else what(seed))
+        if net.bandwidth is not None:
+            net = with_links(net, message_bytes=message_bytes(what))
         _same_workers(what, net, law)
         return Drawn(seed, net, law, what)
 
@@ -303,7 +309,7 @@ def _problem(
         for one, task in zip(found, tasks, strict=True)
     ]
     told = [World({"world": seed}, TrainConfig(), seed) for seed in seeds]
-    return assemble(told, found, built, optimizer)
+    return assemble(told, found, built, optimizer)._replace(names=names)
 
 
 def _workers(task: Any, graph: Any, workers: int | None) -> int:

@@ -22,9 +22,9 @@ from dbwjax.engine.learner import from_optimizer
 from dbwjax.engine.programs import canonical
 from dbwjax.engine.randomness import Stream, stream
 from dbwjax.experiments.config import TrainConfig
+from dbwjax.experiments.nets import Nets, files_of, named
 from dbwjax.experiments.training import slots_of
 from dbwjax.learners.optimizers import build_optimizer
-from dbwjax.network import graphs
 from dbwjax.network.delays import build_delays
 from dbwjax.policies import build_policy
 from dbwjax.runtime.memory import gradient_block, gradient_slices, in_dtype, require_workers, size_of
@@ -57,6 +57,7 @@ class Problem(NamedTuple):
     learner: Learner | None = None
     evaluate: Batch | None = None
     working: int = 0  # bytes of batches and activations of one simulation
+    names: list[str] | None = None  # of the first world's workers, by number; None: their numbers
 
     @property
     def workers(self) -> int:
@@ -122,16 +123,21 @@ def build(
     optimizer = build_optimizer(config.optimizer, config.learning_rate, config.schedule)
     if config.workers > _SURELY_FIT and not clocks_only:
         _check_memory(config, optimizer)
-    nets = _Nets(told)
+    nets = Nets(told)
+    names = named(told)
+    if clocks_only:
+        nets.require_no_bandwidth()
     tasks = {} if clocks_only else _tasks(told)
     first = next(iter(tasks.values()), None)
-    nets.link(told, 0.0 if first is None else _message(first, config.dtype))
+    nets.link(told, 0.0 if first is None else message_bytes(first, config.dtype))
     drawn = [
         Drawn(world.config.seed, nets.of(world), model, tasks.get(world.config.seed))
         for world, model in zip(told, models, strict=True)
     ]
     found = assemble(told, drawn, policies, optimizer, config.dtype)
-    return found._replace(rates=np.array([one.config.learning_rate for one in told]))
+    return found._replace(
+        rates=np.array([one.config.learning_rate for one in told]), names=names.get(files_of(told[0]))
+    )
 
 
 class Drawn(NamedTuple):
@@ -229,34 +235,6 @@ def _with_task(found: Problem, drawn: list[Drawn], optimizer: Any, dtype: str | 
     )
 
 
-class _Nets:
-    """The graphs of worlds, each built once and padded to one width; worlds that share one share its arrays."""
-
-    def __init__(self, told: list[World]):
-        bare = {key: graphs.build_graph(*key) for key in dict.fromkeys(map(self.key, told))}
-        slots = max(net.neighbours.shape[1] for net in bare.values())
-        self.bare = {key: graphs.pad(net, slots) for key, net in bare.items()}
-        self._linked: dict[tuple, Graph] = {}
-
-    @staticmethod
-    def key(world: World) -> tuple[str, int, int]:
-        """What a graph depends on."""
-        return world.config.graph, world.config.workers, world.graph_seed
-
-    def link(self, told: list[World], size: float) -> None:
-        """Gives the links their latency, for messages of `size` bytes."""
-        for one in told:
-            key = (*self.key(one), one.config.latency, one.config.bandwidth)
-            if key not in self._linked:
-                latency, bandwidth = key[3:]
-                net = self.bare[key[:3]]
-                self._linked[key] = graphs.with_links(net, latency=latency, bandwidth=bandwidth, message_bytes=size)
-
-    def of(self, world: World) -> Graph:
-        """A world's graph with its links."""
-        return self._linked[(*self.key(world), world.config.latency, world.config.bandwidth)]
-
-
 def _nothing(key: Any, worker: Any, started: Any) -> None:
     """The batches of those who do not train."""
 
@@ -296,13 +274,17 @@ def _tasks(told: list[World]) -> dict[int, Task]:
     return dict(zip(found, of_one_width(list(found.values())), strict=True))
 
 
-def _shapes(task: Task, dtype: str) -> Any:
+def _shapes(task: Task, dtype: str | None) -> Any:
     """One worker's parameters as shapes."""
-    return jax.eval_shape(lambda key: in_dtype(task.init(key), dtype), jax.random.key(0))
+
+    def init(key: Any) -> Any:
+        return task.init(key) if dtype is None else in_dtype(task.init(key), dtype)
+
+    return jax.eval_shape(init, jax.random.key(0))
 
 
-def _message(task: Task, dtype: str) -> float:
-    """Bytes of a message."""
+def message_bytes(task: Task, dtype: str | None = None) -> float:
+    """Bytes of a message: one worker's parameters, in a type of their own or as the task makes them."""
     return float(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(_shapes(task, dtype))))
 
 

@@ -61,7 +61,8 @@ def run_experiment(config: TrainConfig, options: RunOptions) -> int:
     _say_notes(config, found)
     path = options.folder(config.preset).absolute()
     with RunFolder.open(path, options.overwrite, FIGURES) if processes.is_first() else nullcontext() as folder:
-        kept = None if folder is None else _claim(folder, config, len(devices), [fit.size for fit in fits])
+        sized = [fit.size for fit in fits]
+        kept = None if folder is None else _claim(folder, config, len(devices), sized, found[0].names)
         processes.barrier("run folder")
         cut = agreed_sizes(kept, fits, _REMEDY)
         places = [Places(problem, devices, fit.cut, size) for problem, fit, size in zip(found, fits, cut, strict=True)]
@@ -88,7 +89,7 @@ def _say_notes(config: TrainConfig, found: list[Problem]) -> None:
             print(f"note: {note}", file=sys.stderr)
 
 
-def _claim(folder: RunFolder, config: TrainConfig, devices: int, cut: list[int]) -> list[int]:
+def _claim(folder: RunFolder, config: TrainConfig, devices: int, cut: list[int], names: list[str] | None) -> list[int]:
     """Writes `config.json`, or makes sure that the one there is of the same run; the sizes of its blocks.
 
     Raises:
@@ -96,12 +97,14 @@ def _claim(folder: RunFolder, config: TrainConfig, devices: int, cut: list[int])
     """
     kept, environment = folder.read_config(), _environment(devices)
     if kept is None:
-        folder.write_config({"config": to_json(config), "blocks": cut, "environment": environment})
+        folder.write_config({"config": to_json(config), "names": names, "blocks": cut, "environment": environment})
         return cut
     try:
         changed = differences(from_json(kept.get("config")), config)
     except ValueError as error:
         raise ValueError(f"{folder.path}/config.json is {error}; use --overwrite, or another --out") from error
+    if kept.get("names") != names:
+        changed.append(f"names of workers: {kept.get('names')} in the run folder, {names} now")
     if changed:
         raise ValueError(f"{folder.path} holds another run ({'; '.join(changed)}); {_REMEDY}")
     if kept.get("environment") != environment:
@@ -150,6 +153,8 @@ def _leave(
     has_accuracy = any(row["test_accuracy"] is not None for row in rows)
     target = config.target_accuracy if has_accuracy else None
     summary = summarise(rows, worlds, config.policies, config.over, target)
+    if found[0].names is not None:
+        summary["names"] = found[0].names
     timelines = _timelines(parts, every)
     save_timeline(path / "timeline.npz", timelines)
     write_json(path / "worlds.json", worlds)

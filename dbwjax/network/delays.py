@@ -6,11 +6,9 @@ delay. The models here are `Partial`s of module-level functions: pytrees, whose 
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +18,8 @@ from jaxtyping import Array
 
 from dbwjax import specs
 from dbwjax.network import draws
+from dbwjax.network.tables import Header, Unit
+from dbwjax.network.trace_files import Columns, read_trace
 from dbwjax.types import DelayModel, Key
 
 
@@ -97,11 +97,20 @@ def markov(workers: int, *, p_slow: float = 0.05, p_recover: float = 0.2, factor
     return Partial(_markov, _real(p_slow), _real(p_recover), _positive("factor", factor))
 
 
-def trace(workers: int, *, path: str, resample: str = "none") -> DelayModel:
-    """Measured seconds from a CSV file, one column a worker, one row a computation; after the last row comes the first
-    again.
+def trace(
+    workers: int,
+    *,
+    path: str,
+    resample: str = "none",
+    header: Header = "auto",
+    columns: Columns = "match",
+    unit: Unit = "auto",
+) -> DelayModel:
+    """Measured seconds from a CSV file; after the last computation comes the first again.
 
-    The first line may name the columns. More columns than workers are allowed; the first ones are used.
+    Wide: a column a worker, a row a computation. Long: rows of `step,worker,seconds`, under that header. A header's
+    names are numbered in natural order and matched with those of a graph's file; `columns=order` takes columns as they
+    stand, `columns=first` the first N of more. A name's ending is the unit of its times (`w0_ms`), or `unit=` says it.
 
     Without `resample` the times are the same in all worlds. `resample=blocks:LENGTH` is a moving-block bootstrap
     (Kuensch 1989): computations 0 to LENGTH - 1 take LENGTH consecutive rows, the next LENGTH another such run, each
@@ -111,10 +120,9 @@ def trace(workers: int, *, path: str, resample: str = "none") -> DelayModel:
     rounded up; that rule is ours.
 
     Raises:
-      ValueError: no such file, no rows, a cell that is no time, too few columns, or a worker whose times are all zero;
-        a `resample` that is not one, or a block as long as the file.
+      ValueError: as `read_trace`; a `resample` that is not one, or a block as long as the file.
     """
-    table = _read_trace(Path(path), workers)
+    table = read_trace(workers, path=path, header=header, columns=columns, unit=unit).seconds
     if resample == "none":
         return Partial(_trace, _real(table))
     return Partial(_resampled, _real(table), jnp.asarray(_block_length(resample, path, len(table)), jnp.int32))
@@ -240,27 +248,6 @@ def _share(name: str, value: float) -> float:
     return value
 
 
-def _read_trace(file: Path, workers: int) -> np.ndarray:
-    if not file.is_file():
-        raise ValueError(f"{file} is not a file; give the path of a CSV of measured seconds")
-    rows: list[list[float]] = []
-    with open(file, newline="", encoding="utf-8") as lines:
-        for number, row in enumerate(csv.reader(lines), start=1):
-            if not any(cell.strip() for cell in row):
-                continue
-            if len(row) < workers:
-                raise ValueError(f"{file}, line {number} has {len(row)} columns; {workers} workers need {workers}")
-            if number == 1 and not _is_number(row[0]):
-                continue
-            rows.append([_seconds(file, number, column, cell) for column, cell in enumerate(row[:workers], start=1)])
-    if not rows:
-        raise ValueError(f"{file} has no rows of times; write one row a computation")
-    table = np.array(rows)
-    if (table.sum(axis=0) == 0).any():
-        raise ValueError(f"{file}: every time of column {int(np.argmin(table.sum(axis=0))) + 1} is 0; time must pass")
-    return table
-
-
 def _block_length(resample: str, path: str, rows: int) -> int:
     kind, colon, text = resample.partition(":")
     if kind != "blocks" or (colon and not (text.isascii() and text.isdigit())):
@@ -273,18 +260,3 @@ def _block_length(resample: str, path: str, rows: int) -> int:
     if not 1 <= length < rows:
         raise ValueError(f"resample={resample}: blocks of {length} of the {rows} rows in {path}; use 1 to {rows - 1}")
     return length
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def _seconds(file: Path, line: int, column: int, cell: str) -> float:
-    value = float(cell) if _is_number(cell) else math.nan
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{file}, line {line}, column {column}: '{cell.strip()}' is not a time; use 0 or more seconds")
-    return value

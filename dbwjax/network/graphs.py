@@ -7,8 +7,7 @@ plain NumPy; random ones come from networkx, which is imported when it is needed
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +15,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dbwjax import specs
-from dbwjax.network.graph_files import read_links
+from dbwjax.network.graph_files import Says, read_links
 from dbwjax.network.properties import is_connected, pieces
+from dbwjax.network.tables import MOST, Header, Unit
 from dbwjax.types import Graph
 
 TRIES = 100
@@ -76,14 +76,17 @@ def pad(graph: Graph, slots: int) -> Graph:
         neighbours=jnp.concatenate([graph.neighbours, own], axis=1),
         links=jnp.pad(graph.links, more),
         latency=jnp.pad(graph.latency, more),
+        bandwidth=None if graph.bandwidth is None else jnp.pad(graph.bandwidth, more, constant_values=math.inf),
     )
 
 
 def with_links(graph: Graph, *, latency: float = 0.0, bandwidth: float = math.inf, message_bytes: float = 0.0) -> Graph:
     """The same graph with messages that take `own latency + latency + message_bytes / bandwidth` seconds on every link.
 
+    A link that has a bandwidth of its own has the smaller of the two.
+
     Raises:
-      ValueError: a time, size or bandwidth that is not one.
+      ValueError: a time, size or bandwidth that is not one, or a message that takes longer than float32 holds.
     """
     if not 0 <= latency < math.inf:
         raise ValueError(f"latency={latency:g} is not a time; use 0 or more seconds")
@@ -91,9 +94,12 @@ def with_links(graph: Graph, *, latency: float = 0.0, bandwidth: float = math.in
         raise ValueError(f"bandwidth={bandwidth:g} moves nothing; use more than 0 bytes a second (inf: no limit)")
     if not 0 <= message_bytes < math.inf:
         raise ValueError(f"message_bytes={message_bytes:g} is not a size; use 0 or more bytes")
-    seconds = latency + message_bytes / bandwidth
+    slower = bandwidth if graph.bandwidth is None else np.minimum(np.asarray(graph.bandwidth, np.float64), bandwidth)
+    seconds = latency + message_bytes / slower
     total = np.where(graph.links, np.asarray(graph.latency) + seconds, 0)
-    return graph._replace(latency=jnp.asarray(total, graph.latency.dtype))
+    if total.max() > MOST:
+        raise ValueError(f"a message of {message_bytes:g} bytes takes {total.max():g} s on a link; use more bandwidth")
+    return graph._replace(latency=jnp.asarray(total, graph.latency.dtype), bandwidth=None)
 
 
 @jax.jit
@@ -204,30 +210,45 @@ def small_world(workers: int, *, degree: int = 4, p: float = 0.1, seed: int = 0)
     return _connected(draw, seed, f"degree={degree}, p={p:g} for {workers} workers", "use a larger degree or smaller p")
 
 
-def from_file(workers: int, *, path: str) -> Graph:
-    """A graph from a file: a CSV of links (two node numbers a row, and optionally seconds of latency), or what
-    networkx reads.
+def from_file(
+    workers: int,
+    *,
+    path: str,
+    header: Header = "auto",
+    unit: Unit = "auto",
+    directed: Says = "auto",
+    undirected: Says = "auto",
+) -> Graph:
+    """A graph from a file: links as .csv, .edgelist or .adjlist, or a graph as .graphml or .gml.
 
-    Nodes are numbered from 0; a file for networkx (.graphml .gexf .gml .adjlist .edgelist .net) may name them
-    otherwise, and then they are numbered in sorted order.
+    A row of a CSV or edge list is sender, receiver and, optionally, seconds; under a header, columns are `source`
+    (`from`, `sender`), `target` (`to`, `receiver`), `latency` (`seconds`; s, or as in `latency_ms`) and `bandwidth`
+    (bytes a second). Such a link goes both ways and its values hold for both, unless the reverse has a row of its own;
+    with `directed=true` it goes one way. GraphML and GML say themselves whether they are directed, and have `latency`
+    and `bandwidth` as attributes of links; `undirected=true` adds what is missing the other way.
+
+    Names that are not the numbers 0 to N-1 are numbered in natural order.
 
     Raises:
-      ValueError: no such file, a row that cannot be read, a node outside 0..N-1, a self loop, or a graph in pieces.
+      ValueError: no such file, what cannot be read or is not known, more or fewer names than workers, a self loop, a
+        link with two values, or a graph in pieces.
     """
     _at_least(workers, 1)
-    file = Path(path)
-    if not file.is_file():
-        raise ValueError(f"{path} is not a file; give the path of an edge list")
-    links, seconds = read_links(file, workers)
-    graph = from_links(workers, links)
-    found = pieces(graph)
-    if len(found) > 1:
-        raise ValueError(f"{path} is in {len(found)} pieces: node {found[1][0]} cannot reach node 0; add links")
-    latency = np.zeros(graph.latency.shape)
-    for i, row in enumerate(np.asarray(graph.neighbours)):
-        for s in np.flatnonzero(np.asarray(graph.links)[i]):
-            latency[i, s] = seconds.get((i, int(row[s])), 0.0)
-    return graph._replace(latency=jnp.asarray(latency, graph.latency.dtype))
+    found = read_links(workers, path=path, header=header, unit=unit, directed=directed, undirected=undirected)
+    heard: list[list[int]] = [[] for _ in range(workers)]
+    for receiver, sender in sorted(found.latency):
+        heard[receiver].append(sender)
+    graph = _from_lists([np.array(near, int) for near in heard], None)
+    _require_one_piece(graph, path, found.names)
+
+    def by_slot(values: dict[tuple[int, int], float], otherwise: float) -> Array:
+        table = np.full(graph.links.shape, otherwise)
+        for receiver, near in enumerate(heard):
+            table[receiver, 1 : 1 + len(near)] = [values[receiver, sender] for sender in near]
+        return jnp.asarray(table, graph.latency.dtype)
+
+    own = None if found.bandwidth is None else by_slot(found.bandwidth, math.inf)
+    return graph._replace(latency=by_slot(found.latency, 0.0), bandwidth=own)
 
 
 GRAPHS: dict[str, Callable[..., Graph]] = {
@@ -253,6 +274,18 @@ def build_graph(spec: str, workers: int, seed: int = 0) -> Graph:
       ValueError: an unknown name or key, a value that does not fit the workers, or a graph that is not connected.
     """
     return specs.build(spec, GRAPHS, "graph", workers, seed=seed)
+
+
+def _require_one_piece(graph: Graph, path: str, names: Sequence[str]) -> None:
+    """Raises `ValueError` unless everybody reaches everybody."""
+    found = pieces(graph)
+    if len(found) > 1:
+        lost, first = names[found[1][0]], names[0]
+        raise ValueError(f"{path} is in {len(found)} pieces: node {lost} cannot reach node {first}; add links")
+    if not is_connected(graph):
+        raise ValueError(
+            f"{path}: links go one way, and not from every node to every other; add links, or undirected=true"
+        )
 
 
 def _at_least(workers: int, least: int) -> None:

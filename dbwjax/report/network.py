@@ -16,6 +16,9 @@ from dbwjax.report import style
 _LARGEST_SPRINGS = 300
 """Nodes; a spring layout of more takes seconds and shows nothing, nor do thousands of links."""
 
+_NAMED = 160
+"""Characters for the names of workers below a figure's title."""
+
 _STARTS = 64
 """Nodes from which messages are followed through a large graph."""
 
@@ -29,6 +32,7 @@ class GraphPicture(NamedTuple):
     seconds: np.ndarray | None = None  # [N] mean seconds of each worker's computation; None: not known
     positions: np.ndarray | None = None  # [N, 2]; None: the spanning path goes round a circle, others as springs
     name: str = ""  # the graph's SPEC and, where worlds have graphs of their own, whose it is
+    names: Sequence[str] | None = None  # of the workers, by number; None: their numbers
 
 
 def draw_graph(ax: Any, graph: GraphPicture, letter: str = "", bar: bool = True) -> None:
@@ -45,7 +49,9 @@ def draw_graph(ax: Any, graph: GraphPicture, letter: str = "", bar: bool = True)
     """
     nodes, links = len(graph.neighbours), _links(graph)
     title = f"{nodes:,} worker{'s' * (nodes > 1)}, {len(links):,} link{'s' * (len(links) != 1)}"
-    name = style.plain(graph.name, 44)
+    one_way = 2 * len(links) - len(_pairs(graph))
+    title += f" ({one_way:,} one way)" if one_way else ""
+    name = "\n".join(filter(None, [style.plain(graph.name, 44), style.plain(numbered(graph.names or (), _NAMED))]))
     if graph.positions is None and nodes > _LARGEST_SPRINGS:
         _draw_reach(ax, nodes, links)
         starts = f"bars: mean; whiskers: extremes of {min(_STARTS, nodes)} workers"
@@ -60,6 +66,22 @@ def draw_graph(ax: Any, graph: GraphPicture, letter: str = "", bar: bool = True)
     ax.axis("off")
     bold = f"bold: DTUR's spanning {'path' if graph.is_path else 'tree'}" if len(graph.spanning) else ""
     style.heading(ax, title, "\n".join(filter(None, [name, bold])), letter)
+
+
+def numbered(names: Sequence[str], most: int) -> str:
+    """Workers by number and name, in about `most` characters.
+
+    >>> numbered(["alice", "bob"], 100), numbered(["alice", "bob"], 9)
+    ('0 alice, 1 bob', '0 alice, ... (2 names in config.json)')
+    """
+    shown: list[str] = []
+    length = 0
+    for place, name in enumerate(names):
+        length += len(f"{place} {name}, ")
+        if shown and length > most + 2:
+            return f"{', '.join(shown)}, ... ({len(names):,} names in config.json)"
+        shown.append(f"{place} {name}")
+    return ", ".join(shown)
 
 
 def _speeds(seconds: np.ndarray | None) -> str:
@@ -121,11 +143,17 @@ def _bar(ax: Any, drawn: Any) -> None:
 
 def _links(graph: GraphPicture) -> np.ndarray:
     """Every link once, `[L, 2]`, the lower number first."""
+    return np.unique(np.sort(_pairs(graph), axis=1), axis=0)
+
+
+def _pairs(graph: GraphPicture) -> np.ndarray:
+    """Who hears whom, `[P, 2]`; a link that goes both ways is two pairs."""
     given = np.asarray(graph.neighbours)
     if given.dtype == bool or given.dtype.kind == "f":
-        return np.argwhere(np.triu((given != 0) | (given != 0).T, 1))
-    pairs = np.stack([np.repeat(np.arange(len(given)), given.shape[1]), given.reshape(-1)], axis=1)
-    return np.unique(np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1), axis=0)
+        pairs = np.argwhere(given != 0)
+    else:
+        pairs = np.stack([np.repeat(np.arange(len(given)), given.shape[1]), given.reshape(-1)], axis=1)
+    return np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)
 
 
 def _draw_reach(ax: Any, nodes: int, links: np.ndarray) -> None:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 from typing import Any, NamedTuple
 
+from dbwjax.report.network import numbered
+
 WIDTH = 150
 """Characters of a line; a single SPEC may be longer."""
 
@@ -184,6 +186,8 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
         notes.append("Clocks alone: this ranks speed, not learning.")
     elif target is None:
         notes.append("No target: iteration lengths rank speed, not learning.")
+    if summary.get("names"):
+        notes.append(f"Workers: {numbered(summary['names'], 400)}.")
     for spec in filter(_is_idealised, specs_shown):
         notes.append(f"Idealised: {spec} counts gradients before they are ready, which no cluster can do.")
     return notes

@@ -1,0 +1,64 @@
+"""The graphs of worlds, and the names that files give to their workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from dbwjax.network import graphs
+from dbwjax.network.node_names import names_of
+from dbwjax.types import Graph
+
+if TYPE_CHECKING:
+    from dbwjax.experiments.problem import World
+
+
+class Nets:
+    """The graphs of worlds, each built once and padded to one width; worlds that share one share its arrays."""
+
+    def __init__(self, told: list[World]):
+        bare = {key: graphs.build_graph(*key) for key in dict.fromkeys(map(self.key, told))}
+        slots = max(net.neighbours.shape[1] for net in bare.values())
+        self.bare = {key: graphs.pad(net, slots) for key, net in bare.items()}
+        self._linked: dict[tuple, Graph] = {}
+
+    @staticmethod
+    def key(world: World) -> tuple[str, int, int]:
+        """What a graph depends on."""
+        return world.config.graph, world.config.workers, world.graph_seed
+
+    def require_no_bandwidth(self) -> None:
+        """Raises `ValueError` where a file gives a link's bandwidth: clocks alone know no size of a message."""
+        for (graph, *_), net in self.bare.items():
+            if net.bandwidth is not None:
+                raise ValueError(
+                    f"graph '{graph}' has bandwidths, and with --timing-only messages have no size; take them out"
+                )
+
+    def link(self, told: list[World], size: float) -> None:
+        """Gives the links their latency, for messages of `size` bytes."""
+        for one in told:
+            key = (*self.key(one), one.config.latency, one.config.bandwidth)
+            if key not in self._linked:
+                latency, bandwidth = key[3:]
+                net = self.bare[key[:3]]
+                self._linked[key] = graphs.with_links(net, latency=latency, bandwidth=bandwidth, message_bytes=size)
+
+    def of(self, world: World) -> Graph:
+        """A world's graph with its links."""
+        return self._linked[(*self.key(world), world.config.latency, world.config.bandwidth)]
+
+
+def named(told: Sequence[World]) -> dict[tuple[str, str, int], list[str]]:
+    """The names that files give to workers, by number; by graph, delays and workers, where there are any.
+
+    Raises:
+      ValueError: a trace and a graph that name other workers.
+    """
+    every = {words: names_of(*words) for words in dict.fromkeys(map(files_of, told))}
+    return {words: names for words, names in every.items() if names is not None}
+
+
+def files_of(world: World) -> tuple[str, str, int]:
+    """Graph, delays and workers: what the names of a world's workers depend on."""
+    return world.config.graph, world.config.delays, world.config.workers

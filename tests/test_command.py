@@ -237,7 +237,7 @@ BAD = [
     (["--policies", "dybw:barrier=neighbours"], "this rule ends the iteration for everybody"),
     (["--policies", "fastest"], "needs k="),
     (["--policies", "fastest:k=11"], "use 1 to 10"),
-    (["--policies", "fastest:k=0"], "k=0 waits for nobody"),
+    (["--policies", "fastest:k=0"], "k=0 is out of range"),
     (["--policies", "fastest:k=two"], "is not a whole number"),
     (["--policies", "backup:b=-1"], "b=-1"),
     (["--policies", "backup:barrier=global"], "every worker's own finish would still be waited for"),

@@ -87,10 +87,18 @@ def diameter(graph: Graph) -> int:
 
 
 def is_connected(graph: Graph) -> bool:
-    """Whether every node reaches every other."""
+    """Whether every node hears every other, if by way of others; links of one direction count in that direction."""
     from scipy.sparse import csgraph
 
     return csgraph.connected_components(links_matrix(graph), connection="strong", return_labels=False) == 1
+
+
+def links_of_one_direction(graph: Graph) -> np.ndarray:
+    """The links whose reverse is missing, `[L, 2]`: node i hears node j, which does not hear i."""
+    heard = links_matrix(graph)
+    alone = (heard - heard.T).tocoo()
+    one_way = alone.data > 0
+    return np.stack([alone.coords[0][one_way], alone.coords[1][one_way]], axis=1)
 
 
 def spectral_gap(mixing: Any) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dbwjax import limits
 from dbwjax.engine import ensemble
 from dbwjax.engine.batch import rows_of, spread, take
 from dbwjax.experiments.accounting import mean
@@ -17,7 +18,6 @@ from dbwjax.experiments.blocks import Block, Sizes
 from dbwjax.experiments.budget import CLOCKS, TICKS
 from dbwjax.experiments.problem import Problem
 from dbwjax.experiments.training import Stalled
-from dbwjax.runtime import memory
 
 TICK = 32
 """Bytes of a clock for each worker and slot; `backup` needs most, 30 (what the compiler says, 5,000 workers)."""
@@ -30,12 +30,12 @@ def clocks_at_once(problem: Problem) -> Sizes:
       ValueError: not even one fits the memory.
     """
     count, slots = len(problem.told), problem.worlds.tree.graph.neighbours.shape[-1]
-    each, free = TICK * problem.workers * slots, memory.available_bytes()
+    each, free = TICK * problem.workers * slots, limits.available_bytes()
     most = min(int(free // each), CLOCKS)
     if most < 1:
         what = f"a clock of --workers {problem.workers} and {slots - 1} neighbours"
-        fits = memory.largest(lambda workers: TICK * workers * min(slots, workers), free, problem.workers)
-        memory.require_memory(each, what, f"use at most {fits} workers", free)
+        fits = limits.largest(lambda workers: TICK * workers * min(slots, workers), free, problem.workers)
+        limits.require_memory(each, what, f"use at most {fits} workers", free)
     return Sizes(min(most, count), most, False)
 
 

@@ -49,7 +49,7 @@ def killed_then(out: Path, before: int, after: int, *words: str) -> None:
 def main(folder: Path) -> None:
     """All of them."""
     run_figures.write_figures = lambda path, *_, **__: [path / "summary.png"]
-    training.LONG_CHUNK = 8
+    training.CHUNK = 8
     run(folder / "shared", 2, "--seeds", "2")
     run(folder / "alone", 1, "--seed", "1", "--seeds", "1")
     killed_then(folder / "one then two", 1, 2, "--seed", "1", "--seeds", "1")

@@ -42,7 +42,7 @@ class Killed(BaseException):
 def folder(tmp_path, monkeypatch, request):
     if request.function is not test_what_a_run_leaves:  # `test_plots.py` looks at figures
         monkeypatch.setattr(run_figures, "write_figures", lambda path, *_, **__: [path / "summary.png"])
-    monkeypatch.setattr(training, "LONG_CHUNK", 8)  # so that these short runs have several chunks
+    monkeypatch.setattr(training, "CHUNK", 8)  # so that these short runs have several chunks
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
     return tmp_path
@@ -54,7 +54,7 @@ def whole(tmp_path_factory):
     place = tmp_path_factory.mktemp("whole") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_figures, "write_figures", lambda path, *_, **__: [path / "summary.png"])
-        patch.setattr(training, "LONG_CHUNK", 8)
+        patch.setattr(training, "CHUNK", 8)
         assert train.main([*WORLDS, "--checkpoint-every", "1", "--out", str(place)]) == 0
     return place
 

@@ -18,8 +18,8 @@ from dbwjax.engine.simulate import SimState
 from dbwjax.experiments.accounting import Account, Outlook, Reading
 from dbwjax.experiments.placing import Placing
 
-SHORT_CHUNK, LONG_CHUNK, SMALL = 100, 400, 2 << 20
-"""Steps in one call of the device, at most, and for stacks below so many bytes: the host works between calls."""
+CHUNK = 100
+"""Steps in one call of the device, at most: between calls the host works, signals are obeyed and checkpoints kept."""
 
 SINGLE_WORKERS = 64
 """Up to so many workers are evaluated one by one at the budget."""
@@ -105,7 +105,7 @@ class Training:
         self.real = len(grids) if real is None else real
         params = self.state.model.params
         bytes_of_one = sum(leaf.nbytes for leaf in jax.tree.leaves(params)) / len(grids)
-        self.chunk = LONG_CHUNK if bytes_of_one < SMALL else SHORT_CHUNK
+        self.chunk = CHUNK
         self.slots = slots_of(int(bytes_of_one / len(computes)), max(len(grid) for grid in grids))
         self.held = place.no_readings(self.slots, own)
         self.open = [Slots({}, list(range(self.slots))[::-1]) for _ in grids]
@@ -134,7 +134,7 @@ class Training:
         """
         begin = time.perf_counter()
         ahead = 1 if self.state.feedback is not None else self.chunk
-        ticks = self.place.look_ahead(self.state, ahead)
+        ticks = self.place.look_ahead(self.state.clock, ahead, self.state.feedback)
         each = [jax.tree.map(lambda leaf, i=i: leaf[i], ticks) for i in range(len(self.accounts))]
         outlooks = [self._look(account, tick) for account, tick in zip(self.accounts, each, strict=True)]
         steps = self._steps(outlooks)

@@ -142,6 +142,17 @@ def require_batch(batch: PyTree) -> None:
     require_memory(needed, f"batch_size={count}", f"use at most {int(count * have // max(needed, 1))}", have)
 
 
+def require_worlds(worlds: int, held: float) -> None:
+    """Refuses worlds whose parameters and partitions, `held` bytes, do not fit the memory.
+
+    Raises:
+      ValueError: one line.
+    """
+    have = limits.available_bytes()
+    remedy = f"use at most {int(worlds * have // max(held, 1))} (--seeds), or a smaller --model"
+    require_memory(held, f"what {worlds} worlds start from", remedy, have)
+
+
 def in_dtype(params: PyTree, dtype: str) -> PyTree:
     """Parameters with their floats in `dtype`."""
     return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, params)

@@ -38,6 +38,7 @@ from dbwjax.runtime.memory import (
     size_of,
 )
 from dbwjax.tasks import Task, build_task, of_one_width
+from dbwjax.tasks.probe import fault_of
 from dbwjax.types import DelayModel, Graph, Learner, Policy
 
 _FREE = {"seed", "graph", "learning_rate", "delays", "latency", "bandwidth"}  # change no shape
@@ -209,6 +210,8 @@ def _states(spec: str, policy: Policy, drawn: list[Drawn]) -> Any:
                 found[id(one.graph)] = policy.init(one.graph)
     except ValueError as error:
         raise ValueError(f"policy '{spec}': {error}") from error
+    except Exception as error:  # of a user's rule
+        raise ValueError(f"policy '{spec}': init(graph) fails: {fault_of(error)}") from error
     return batch.stack_all([found[id(one.graph)] for one in drawn])
 
 
@@ -223,7 +226,10 @@ def _with_task(found: Problem, drawn: list[Drawn], optimizer: Any, dtype: str | 
     sample = jax.eval_shape(first.batches, keys[0], 0, 0)
     require_batch(sample)
     size = min((leaf.shape[0] for leaf in jax.tree.leaves(sample) if leaf.ndim), default=1)
-    slices = gradient_slices(size, learner.gradient, single, sample)
+    try:
+        slices = gradient_slices(size, learner.gradient, single, sample)
+    except Exception as error:  # of a user's loss
+        raise ValueError(f"loss has no gradient: {fault_of(error)}") from error
     if slices > 1:
         learner = from_optimizer(in_slices(first.loss, slices), optimizer)
     workers = drawn[0].graph.neighbours.shape[0]

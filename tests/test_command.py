@@ -277,7 +277,7 @@ BAD = [
     (["--baseline", "fastest:k=5"], "is not among the policies"),
     (["--schedule", "cosin:steps=5"], "did you mean 'cosine'"),
     (["--schedule", "cosine"], "needs steps="),
-    (["--schedule", "step:every=0"], "every=0 is not a number of updates"),
+    (["--schedule", "step:every=0"], "every=0 is out of range"),
     (["--figures", "gif"], "unknown 'gif'"),
     (["--seed", "-1"], "--seed -1"),
     (["--latency", "-0.1"], "--latency -0.1"),

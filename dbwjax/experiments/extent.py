@@ -17,6 +17,9 @@ WORLD = 20_000
 """Bytes of a world on the host beside its parameters: graph, law, partition and policies' states of ten workers, as
 small arrays (measured, quickstart: 100,000, some of them for a moment)."""
 
+WORKER = 2_000
+"""Bytes of a worker's place in a graph while it is built, and in the clock; a rough guess."""
+
 ROW = 2_000
 """Bytes of a row of metrics as Python holds it."""
 
@@ -36,7 +39,7 @@ class Extent(NamedTuple):
     def bytes(self) -> float:
         """Bytes on the host, at least."""
         kept = self.worlds * self.policies * self.rows * ROW + self.rows * (80 + 4 * self.workers)
-        return float(kept + self.worlds * (WORLD + self.steps * STEP) + self.steps * self.workers)
+        return float(self.workers * WORKER + kept + self.worlds * (WORLD + self.steps * STEP) + self.steps * self.workers)
 
 
 def rows_of(rows: int, steps: int | None, every: int | None) -> int:
@@ -49,7 +52,8 @@ def rows_of(rows: int, steps: int | None, every: int | None) -> int:
 
 
 def require_extent(extent: Extent, words: dict[str, str]) -> None:
-    """Refuses a comparison that does not fit the host's memory, by the first of its counts that does not.
+    """Refuses a comparison that does not fit the host's memory, by the first of its counts that does not. (Of workers
+    the graphs and `runtime.memory` say how many fit.)
 
     Args:
       extent: the counts.
@@ -59,7 +63,9 @@ def require_extent(extent: Extent, words: dict[str, str]) -> None:
       ValueError: one line with the largest count that fits.
     """
     have = limits.host_bytes()
-    so_far = extent._replace(worlds=1, rows=1)
+    so_far = extent._replace(worlds=1, rows=1, steps=0)
+    if so_far.bytes() > have:  # which is said by those who know what a worker needs
+        return
     for field in ("steps", "rows", "worlds"):
         count = getattr(extent, field)
         so_far = so_far._replace(**{field: count})

@@ -279,7 +279,8 @@ def building_bytes(spec: str, workers: int) -> float:
     """Bytes needed while a graph is built, estimated from its SPEC; of some kinds every pair of workers takes some."""
     name, settings = specs.parse(spec)
     degree = settings.get("degree", "4")
-    return _bytes(name, workers, int(degree) if degree.isdecimal() else 0)
+    known = degree.isdecimal() and len(degree) < 19
+    return _bytes(name, workers, min(int(degree), workers) if known else 0)
 
 
 def _bytes(kind: str, workers: int, degree: int = 0) -> float:

@@ -22,15 +22,7 @@ from dbwjax.experiments.budget import grids
 from dbwjax.experiments.config import TrainConfig
 from dbwjax.experiments.driver import evaluate_own
 from dbwjax.experiments.fingerprints import fingerprints
-from dbwjax.experiments.given import (
-    Told,
-    extent_in_memory,
-    optimizer_of,
-    prepared,
-    problem_of,
-    require_budget,
-    times_of,
-)
+from dbwjax.experiments.given import Budget, Told, budget_of, optimizer_of, prepared, problem_of, require_room
 from dbwjax.experiments.problem import Problem
 from dbwjax.experiments.training import SINGLE_WORKERS, Diverged, Training
 from dbwjax.limits import LAST_SEED, whole
@@ -94,11 +86,11 @@ def train_policy(
         numbers of workers that differ, a policy that does not fit the graph, or more than the memory holds.
       Diverged: a loss was not finite.
     """
-    require_budget(seconds, steps, rows, eval_every, times)
+    budget = budget_of(seconds, steps, rows, eval_every, times)
     seed, optimizer = whole("seed", seed, 0, LAST_SEED), optimizer_of(optimizer, learning_rate)
     problem = problem_of({"policy": policy}, task, graph, delays, optimizer, [seed], workers)
-    extent_in_memory(problem.workers, 1, 1, steps, rows, eval_every, times)
-    grid = _grid(problem, seconds, steps, rows, eval_every, times)
+    require_room(budget, problem.workers, 1, 1)
+    grid = _grid(problem, budget)
     places = Places(problem, [_device()], False, 1)
     (block,) = blocks(["policy"], [problem], [1])
     computes = np.asarray(problem.alone(0).graph.computes)
@@ -265,18 +257,10 @@ def _device() -> Any:
     return jax.devices()[0]
 
 
-def _grid(
-    problem: Problem,
-    seconds: float | None,
-    steps: int | None,
-    rows: int,
-    eval_every: int | None,
-    times: Sequence[float] | None,
-) -> np.ndarray:
-    if times is not None:
-        return times_of(times)
-    if seconds is not None:
-        return even_grid(seconds, rows)
-    policies = tuple(problem.policies)
-    config = TrainConfig(policies=policies, seconds=None, steps=steps, rows=rows, eval_every=eval_every)
-    return grids(problem, config)[0]
+def _grid(problem: Problem, budget: Budget) -> np.ndarray:
+    if budget.times is not None:
+        return budget.times
+    if budget.seconds is not None:
+        return even_grid(budget.seconds, budget.rows)
+    told = {"steps": budget.steps, "rows": budget.rows, "eval_every": budget.eval_every}
+    return grids(problem, TrainConfig(policies=tuple(problem.policies), **told))[0]  # type: ignore[arg-type]

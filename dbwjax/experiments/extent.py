@@ -39,7 +39,9 @@ class Extent(NamedTuple):
     def bytes(self) -> float:
         """Bytes on the host, at least."""
         kept = self.worlds * self.policies * self.rows * ROW + self.rows * (80 + 4 * self.workers)
-        return float(self.workers * WORKER + kept + self.worlds * (WORLD + self.steps * STEP) + self.steps * self.workers)
+        return float(
+            self.workers * WORKER + kept + self.worlds * (WORLD + self.steps * STEP) + self.steps * self.workers
+        )
 
 
 def rows_of(rows: int, steps: int | None, every: int | None) -> int:

@@ -5,6 +5,7 @@ What is given as an object is the same in every world; SPECs and functions of a 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -228,61 +229,63 @@ def prepared(told: Told, worlds: int | None = None) -> tuple[Problem, TrainConfi
         raise ValueError(f"target_accuracy={told.target_accuracy:g} is out of range; use more than 0 and at most 1")
     if seed + seeds - 1 > LAST_SEED:
         raise ValueError(f"seeds={seeds} from seed={seed} on end at {seed + seeds - 1}; use seeds up to {LAST_SEED}")
-    require_budget(told.seconds, told.steps, told.rows, None, None)
-    workers = 1 if told.workers is None else whole("workers", told.workers)
-    extent_in_memory(workers, len(named), seeds, told.steps, told.rows, None, None)
+    budget = budget_of(told.seconds, told.steps, told.rows)
+    require_room(budget, 1 if told.workers is None else whole("workers", told.workers), len(named), seeds)
     words = {name: getattr(told, name) for name in ("batch_size", "model", "partition")}
     optimizer = optimizer_of(told.optimizer, told.learning_rate)
     drawn = range(seed, seed + (seeds if worlds is None else worlds))
     problem = problem_of(named, told.task, told.graph, told.delays, optimizer, drawn, told.workers, words)
-    policies = tuple(named)
-    return problem, TrainConfig(
-        policies=policies, baseline=over, seconds=told.seconds, steps=told.steps, rows=told.rows
+    config = TrainConfig(policies=tuple(named), baseline=over)
+    return problem, dataclasses.replace(config, seconds=budget.seconds, steps=budget.steps, rows=budget.rows)
+
+
+class Budget(NamedTuple):
+    """How long, and how many rows."""
+
+    seconds: float | None
+    steps: int | None
+    rows: int
+    eval_every: int | None
+    times: np.ndarray | None  # [R+1] seconds from 0 on
+
+
+def budget_of(seconds: Any, steps: Any, rows: Any, eval_every: Any = None, times: Any = None) -> Budget:
+    """The one budget that is given, as Python's own numbers.
+
+    Raises:
+      ValueError: none or two of them, or numbers that are not whole or out of range.
+    """
+    found = Budget(
+        None if seconds is None else real("seconds", seconds),
+        None if steps is None else whole("steps", steps),
+        whole("rows", rows),
+        None if eval_every is None else whole("eval_every", eval_every),
+        None if times is None else _times(times),
     )
-
-
-def require_budget(
-    seconds: float | None,
-    steps: int | None,
-    rows: int,
-    eval_every: int | None,
-    times: Sequence[float] | None,
-) -> None:
-    """Raises `ValueError` unless there is one budget, of numbers in their ranges."""
-    whole("rows", rows)
-    if times is not None:
-        if seconds is not None or steps is not None:
-            raise ValueError("times= are the budget; leave seconds= and steps= out")
-        times_of(times)
-    elif (seconds is None) == (steps is None):
+    if times is not None and not (seconds is None and steps is None):
+        raise ValueError("times= are the budget; leave seconds= and steps= out")
+    if times is None and (seconds is None) == (steps is None):
         raise ValueError(f"seconds={shown(seconds)}, steps={shown(steps)}: give one budget")
-    if seconds is not None and not 0 < real("seconds", seconds) < float("inf"):
-        raise ValueError(f"seconds={seconds:g} is no budget; use a finite time above 0")
-    if steps is not None:
-        whole("steps", steps)
-    if eval_every is not None:
-        if steps is None:
+    if found.seconds is not None and not 0 < found.seconds < float("inf"):
+        raise ValueError(f"seconds={found.seconds:g} is no budget; use a finite time above 0")
+    if found.eval_every is not None:
+        if found.steps is None:
             raise ValueError("eval_every counts iterations; use rows with seconds")
-        whole("eval_every", eval_every, 1, steps)
+        if found.eval_every > found.steps:
+            raise ValueError(f"eval_every={eval_every} is out of range; use 1 to steps={steps}")
+    return found
 
 
-def extent_in_memory(
-    workers: int,
-    policies: int,
-    seeds: int,
-    steps: int | None,
-    rows: int,
-    eval_every: int | None,
-    times: Sequence[float] | None,
-) -> None:
+def require_room(budget: Budget, workers: int, policies: int, seeds: int) -> None:
     """Raises `ValueError` for more worlds, rows or steps than the memory holds."""
-    count = len(times) if times is not None else rows_of(rows, steps, eval_every)
-    what = "rows={}" if eval_every is None else f"eval_every={eval_every}, {{}} rows,"
+    rows, steps, every = budget.rows, budget.steps, budget.eval_every
+    count = rows_of(rows, steps, every) if budget.times is None else len(budget.times)
+    what = "rows={}" if every is None else f"eval_every={every}, {{}} rows,"
     words = {"steps": "steps={}", "rows": what, "worlds": "seeds={}"}
     require_extent(Extent(seeds, policies, workers, count, steps or 0), words)
 
 
-def times_of(times: Any) -> np.ndarray:
+def _times(times: Any) -> np.ndarray:
     """`[R+1]` seconds from 0 on."""
     try:
         grid = np.concatenate([[0.0], np.asarray(times, np.float64)])

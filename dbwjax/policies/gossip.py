@@ -133,7 +133,7 @@ def _checked(found: Any, arrival: Array) -> tuple[Array, Array, PyTree]:
       ValueError: no mask of workers, no time, or not three things.
     """
     if not (isinstance(found, tuple) and len(found) == 3):
-        what = f"{len(found)} values" if isinstance(found, tuple) else f"a {type(found).__name__}"
+        what = f"{len(found)} values" if isinstance(found, tuple) else "one value"
         raise ValueError(f"the rule's cut returns {what}; return (active, end, state)")
     active, end, state = found
     kinds = []

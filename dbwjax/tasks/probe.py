@@ -40,6 +40,8 @@ def shapes_of(name: str, words: str, function: Any, *args: Any) -> Any:
         return jax.eval_shape(_call, function, *args)
     except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
         raise ValueError(f"{name} cannot be traced as {words}; {_TRACED}") from error
+    except ValueError as error:
+        raise ValueError(f"{name}: {_line(error)}") from error
     except Exception as error:  # functions of users may raise anything
         raise ValueError(f"{name} cannot be called as {words}: {fault_of(error)}") from error
 
@@ -50,9 +52,12 @@ def _call(function: Any, *args: Any) -> Any:
 
 def fault_of(error: Exception) -> str:
     """An error of a user's function, in one line."""
-    lines = str(error).strip().splitlines() or [""]
-    reason = lines[0] if len(lines[0]) <= 200 else f"{lines[0][:200]} ..."
-    return f"{type(error).__name__}: {reason}"
+    return f"{type(error).__name__}: {_line(error)}"
+
+
+def _line(error: Exception) -> str:
+    first = (str(error).strip().splitlines() or [""])[0]
+    return first if len(first) <= 200 else f"{first[:200]} ..."
 
 
 def kind_of(found: Any) -> str:

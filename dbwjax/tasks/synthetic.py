@@ -55,7 +55,7 @@ def quadratic(
       ValueError: `dimension`, `workers`, `batch_size` or `condition` below 1, `heterogeneity` or `noise` negative, any
         of them not finite; centres that do not fit the memory.
     """
-    _counts(dimension=dimension, workers=workers, batch_size=batch_size, seed=seed)
+    dimension, workers, batch_size = _counts(seed, dimension=dimension, workers=workers, batch_size=batch_size)
     _at_least(1, condition=condition)
     _at_least(0, heterogeneity=heterogeneity, noise=noise)
     require_count("dimension", dimension, lambda count: 32.0 * workers * count, f" of {workers} workers")
@@ -148,7 +148,8 @@ def logistic(
       ValueError: sizes below 1, fewer samples than workers, `heterogeneity` outside [0, 1], `regularisation` not above
         0 or so small that Newton's method finds no minimiser; data that do not fit the memory.
     """
-    _counts(dimension=dimension, samples=samples, workers=workers, batch_size=batch_size, seed=seed)
+    dimension, samples = _counts(seed, dimension=dimension, samples=samples)
+    workers, batch_size = _counts(seed, workers=workers, batch_size=batch_size)
     real("heterogeneity", heterogeneity), real("regularisation", regularisation)
     if workers > samples:
         raise ValueError(f"samples={samples} leaves some of {workers} workers without one; use at least {workers}")
@@ -247,10 +248,9 @@ def _sigmoid(logits: np.ndarray) -> np.ndarray:
     return 0.5 * (1 + np.tanh(0.5 * logits))
 
 
-def _counts(seed: int, **counts: int) -> None:
-    for name, value in counts.items():
-        whole(name, value)
+def _counts(seed: int, **counts: int) -> tuple[int, ...]:
     whole("seed", seed, 0, LAST_SEED)
+    return tuple(whole(name, value) for name, value in counts.items())
 
 
 def _at_least(least: int, **settings: float) -> None:

@@ -1,6 +1,7 @@
 """What numbers may be, and whether something fits the memory: asked before any of it is allocated.
 
-Ground floor: builders of graphs, tasks and policies ask here, so that commands and Python are refused alike.
+Ground floor: builders of graphs, tasks and policies ask here, so that commands and Python are refused alike. The words
+of the command line are checked here, too, so JAX and NumPy are not imported with this module.
 """
 
 from __future__ import annotations
@@ -11,9 +12,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import jax
-import numpy as np
 
 MOST = 2**31 - 1
 """Counts are int32 on the device."""
@@ -48,12 +46,12 @@ def whole(name: str, value: Any, least: int = 1, most: int = MOST) -> int:
     Raises:
       ValueError: anything else; `True` and 2.0 are no whole numbers.
 
-    >>> whole("steps", np.int32(3))
+    >>> whole("steps", 3)
     3
     """
     try:
-        number = None if isinstance(value, bool | np.bool_) else operator.index(value)
-    except TypeError:  # also of an array of truth values
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:  # also of an array's truth value
         number = None
     if number is None:
         raise ValueError(f"{name}={shown(value)} is not a whole number; use {range_of(least, most)}")
@@ -69,7 +67,8 @@ def real(name: str, value: Any) -> float:
       ValueError: NaN, or anything else.
     """
     try:
-        number = math.nan if isinstance(value, str | bytes | bool | np.bool_) or np.ndim(value) else float(value)
+        truth = isinstance(value, bool) or str(getattr(value, "dtype", "")) == "bool"
+        number = math.nan if truth or isinstance(value, str | bytes) or getattr(value, "shape", ()) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if math.isnan(number):
@@ -101,6 +100,8 @@ def available_bytes() -> int:
 
     An accelerator that does not tell its memory is asked for nothing: the machine's memory is the answer then.
     """
+    import jax
+
     stats = jax.local_devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"] - stats.get("bytes_in_use", 0))

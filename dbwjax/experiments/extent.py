@@ -6,12 +6,14 @@ kept on the host. What a step needs on the device is estimated by `runtime.memor
 
 from __future__ import annotations
 
+import math
 from functools import partial
-from typing import NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, NamedTuple
 
 from dbwjax import limits
+
+if TYPE_CHECKING:
+    import numpy as np
 
 WORLD = 20_000
 """Bytes of a world on the host beside its parameters: graph, law, partition and policies' states of ten workers, as
@@ -96,8 +98,8 @@ def require_end(
     Raises:
       ValueError: one line.
     """
-    passed = duration.astype(np.float64).sum(axis=1)
-    if not np.isfinite(passed).all():  # which is said where it happens
+    passed = duration.astype("float64").sum(axis=1)
+    if not all(map(math.isfinite, passed)):  # which is said where it happens
         return
     if (passed <= 0).any():
         raise ValueError(f"{what}: {duration.shape[1]} steps take no time at all; use delays above 0 seconds")

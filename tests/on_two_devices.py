@@ -50,7 +50,7 @@ def killed_then(out: Path, before: int, after: int, *words: str) -> None:
 def main(folder: Path) -> None:
     """All of them."""
     run_figures.write_figures = lambda path, *_, **__: [path / "summary.png"]
-    training.LONG_CHUNK = 8
+    training.CHUNK = 8
     run(folder / "shared", 2, "--seeds", "2")
     run(folder / "alone", 1, "--seed", "1", "--seeds", "1")
     compile_lightly(True)  # the others agree to rounding

@@ -42,7 +42,7 @@ class Killed(BaseException):
 def folder(tmp_path, monkeypatch, request):
     if request.function is not test_what_a_run_leaves:
         request.getfixturevalue("no_figures")
-    monkeypatch.setattr(training, "LONG_CHUNK", 8)  # so that these short runs have several chunks
+    monkeypatch.setattr(training, "CHUNK", 8)  # so that these short runs have several chunks
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
     return tmp_path
@@ -54,7 +54,7 @@ def whole(tmp_path_factory):
     place = tmp_path_factory.mktemp("whole") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiments_run, "write_figures", lambda path, *_, **__: [path / "summary.png"])
-        patch.setattr(training, "LONG_CHUNK", 8)
+        patch.setattr(training, "CHUNK", 8)
         assert train.main([*WORLDS, "--checkpoint-every", "1", "--out", str(place)]) == 0
     return place
 
@@ -237,7 +237,7 @@ BAD = [
     (["--policies", "dybw:barrier=neighbours"], "this rule ends the iteration for everybody"),
     (["--policies", "fastest"], "needs k="),
     (["--policies", "fastest:k=11"], "use 1 to 10"),
-    (["--policies", "fastest:k=0"], "k=0 waits for nobody"),
+    (["--policies", "fastest:k=0"], "k=0 is out of range"),
     (["--policies", "fastest:k=two"], "is not a whole number"),
     (["--policies", "backup:b=-1"], "b=-1"),
     (["--policies", "backup:barrier=global"], "every worker's own finish would still be waited for"),
@@ -277,7 +277,7 @@ BAD = [
     (["--baseline", "fastest:k=5"], "is not among the policies"),
     (["--schedule", "cosin:steps=5"], "did you mean 'cosine'"),
     (["--schedule", "cosine"], "needs steps="),
-    (["--schedule", "step:every=0"], "every=0 is not a number of updates"),
+    (["--schedule", "step:every=0"], "every=0 is out of range"),
     (["--figures", "gif"], "unknown 'gif'"),
     (["--seed", "-1"], "--seed -1"),
     (["--latency", "-0.1"], "--latency -0.1"),

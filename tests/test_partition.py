@@ -91,14 +91,14 @@ def test_a_seed_names_a_draw():
 @pytest.mark.parametrize(
     ("spec", "workers", "message"),
     [
-        ("iid", 0, "workers=0 leaves nobody to learn; use 1 or more"),
+        ("iid", 0, "workers=0 is out of range; use 1 or more"),
         ("iid", 3001, "workers=3001 is more than the 3000 samples"),
         ("dirichlet:alpha=0", 4, "alpha=0 is no concentration"),
         ("dirichlet:alpha=-1", 4, "alpha=-1 is no concentration"),
         ("dirichlet:alpha=inf", 4, "alpha=inf is no concentration"),
         ("dirichlet:alpha=nan", 4, "is not a number"),
         ("dirichlet:alpha=1e-3", 40, r"leaves worker \d+ of 40 without samples; use a larger alpha, fewer workers"),
-        ("shards:per_worker=0", 4, "per_worker=0 gives nobody anything"),
+        ("shards:per_worker=0", 4, "per_worker=0 is out of range"),
         ("shards:per_worker=1000", 4, "use at most 750 with 4 workers"),
         ("dirichlett", 4, "did you mean 'dirichlet'"),
         ("dirichlet:beta=1", 4, "unknown key 'beta'"),

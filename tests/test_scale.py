@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from dbwjax import train
+from dbwjax import limits, train
 from dbwjax.engine import readings, simulate
 from dbwjax.engine.blocks import block_of, in_slices, map_workers, working_bytes
 from dbwjax.engine.learner import from_optimizer
@@ -178,7 +178,7 @@ def whole():
 
 def test_a_run_that_is_short_of_memory_slices_its_batches(whole, monkeypatch):
     """The model is too large for the free memory here, so each batch of 32 is walked in slices; the run is the same."""
-    monkeypatch.setattr(memory, "available_bytes", lambda: 8 * 10_000)
+    monkeypatch.setattr(limits, "available_bytes", lambda: 8 * 10_000)
     sliced = problem_of(policies=("dybw",))
     world, params = whole.alone(0), jax.tree.map(lambda leaf: leaf[0], whole.params)
     batch = jax.eval_shape(world.batches, jax.random.key(0), 0, 0)
@@ -273,7 +273,7 @@ def test_reading_and_training_need_no_further_stack(dtype, large, tfds_dir):
 def test_models_that_wait_to_be_evaluated_are_counted(monkeypatch):
     """Rows are part of what one simulation takes, up to the bytes that slots may take."""
     problem = problem_of(seeds=2)
-    monkeypatch.setattr(memory, "available_bytes", lambda: 60 << 20)
+    monkeypatch.setattr(limits, "available_bytes", lambda: 60 << 20)
     model = memory.size_of(jax.tree.map(lambda leaf: leaf[0], problem.params))
     few, many = (sizes(problem, jax.devices()[:1], rows).most for rows in (9, 1009))
     data = memory.size_of((problem.worlds.tree.batches, problem.evaluate.tree))
@@ -315,7 +315,7 @@ def test_a_billion_workers_are_refused_before_anything_is_built(capsys, tmp_path
 
 @pytest.mark.parametrize("budget", [["--seconds", "10"], ["--steps", "10", "--eval-every", "5"]])
 def test_more_workers_than_fit_are_refused_before_any_is_made(budget, capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "available_bytes", lambda: 10**6)
+    monkeypatch.setattr(limits, "available_bytes", lambda: 10**6)
     words = ["--workers", "300", "--graph", "ring", "--dataset", "digits", "--model", "lrm", *budget]
     monkeypatch.setattr("dbwjax.network.graphs.build_graph", None)  # nobody is called
     assert train.main([*words, "--seeds", "1", "--out", str(tmp_path / "run")]) == 2
@@ -326,7 +326,7 @@ def test_more_workers_than_fit_are_refused_before_any_is_made(budget, capsys, tm
 
 
 def test_the_largest_that_fits_is_named(monkeypatch):
-    monkeypatch.setattr(memory, "available_bytes", lambda: 10**9)
+    monkeypatch.setattr(limits, "available_bytes", lambda: 10**9)
     learner = from_optimizer(lambda p, b: 0.0, optax.sgd(0.1))
     params = jax.ShapeDtypeStruct((1000,), jnp.float32)
     memory.require_workers(1000, params, learner, "ring", 100, 0)
@@ -340,7 +340,7 @@ def test_the_largest_that_fits_is_named(monkeypatch):
         told = {"workers": fits, "steps": 100, "slots": 8, **more}
         with pytest.raises(ValueError, match="GB"):
             memory.require_workers(told["workers"], params, learner, "ring", told["steps"], 0, told["slots"])
-    assert memory.largest(lambda n: n**2, 99, 50) == 9
+    assert limits.largest(lambda n: n**2, 99, 50) == 9
 
 
 def test_an_unknown_dtype_is_one_line(capsys):

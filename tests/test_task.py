@@ -152,8 +152,8 @@ def test_labels_are_needed_by_class_partitions_only():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"batch_size": 0}, "batch_size=0 draws no samples"),
-        ({"workers": 0}, "workers=0 leaves nobody to learn"),
+        ({"batch_size": 0}, "batch_size=0 is out of range; use 1 or more"),
+        ({"workers": 0}, "workers=0 is out of range; use 1 or more"),
         ({"workers": 24}, "workers=24 is more than the 23 samples"),
         ({"train": {}}, "train must be arrays"),
         ({"train": {"x": np.float32(1)}}, "train must be arrays"),

@@ -117,13 +117,13 @@ def test_policies_share_delays_batches_and_parameters_and_seeds_do_not():
 @pytest.mark.parametrize(
     ("numbers", "said"),
     [
-        ({"steps": 0}, "steps=0 is not a number of iterations; use 1 or more"),
-        ({"steps": 5, "eval_every": 0}, "eval_every=0 is out of range; use 1 to steps=5"),
+        ({"steps": 0}, "steps=0 is out of range; use 1 or more"),
+        ({"steps": 5, "eval_every": 0}, "eval_every=0 is out of range; use 1 or more"),
         ({"steps": 5, "eval_every": 6}, "eval_every=6 is out of range; use 1 to steps=5"),
         ({"seconds": 5, "eval_every": 6}, "eval_every counts iterations; use rows with seconds"),
         ({"seconds": 0}, "seconds=0 is no budget; use a finite time above 0"),
-        ({"seconds": float("nan")}, "seconds=nan is no budget"),
-        ({"seconds": 5, "rows": 0}, "rows=0 is not a number of rows; use 1 or more"),
+        ({"seconds": float("nan")}, "seconds=nan is not a number"),
+        ({"seconds": 5, "rows": 0}, "rows=0 is out of range; use 1 or more"),
         ({"seconds": 5, "steps": 5}, "seconds=5, steps=5: give one budget"),
         ({}, "seconds=None, steps=None: give one budget"),
         ({"times": [1, 1]}, "are not ascending finite times"),

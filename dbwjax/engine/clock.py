@@ -67,6 +67,7 @@ def tick(
     """
     decision = jax.random.fold_in(stream(key, Stream.POLICY), state.step)
     plan, policy_state = policy.decide(decision, graph, state.policy, state.remaining, feedback)
+    plan = plan._replace(duration=jnp.asarray(plan.duration, state.remaining.dtype))  # it may be a Python number
     remaining, started = _advance(graph, delays, key, plan, state)
     begun, counted = _begun(plan, state)
     return plan, ClockState(remaining, started, state.step + 1, policy_state, begun, counted)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from dbwjax import limits
 from dbwjax.engine import batch
 from dbwjax.engine.batch import Batch
 from dbwjax.engine.sharding.shard import Devices
@@ -62,7 +63,7 @@ def sizes(problem: Problem, devices: Sequence[Any], rows: int) -> Sizes:
     stack, held, each = _bytes(problem, rows)
     on_cpu = jax.default_backend() == "cpu"
     # A CPU's devices share one memory; each has its own copy of the data.
-    free = memory.available_bytes() / (used if on_cpu else 1)
+    free = limits.available_bytes() / (used if on_cpu else 1)
     most = int((free - held) // each)
     if most < 1 and len(devices) > 1 and not on_cpu:
         return Sizes(1, 1, True)
@@ -70,7 +71,7 @@ def sizes(problem: Problem, devices: Sequence[Any], rows: int) -> Sizes:
         fits = max(int(problem.workers * (free - held) // each), 0)
         fewer = "fewer --devices, " if used > 1 else ""
         remedy = f"use {fewer}at most {fits} workers, or a smaller --model"
-        memory.require_memory(held + each, f"a simulation of --workers {problem.workers}", remedy, int(free))
+        limits.require_memory(held + each, f"a simulation of --workers {problem.workers}", remedy, int(free))
     wanted = max(1, int(CACHE // stack)) if on_cpu else count
     return Sizes(min(used * min(wanted, most), count), used * most, False)
 

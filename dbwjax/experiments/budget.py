@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from dbwjax.engine import ensemble
 from dbwjax.engine.batch import rows_of, take
 from dbwjax.engine.programs import canonical
+from dbwjax.experiments import training
 from dbwjax.experiments.accounting import even_grid, grid_at
+from dbwjax.experiments.blocks import Block, Places
 from dbwjax.experiments.config import TrainConfig
+from dbwjax.experiments.extent import require_end
 from dbwjax.experiments.problem import Problem
 from dbwjax.experiments.training import Stalled
 
@@ -63,3 +68,32 @@ def iteration_ends(problem: Problem, spec: str, steps: int) -> np.ndarray:
         step = int(np.flatnonzero(~np.isfinite(durations).all(axis=0))[0])
         raise Stalled(step, float("inf"))
     return np.cumsum(durations, axis=1)
+
+
+def require_ends(
+    found: Sequence[Problem], places: Sequence[Places], every: Sequence[Block], times: Sequence[list[np.ndarray]]
+) -> None:
+    """Refuses budgets that would take more steps than can be counted or kept, by each policy's first steps in its first
+    block; the program that runs them is the one that training begins with.
+
+    Args:
+      found: the problems.
+      places: by problem, where its blocks run.
+      every: all blocks.
+      times: by problem, the grid of each of its worlds.
+
+    Raises:
+      ValueError: one line.
+    """
+    seen = set()
+    for block in every:
+        problem = found[block.problem]
+        if (block.problem, block.spec) in seen or problem.policies[block.spec].reads_training:
+            continue
+        seen.add((block.problem, block.spec))
+        place = places[block.problem].place(block)
+        ticks = place.look_ahead(place.start(), training.CHUNK)
+        budgets = np.array([times[block.problem][which][-1] for which in block.which])
+        what = f"a budget of {budgets.max():g} s under policy '{block.spec}'"
+        drifts = ticks.ended is not None
+        require_end(ticks.duration[: len(budgets)], budgets, problem.workers, drifts, what, history=True)

@@ -7,6 +7,7 @@ drawn anew in each.
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,21 +16,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dbwjax.engine.programs import canonical
 from dbwjax.experiments.accounting import even_grid
 from dbwjax.experiments.blocks import Places, blocks, sizes
 from dbwjax.experiments.budget import grids
 from dbwjax.experiments.config import TrainConfig
 from dbwjax.experiments.driver import evaluate_own
 from dbwjax.experiments.fingerprints import fingerprints
-from dbwjax.experiments.problem import Drawn, Problem, World, assemble, message_bytes
+from dbwjax.experiments.given import Budget, Told, budget_of, optimizer_of, prepared, problem_of, require_room
+from dbwjax.experiments.problem import Problem
 from dbwjax.experiments.training import SINGLE_WORKERS, Diverged, Training
-from dbwjax.learners.optimizers import build_optimizer
-from dbwjax.network.delays import build_delays
-from dbwjax.network.graphs import build_graph, pad, with_links
-from dbwjax.network.node_names import names_of
-from dbwjax.policies import build_policy
-from dbwjax.tasks import Task, build_task, of_one_width
+from dbwjax.limits import LAST_SEED, whole
+from dbwjax.tasks import Task
 from dbwjax.types import DelayModel, Graph, Policy
 
 
@@ -58,6 +55,7 @@ def train_policy(
     times: Sequence[float] | None = None,
     seed: int = 0,
     workers: int | None = None,
+    learning_rate: float = 0.1,
 ) -> Result:
     """Trains one policy in one world, in memory.
 
@@ -70,7 +68,7 @@ def train_policy(
       task: from `build_task` or `from_arrays`, or a data set's SPEC.
       graph: who hears whom, or a SPEC.
       delays: seconds per computation, or a SPEC.
-      optimizer: an optax `GradientTransformation`, one state per worker.
+      optimizer: an optax `GradientTransformation`, one state per worker, or a SPEC.
       seconds: the budget of virtual time; or
       steps: the budget is the time that this policy itself needs for so many iterations.
       rows: rows of metrics, evenly spaced in time.
@@ -78,16 +76,21 @@ def train_policy(
       times: with neither: the times of the rows, ascending; a 0 is put before them.
       seed: of delays, batches and initial parameters, and of what is given as a SPEC.
       workers: N, where everything is a SPEC.
+      learning_rate: of an optimiser that is a SPEC.
 
     Returns:
       The metrics, what each worker holds at the budget, and the history of the steps.
 
     Raises:
-      ValueError: numbers out of range, numbers of workers that differ, or a policy that does not fit the graph.
+      ValueError: what is none of these, numbers that are not whole or out of range, functions that do not fit the data,
+        numbers of workers that differ, a policy that does not fit the graph, or more than the memory holds.
       Diverged: a loss was not finite.
     """
-    problem = _problem({"policy": policy}, task, graph, delays, optimizer, [seed], workers)
-    grid = _grid(problem, seconds, steps, rows, eval_every, times)
+    budget = budget_of(seconds, steps, rows, eval_every, times)
+    seed, optimizer = whole("seed", seed, 0, LAST_SEED), optimizer_of(optimizer, learning_rate)
+    problem = problem_of({"policy": policy}, task, graph, delays, optimizer, [seed], workers)
+    require_room(budget, problem.workers, 1, 1)
+    grid = _grid(problem, budget)
     places = Places(problem, [_device()], False, 1)
     (block,) = blocks(["policy"], [problem], [1])
     computes = np.asarray(problem.alone(0).graph.computes)
@@ -132,7 +135,7 @@ class Comparison(NamedTuple):
 
 
 def compare(
-    policies: Mapping[str, Policy | str] | Sequence[str],
+    policies: Mapping[str, Policy | str] | Sequence[str] | str,
     task: Task | str | Callable[[int], Task],
     graph: Graph | str | Callable[[int], Graph],
     delays: DelayModel | str,
@@ -177,22 +180,28 @@ def compare(
       Rows, intervals, `.table()` and `.plot()`.
 
     Raises:
-      ValueError: numbers out of range, numbers of workers that differ, or a policy that does not fit a graph.
+      ValueError: as for `train_policy`.
     """
-    if seeds < 1:
-        raise ValueError(f"seeds={seeds} is no number of worlds; use 1 or more")
-    named = dict(policies) if isinstance(policies, Mapping) else {spec: spec for spec in policies}
-    if not named:
-        raise ValueError("policies names nobody; give at least one")
-    over = list(named)[-1] if baseline is None else baseline
-    if over not in named:
-        raise ValueError(f"baseline '{over}' is not among the policies {list(named)}")
-    if isinstance(optimizer, str):
-        optimizer = build_optimizer(optimizer, learning_rate)
-    words = {"batch_size": batch_size, "model": model, "partition": partition}
-    problem = _problem(named, task, graph, delays, optimizer, range(seed, seed + seeds), workers, words)
-    _one_budget(seconds, steps)
-    config = TrainConfig(policies=tuple(named), baseline=over, seconds=seconds, steps=steps, rows=rows)
+    told = Told(
+        policies,
+        task,
+        graph,
+        delays,
+        optimizer,
+        seconds,
+        steps,
+        rows,
+        seeds,
+        seed,
+        target_accuracy,
+        baseline,
+        learning_rate,
+        workers,
+        batch_size,
+        model,
+        partition,
+    )
+    problem, config = prepared(told)
     found, timelines = _run(problem, config)
     worlds = fingerprints(problem)
     from dbwjax.experiments.picture import picture_of
@@ -200,10 +209,24 @@ def compare(
 
     picture = picture_of(problem, graph if isinstance(graph, str) else "")
     has_accuracy = any(row["test_accuracy"] is not None for row in found)
-    summary = summarise(found, worlds, list(named), over, target_accuracy if has_accuracy else None)
+    summary = summarise(found, worlds, list(config.policies), config.over, target_accuracy if has_accuracy else None)
     if problem.names is not None:
         summary["names"] = problem.names
     return Comparison(found, worlds, summary, timelines, picture)
+
+
+def check(*args: Any, **named: Any) -> None:
+    """Refuses what `compare` would refuse, of its first world alone; nothing runs.
+
+    Raises:
+      ValueError: as for `compare`.
+    """
+    try:
+        bound = inspect.signature(compare).bind(*args, **named)
+    except TypeError as error:
+        raise ValueError(f"compare: {error}") from error
+    bound.apply_defaults()
+    prepared(Told(**bound.arguments), 1)
 
 
 def _run(problem: Problem, config: TrainConfig) -> tuple[list[dict[str, Any]], dict]:
@@ -211,9 +234,10 @@ def _run(problem: Problem, config: TrainConfig) -> tuple[list[dict[str, Any]], d
     times, devices = grids(problem, config), jax.devices()
     fit = sizes(problem, devices, max(map(len, times)))
     places = Places(problem, devices, fit.cut, fit.size)
+    every = list(blocks(config.policies, [problem], [fit.size]))
     rows: list[dict[str, Any]] = []
     timelines: dict[str, dict[str, dict[str, np.ndarray]]] = {}
-    for block in blocks(config.policies, [problem], [fit.size]):
+    for block in every:
         filled = block.which[:1] if places.cut else places.filled(block.which)
         computes = np.asarray(problem.alone(int(filled[0])).graph.computes)
         few = bool(computes.sum() <= SINGLE_WORKERS)
@@ -235,100 +259,10 @@ def _device() -> Any:
     return jax.devices()[0]
 
 
-def _one_budget(seconds: float | None, steps: int | None) -> None:
-    if (seconds is None) == (steps is None):
-        raise ValueError(f"seconds={seconds}, steps={steps}: give one budget")
-    if seconds is not None and not 0 < seconds < float("inf"):
-        raise ValueError(f"seconds={seconds:g} is no budget; use a finite time above 0")
-    if steps is not None and steps < 1:
-        raise ValueError(f"steps={steps} is not a number of iterations; use 1 or more")
-
-
-def _grid(
-    problem: Problem,
-    seconds: float | None,
-    steps: int | None,
-    rows: int,
-    eval_every: int | None,
-    times: Sequence[float] | None,
-) -> np.ndarray:
-    if rows < 1:
-        raise ValueError(f"rows={rows} is not a number of rows; use 1 or more")
-    if times is not None:
-        if seconds is not None or steps is not None:
-            raise ValueError("times= are the budget; leave seconds= and steps= out")
-        grid = np.concatenate([[0.0], np.asarray(times, np.float64)])
-        if not np.isfinite(grid).all() or len(grid) < 2 or (np.diff(grid)[1:] <= 0).any() or grid[1] < 0:
-            raise ValueError(f"times={times} are not ascending finite times from 0 on")
-        return grid[1:] if grid[1] == 0 else grid
-    _one_budget(seconds, steps)
-    if eval_every is not None:
-        if steps is None:
-            raise ValueError("eval_every counts iterations; use rows with seconds")
-        if not 1 <= eval_every <= steps:
-            raise ValueError(f"eval_every={eval_every} is out of range; use 1 to steps={steps}")
-    if seconds is not None:
-        return even_grid(seconds, rows)
-    policies = tuple(problem.policies)
-    config = TrainConfig(policies=policies, seconds=None, steps=steps, rows=rows, eval_every=eval_every)
-    return grids(problem, config)[0]
-
-
-def _problem(
-    policies: Mapping[str, Policy | str],
-    task: Any,
-    graph: Any,
-    delays: Any,
-    optimizer: Any,
-    seeds: Sequence[int],
-    workers: int | None,
-    words: Mapping[str, Any] | None = None,
-) -> Problem:
-    """Worlds from objects, SPECs and functions of a seed."""
-    count = _workers(task, graph, workers)
-    built = {name: build_policy(one) if isinstance(one, str) else one for name, one in policies.items()}
-    names = names_of(graph if isinstance(graph, str) else "", delays if isinstance(delays, str) else "", count)
-
-    def drawn(seed: int) -> Drawn:
-        net = build_graph(graph, count, seed) if isinstance(graph, str) else graph
-        net = net if isinstance(net, Graph) else net(seed)
-        law = build_delays(delays, count, seed) if isinstance(delays, str) else delays
-        what = build_task(task, workers=count, seed=seed, **(words or {})) if isinstance(task, str) else task
-        # Functions that are made anew in every world are one function, or worlds would not be one batch.
-        what = canonical(what if isinstance(what, Task) else what(seed))
-        if net.bandwidth is not None:
-            net = with_links(net, message_bytes=message_bytes(what))
-        _same_workers(what, net, law)
-        return Drawn(seed, net, law, what)
-
-    found = [drawn(seed) for seed in seeds]
-    tasks = of_one_width([one.task for one in found if one.task is not None])
-    slots = max(one.graph.neighbours.shape[1] for one in found)
-    found = [
-        one._replace(task=task, graph=one.graph if one.graph.neighbours.shape[1] == slots else pad(one.graph, slots))
-        for one, task in zip(found, tasks, strict=True)
-    ]
-    told = [World({"world": seed}, TrainConfig(), seed) for seed in seeds]
-    return assemble(told, found, built, optimizer)._replace(names=names)
-
-
-def _workers(task: Any, graph: Any, workers: int | None) -> int:
-    """N, from whatever says it."""
-    if isinstance(task, Task):
-        return len(task.sizes)
-    if isinstance(graph, Graph):
-        return int(np.asarray(graph.computes).sum())
-    if workers is None:
-        raise ValueError("nothing says how many workers there are; give workers=")
-    return workers
-
-
-def _same_workers(task: Task, graph: Graph, delays: DelayModel) -> None:
-    """Raises `ValueError` unless task, graph and delays are of the same number of workers."""
-    counts = {"task": len(task.sizes), "graph": int(np.asarray(graph.computes).sum())}
-    told = getattr(delays, "workers", None)
-    if told is not None:
-        counts["delays"] = told
-    if len(set(counts.values())) > 1:
-        said = ", ".join(f"the {name} is of {count}" for name, count in counts.items())
-        raise ValueError(f"numbers of workers differ ({said}); build all of them with the same workers=")
+def _grid(problem: Problem, budget: Budget) -> np.ndarray:
+    if budget.times is not None:
+        return budget.times
+    if budget.seconds is not None:
+        return even_grid(budget.seconds, budget.rows)
+    told = {"steps": budget.steps, "rows": budget.rows, "eval_every": budget.eval_every}
+    return grids(problem, TrainConfig(policies=tuple(problem.policies), **told))[0]  # type: ignore[arg-type]

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dbwjax import specs
+from dbwjax import limits, specs
+from dbwjax.experiments.extent import Extent, require_extent, rows_of
 
 # Times and learning rates become float32 on the device: beyond these they would turn into infinity or zero.
 _LEAST, _MOST = 1.2e-38, 3.4e38
@@ -85,7 +86,7 @@ class RunOptions:
     )
     overwrite: bool = _option(False, _FOLDER, "start anew in an existing run folder")
     figures: str = _option("png", _FOLDER, "png, pdf, svg, joined by commas", "KINDS")
-    checkpoint_every: int = _option(5, _FOLDER, "chunks (of at most 400 iterations) between checkpoints", "CHUNKS")
+    checkpoint_every: int = _option(5, _FOLDER, "chunks (of at most 100 iterations) between checkpoints", "CHUNKS")
     tensorboard: bool = _option(False, _FOLDER, "write event files (extra: tensorboard)")
     progress: bool = _option(True, _FOLDER, "show no progress bar", negated="--no-progress")
     compile_cache: str | None = _option(None, _FOLDER, "keep compiled programs there for later starts", "DIR")
@@ -115,6 +116,7 @@ def validate(config: TrainConfig, options: RunOptions) -> None:
     """
     for name in ("workers", "batch_size", "rows", "seeds"):
         _require(getattr(config, name) >= 1, name, getattr(config, name), "1 or more")
+    _validate_counts(config, options)
     _validate_budget(config)
     _require(config.pca is None or config.pca >= 1, "pca", config.pca, "1 or more components")
     rates = f"a finite number above 0 ({_LEAST} to {_MOST})"
@@ -136,6 +138,30 @@ def validate(config: TrainConfig, options: RunOptions) -> None:
     for name, place in places.items():
         if place == "":
             raise ValueError(f"--{name.replace('_', '-')} names no folder; name one, or leave it out")
+
+
+def _validate_counts(config: TrainConfig, options: RunOptions) -> None:
+    """Whole numbers are whole and fit 32 bits."""
+    for kind, told in ((TrainConfig, config), (RunOptions, options)):
+        for name, hint in typing.get_type_hints(kind).items():
+            value = getattr(told, name)
+            if int in (hint, *typing.get_args(hint)) and value is not None and name != "seed":
+                word = f"--{name.replace('_', '-')}"
+                if isinstance(value, bool) or not isinstance(value, int):
+                    raise ValueError(f"{word} {limits.shown(value)} is not a whole number; use one, as in {word} 1")
+                _require(value <= limits.MOST, name, value, f"at most {limits.MOST}")
+
+
+def extent_of(config: TrainConfig) -> Extent:
+    """How large a run would be."""
+    rows = rows_of(config.rows, config.steps, config.eval_every)
+    return Extent(config.seeds, len(config.policies), config.workers, rows, config.steps or 0)
+
+
+def require_fit(extent: Extent, config: TrainConfig, worlds: str = "--seeds {}") -> None:
+    """Raises `ValueError` where a comparison is too large for the host's memory; `worlds` is what to call so many."""
+    rows = "--rows {}" if config.eval_every is None else f"--eval-every {config.eval_every}, {{}} rows,"
+    require_extent(extent, {"steps": "--steps {}", "rows": rows, "worlds": worlds})
 
 
 def _validate_budget(config: TrainConfig) -> None:

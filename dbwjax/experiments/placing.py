@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from dbwjax.engine import batch, ensemble, ledger
+from dbwjax.engine import batch, ensemble, ledger, simulate
 from dbwjax.engine.batch import Batch
 from dbwjax.engine.evaluation import evaluate_slots
 from dbwjax.engine.programs import canonical
@@ -23,7 +23,7 @@ from dbwjax.engine.readings import Due, Held
 from dbwjax.engine.sharding.shard import Devices, first_rows, stacks_from, stacks_of
 from dbwjax.engine.simulate import SimState, World
 from dbwjax.learners.schedules import with_rates
-from dbwjax.types import Learner, Policy
+from dbwjax.types import ClockState, Learner, Policy
 
 
 class Placing(Protocol):
@@ -35,10 +35,13 @@ class Placing(Protocol):
     def init(self) -> SimState:
         """The simulations at virtual time 0, leaves `[B, ...]` (or without B where there is one, cut)."""
 
+    def start(self) -> ClockState:
+        """The clocks at virtual time 0."""
+
     def no_readings(self, slots: int, own: bool) -> Held:
         """Room for `slots` rows of every simulation, and for single workers if `own`."""
 
-    def look_ahead(self, state: SimState, steps: int) -> Any:
+    def look_ahead(self, clock: ClockState, steps: int, feedback: Any = None) -> Any:
         """The next `Tick`s on the host, leaves `[B, steps, ...]`."""
 
     def advance(self, state: SimState, held: Held, due: Due, steps: np.ndarray) -> tuple[SimState, Held, Any]:
@@ -105,14 +108,17 @@ class SideBySide:
         local = with_rates(made.model.local, self.rates)
         return made._replace(model=made.model._replace(local=local))
 
+    def start(self) -> ClockState:  # noqa: D102
+        return ensemble.start(self.worlds, self.policy_states, self.mesh)
+
     def no_readings(self, slots: int, own: bool) -> Held:  # noqa: D102
         one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), self.params)
         nodes = self.worlds.tree.graph.neighbours.shape[-2]
         stack = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((self.count, nodes, *leaf.shape), leaf.dtype), one)
         return ensemble.no_readings(one, self.count * slots, stack if own else None, self.mesh)
 
-    def look_ahead(self, state: SimState, steps: int) -> Any:  # noqa: D102
-        _, found = ensemble.look_ahead(self.policy, self.worlds, state.clock, steps, self.mesh, state.feedback)
+    def look_ahead(self, clock: ClockState, steps: int, feedback: Any = None) -> Any:  # noqa: D102
+        _, found = ensemble.look_ahead(self.policy, self.worlds, clock, steps, self.mesh, feedback)
         return jax.device_get(found)
 
     def advance(  # noqa: D102
@@ -206,13 +212,16 @@ class CutAmongDevices:
             return made
         return made._replace(model=made.model._replace(local=with_rates(made.model.local, self.rate)))
 
+    def start(self) -> ClockState:  # noqa: D102
+        return self.cut.replicate(simulate.start_clock(self.policy, self.world))
+
     def no_readings(self, slots: int, own: bool) -> Held:  # noqa: D102
         one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), self.params)
         return self.cut.no_readings(one, slots, own)
 
-    def look_ahead(self, state: SimState, steps: int) -> Any:  # noqa: D102
+    def look_ahead(self, clock: ClockState, steps: int, feedback: Any = None) -> Any:  # noqa: D102
         lean = self.world._replace(batches=None)  # type: ignore[arg-type]
-        _, ticks = _look_ahead(self.policy, lean, state.clock, steps, state.feedback)
+        _, ticks = _look_ahead(self.policy, lean, clock, steps, feedback)
         return jax.tree.map(lambda leaf: leaf[None], jax.device_get(ticks))
 
     def advance(  # noqa: D102

@@ -22,17 +22,24 @@ from dbwjax.engine.learner import from_optimizer
 from dbwjax.engine.programs import canonical
 from dbwjax.engine.randomness import Stream, stream
 from dbwjax.experiments.config import TrainConfig
+from dbwjax.experiments.extent import rows_of
 from dbwjax.experiments.nets import Nets, files_of, named
 from dbwjax.experiments.training import slots_of
 from dbwjax.learners.optimizers import build_optimizer
 from dbwjax.network.delays import build_delays
 from dbwjax.policies import build_policy
-from dbwjax.runtime.memory import gradient_block, gradient_slices, in_dtype, require_workers, size_of
+from dbwjax.runtime.memory import (
+    gradient_block,
+    gradient_slices,
+    in_dtype,
+    require_batch,
+    require_workers,
+    require_worlds,
+    size_of,
+)
 from dbwjax.tasks import Task, build_task, of_one_width
+from dbwjax.tasks.probe import fault_of
 from dbwjax.types import DelayModel, Graph, Learner, Policy
-
-_SURELY_FIT = 256
-"""Workers; of more the memory is estimated before anything is built for them."""
 
 _FREE = {"seed", "graph", "learning_rate", "delays", "latency", "bandwidth"}  # change no shape
 
@@ -88,6 +95,8 @@ def problems(told: Sequence[World], clocks_only: bool = False) -> list[Problem]:
       ValueError: one line about the first thing that is wrong.
     """
     policies = {spec: build_policy(spec) for spec in told[0].config.policies}
+    if not clocks_only:
+        _check_memory(told)
     models = [build_delays(one.config.delays, one.config.workers, one.config.seed) for one in told]
     return [
         build([told[place] for place in members], [models[place] for place in members], policies, clocks_only)
@@ -121,8 +130,6 @@ def build(
     """
     config = told[0].config
     optimizer = build_optimizer(config.optimizer, config.learning_rate, config.schedule)
-    if config.workers > _SURELY_FIT and not clocks_only:
-        _check_memory(config, optimizer)
     nets = Nets(told)
     names = named(told)
     if clocks_only:
@@ -209,6 +216,8 @@ def _states(spec: str, policy: Policy, drawn: list[Drawn]) -> Any:
                 found[id(one.graph)] = policy.init(one.graph)
     except ValueError as error:
         raise ValueError(f"policy '{spec}': {error}") from error
+    except Exception as error:  # of a user's rule
+        raise ValueError(f"policy '{spec}': init(graph) fails: {fault_of(error)}") from error
     return batch.stack_all([found[id(one.graph)] for one in drawn])
 
 
@@ -221,8 +230,12 @@ def _with_task(found: Problem, drawn: list[Drawn], optimizer: Any, dtype: str | 
     single = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
     learner = from_optimizer(first.loss, optimizer)
     sample = jax.eval_shape(first.batches, keys[0], 0, 0)
+    require_batch(sample)
     size = min((leaf.shape[0] for leaf in jax.tree.leaves(sample) if leaf.ndim), default=1)
-    slices = gradient_slices(size, learner.gradient, single, sample)
+    try:
+        slices = gradient_slices(size, learner.gradient, single, sample)
+    except Exception as error:  # of a user's loss
+        raise ValueError(f"loss has no gradient: {fault_of(error)}") from error
     if slices > 1:
         learner = from_optimizer(in_slices(first.loss, slices), optimizer)
     workers = drawn[0].graph.neighbours.shape[0]
@@ -288,16 +301,27 @@ def message_bytes(task: Task, dtype: str | None = None) -> float:
     return float(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(_shapes(task, dtype))))
 
 
-def _check_memory(config: TrainConfig, optimizer: Any) -> None:
-    """Estimates a run's memory from the task of one worker.
+def _check_memory(told: Sequence[World]) -> None:
+    """Estimates the memory of all worlds from the tasks of one worker, before anything else is built.
 
     Raises:
-      ValueError: more workers than fit.
+      ValueError: more workers, more worlds or a larger batch than fit.
     """
-    task = task_of(dataclasses.replace(config, partition="iid"), 1)
-    data = float(sum(leaf.nbytes for leaf in jax.tree.leaves((task.batches, task.evaluate))))
-    learner = from_optimizer(task.loss, optimizer)
-    one = _shapes(task, config.dtype)
-    rows = config.rows if config.eval_every is None else (config.steps or 0) // config.eval_every + 1
-    slots = slots_of(size_of(one), rows + 1)
-    require_workers(config.workers, one, learner, config.graph, config.steps or 0, data, slots)
+    held = 0.0
+    alike: dict[Any, list[TrainConfig]] = {}
+    for one in told:
+        skip = _FREE | {"workers", "partition"}
+        fixed = tuple((name, value) for name, value in vars(one.config).items() if name not in skip)
+        alike.setdefault(fixed, []).append(one.config)
+    for configs in alike.values():
+        config = max(configs, key=lambda one: one.workers)
+        task = task_of(dataclasses.replace(config, partition="iid"), 1)
+        model = _shapes(task, config.dtype)
+        optimizer = build_optimizer(config.optimizer, config.learning_rate, config.schedule)
+        require_batch(jax.eval_shape(task.batches, jax.random.key(0), 0, 0))
+        data = float(sum(leaf.nbytes for leaf in jax.tree.leaves((task.batches, task.evaluate))))
+        rows = rows_of(config.rows, config.steps, config.eval_every)
+        slots, learner = slots_of(size_of(model), rows + 1), from_optimizer(task.loss, optimizer)
+        require_workers(config.workers, model, learner, config.graph, config.steps or 0, data, slots)
+        held += len(configs) * (size_of(model) + 4.0 * task.sizes.sum())
+        require_worlds(len(told), held)

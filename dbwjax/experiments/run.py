@@ -16,8 +16,16 @@ import numpy as np
 
 from dbwjax.engine.batch import rows_of
 from dbwjax.experiments.blocks import Block, Places, blocks, sizes
-from dbwjax.experiments.budget import grids
-from dbwjax.experiments.config import RunOptions, TrainConfig, differences, from_json, to_json
+from dbwjax.experiments.budget import grids, require_ends
+from dbwjax.experiments.config import (
+    RunOptions,
+    TrainConfig,
+    differences,
+    extent_of,
+    from_json,
+    require_fit,
+    to_json,
+)
 from dbwjax.experiments.driver import Driver, NoLog, agreed_sizes, signals
 from dbwjax.experiments.fingerprints import fingerprints
 from dbwjax.experiments.problem import Problem, of_seeds, problems
@@ -51,6 +59,7 @@ def run_experiment(config: TrainConfig, options: RunOptions) -> int:
         cache_programs(options.compile_cache)
     if options.tensorboard:
         check_tensorboard()
+    require_fit(extent_of(config), config)
     told = {"devices": options.devices, "checkpoint_every": options.checkpoint_every, "out": options.out}
     processes.agree({**_versions(), **to_json(config), **told})
     several = config.seeds > 1 and not options.distributed
@@ -58,14 +67,18 @@ def run_experiment(config: TrainConfig, options: RunOptions) -> int:
     found = problems(of_seeds(config))
     times = [grids(problem, config) for problem in found]
     fits = [sizes(one, devices, max(map(len, grid))) for one, grid in zip(found, times, strict=True)]
-    _say_notes(config, found)
+    places = [Places(one, devices, fit.cut, fit.size) for one, fit in zip(found, fits, strict=True)]
     path = options.folder(config.preset).absolute()
+    if options.overwrite or not (path / "config.json").exists():
+        require_ends(found, places, list(blocks(config.policies, found, [fit.size for fit in fits])), times)
+    _say_notes(config, found)
     with RunFolder.open(path, options.overwrite, FIGURES) if processes.is_first() else nullcontext() as folder:
         sized = [fit.size for fit in fits]
         kept = None if folder is None else _claim(folder, config, len(devices), sized, found[0].names)
         processes.barrier("run folder")
         cut = agreed_sizes(kept, fits, _REMEDY)
-        places = [Places(problem, devices, fit.cut, size) for problem, fit, size in zip(found, fits, cut, strict=True)]
+        if cut != [fit.size for fit in fits]:  # it was begun with others
+            places = [Places(one, devices, fit.cut, size) for one, fit, size in zip(found, fits, cut, strict=True)]
         parts, every = Parts(path / "parts"), list(blocks(config.policies, found, cut))
         with (
             Checkpoints(path / "checkpoint") as checkpoints,

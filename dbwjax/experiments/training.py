@@ -16,10 +16,11 @@ import numpy as np
 from dbwjax.engine.readings import Due
 from dbwjax.engine.simulate import SimState
 from dbwjax.experiments.accounting import Account, Outlook, Reading
+from dbwjax.experiments.extent import require_end
 from dbwjax.experiments.placing import Placing
 
-SHORT_CHUNK, LONG_CHUNK, SMALL = 100, 400, 2 << 20
-"""Steps in one call of the device, at most, and for stacks below so many bytes: the host works between calls."""
+CHUNK = 100
+"""Steps in one call of the device, at most: between calls the host works, signals are obeyed and checkpoints kept."""
 
 SINGLE_WORKERS = 64
 """Up to so many workers are evaluated one by one at the budget."""
@@ -105,7 +106,7 @@ class Training:
         self.real = len(grids) if real is None else real
         params = self.state.model.params
         bytes_of_one = sum(leaf.nbytes for leaf in jax.tree.leaves(params)) / len(grids)
-        self.chunk = LONG_CHUNK if bytes_of_one < SMALL else SHORT_CHUNK
+        self.chunk = CHUNK
         self.slots = slots_of(int(bytes_of_one / len(computes)), max(len(grid) for grid in grids))
         self.held = place.no_readings(self.slots, own)
         self.open = [Slots({}, list(range(self.slots))[::-1]) for _ in grids]
@@ -129,13 +130,16 @@ class Training:
           The rows that are whole now, each with its simulation, in the columns of `metrics.jsonl` from `row` on.
 
         Raises:
+          ValueError: in the first chunk, a budget that takes more steps than can be counted or kept.
           Stalled: a time was not a number.
           UnreachableRow: the plan does not fit several devices.
         """
         begin = time.perf_counter()
         ahead = 1 if self.state.feedback is not None else self.chunk
-        ticks = self.place.look_ahead(self.state, ahead)
+        ticks = self.place.look_ahead(self.state.clock, ahead, self.state.feedback)
         each = [jax.tree.map(lambda leaf, i=i: leaf[i], ticks) for i in range(len(self.accounts))]
+        if self.state.feedback is None and not any(account.steps for account in self.accounts):
+            self._require_end(ticks)
         outlooks = [self._look(account, tick) for account, tick in zip(self.accounts, each, strict=True)]
         steps = self._steps(outlooks)
         due = self._due(outlooks, steps)
@@ -148,6 +152,12 @@ class Training:
         figures = self._evaluate(whole)
         self.wall_time += time.perf_counter() - begin
         return [(sim, self._row(sim, row, found)) for (sim, row), found in figures.items() if sim < self.real]
+
+    def _require_end(self, ticks: Any) -> None:
+        """Raises `ValueError` where the first steps say that the budget takes more than can be counted or kept."""
+        budgets = np.array([account.grid[-1] for account in self.accounts])
+        what, drifts = f"a budget of {budgets.max():g} s", ticks.ended is not None
+        require_end(ticks.duration, budgets, len(self.accounts[0].computes), drifts, what, history=True)
 
     def _look(self, account: Account, ticks: Any) -> Outlook:
         try:

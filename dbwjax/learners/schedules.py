@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from dbwjax import specs
+from dbwjax.limits import real, whole
 
 Schedule = Callable[[Any], Any]
 """`updates () -> multiplier ()`, as optax's schedules; traceable."""
@@ -135,7 +136,7 @@ def step(*, every: int, factor: float = 0.1) -> Schedule:
     import optax
 
     _require_steps("every", every)
-    if not 0 < factor < math.inf:
+    if not 0 < real("factor", factor) < math.inf:
         raise ValueError(f"factor={factor:g} is not a factor of a rate; use a finite number above 0")
     return optax.exponential_decay(1.0, float(every), factor, staircase=True)
 
@@ -156,6 +157,7 @@ def warmup_cosine(*, warmup: int, steps: int, alpha: float = 0.0, start: float =
     import optax
 
     _require_steps("warmup", warmup)
+    _require_steps("steps", steps)
     if steps <= warmup:
         raise ValueError(f"steps={steps} leaves no update after warmup={warmup}; use {warmup + 1} or more")
     _require_share("alpha", alpha)
@@ -221,10 +223,9 @@ def _require_rate(state: PyTree) -> None:
 
 
 def _require_steps(name: str, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"{name}={value} is not a number of updates; use 1 or more")
+    whole(name, value)
 
 
 def _require_share(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
+    if not 0 <= real(name, value) <= 1:
         raise ValueError(f"{name}={value:g} is not a share of the base rate; use 0 to 1")

@@ -17,6 +17,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array
 
 from dbwjax import specs
+from dbwjax.limits import LAST_SEED, require_count, whole
 from dbwjax.network import draws
 from dbwjax.network.tables import Header, Unit
 from dbwjax.network.trace_files import Columns, read_trace
@@ -149,6 +150,8 @@ def build_delays(spec: str, workers: int, seed: int = 0) -> Law:
     Raises:
       ValueError: an unknown law or key, or a value out of range.
     """
+    workers, seed = whole("workers", workers), whole("seed", seed, 0, LAST_SEED)
+    require_count("workers", workers, lambda count: 16.0 * count)
     factors = [specs.build(part, DELAYS, "delays", workers, seed=seed) for part in spec.split("*")]
     return Law(factors[0] if len(factors) == 1 else Partial(_product, tuple(factors)), workers)
 

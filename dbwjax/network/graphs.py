@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dbwjax import specs
+from dbwjax.limits import LAST_SEED, divisors, real, require_count, whole
 from dbwjax.network.graph_files import Says, read_links
 from dbwjax.network.properties import is_connected, pieces
 from dbwjax.network.tables import MOST, Header, Unit
@@ -22,6 +24,11 @@ from dbwjax.types import Graph
 
 TRIES = 100
 """Random graphs are drawn again, so many times at most, until one is connected."""
+
+HOPELESS = 14.0
+"""Expected nodes without a link beyond which no random graph is drawn: one in a million is connected (e^-14)."""
+
+_LISTED = 2000  # bytes of a worker's place in the graph's lists, the partition and the clock, a rough guess
 
 
 def from_adjacency(adjacency: np.ndarray, computes: np.ndarray | None = None) -> Graph:
@@ -110,29 +117,31 @@ def delivery(graph: Graph) -> Float[Array, " N"]:
 
 def ring(workers: int) -> Graph:
     """Each worker hears the one before and the one after."""
+    workers = _allowed("ring", workers)
     return _circulant(workers, [1])
 
 
 def path(workers: int) -> Graph:
     """A ring without its last link."""
-    _at_least(workers, 1)
+    workers = _allowed("path", workers)
     return from_links(workers, [(i, i + 1) for i in range(workers - 1)])
 
 
 def star(workers: int) -> Graph:
     """Worker 0 hears everybody; the others hear worker 0."""
-    _at_least(workers, 1)
+    workers = _allowed("star", workers)
     return from_links(workers, [(0, i) for i in range(1, workers)])
 
 
 def complete(workers: int) -> Graph:
     """Everybody hears everybody."""
-    _at_least(workers, 1)
+    workers = _allowed("complete", workers)
     return from_adjacency(~np.eye(workers, dtype=bool))
 
 
 def grid(workers: int, *, rows: int) -> Graph:
     """`rows` rows of equal length; each worker hears those above, below, left and right."""
+    workers = _allowed("grid", workers)
     columns = _columns(workers, rows)
     across = [(i, i + 1) for i in range(workers) if (i + 1) % columns]
     return from_links(workers, across + [(i, i + columns) for i in range(workers - columns)])
@@ -140,6 +149,7 @@ def grid(workers: int, *, rows: int) -> Graph:
 
 def torus(workers: int, *, rows: int) -> Graph:
     """A grid whose opposite sides are joined."""
+    workers = _allowed("torus", workers)
     columns = _columns(workers, rows)
     across = [(i, i // columns * columns + (i + 1) % columns) for i in range(workers)]
     return from_links(workers, across + [(i, (i + columns) % workers) for i in range(workers)])
@@ -147,7 +157,7 @@ def torus(workers: int, *, rows: int) -> Graph:
 
 def hypercube(workers: int) -> Graph:
     """Workers whose numbers differ in one binary digit hear one another; needs a power of two."""
-    _at_least(workers, 1)
+    workers = _allowed("hypercube", workers)
     if workers & (workers - 1):
         near = 1 << (workers.bit_length() - 1)
         raise ValueError(f"workers={workers} is not a power of two; use {near} or {2 * near}")
@@ -157,15 +167,24 @@ def hypercube(workers: int) -> Graph:
 
 def exponential(workers: int) -> Graph:
     """Worker i hears i +- 1, i +- 2, i +- 4, ... (Assran et al. 2019, undirected)."""
-    _at_least(workers, 1)
+    workers = _allowed("exponential", workers)
     return _circulant(workers, [1 << d for d in range(max(workers - 1, 1).bit_length())])
 
 
 def erdos_renyi(workers: int, *, p: float = 0.4, seed: int = 0) -> Graph:
-    """Each pair is linked with probability `p`; drawn again until connected."""
-    _at_least(workers, 1)
-    if not 0 < p <= 1:
+    """Each pair is linked with probability `p`; drawn again until connected.
+
+    Raises:
+      ValueError: `p` not in (0, 1], or so small that no graph would be connected.
+    """
+    workers = _allowed("erdos_renyi", workers)
+    if not 0 < real("p", p) <= 1:
         raise ValueError(f"p={p:g} is not a probability of a link; use more than 0 and at most 1")
+    needed = math.log(workers) / workers
+    what, remedy = f"p={p:g} for {workers} workers", f"use a larger p (ln N / N = {needed:.3g})"
+    alone = workers * (1 - p) ** (workers - 1)
+    if alone > HOPELESS:
+        raise ValueError(f"{what}: about {alone:.0f} of them would have no link; {remedy}")
     upper = np.triu_indices(workers, 1)
 
     def draw(rng: np.random.Generator) -> Graph:
@@ -173,17 +192,18 @@ def erdos_renyi(workers: int, *, p: float = 0.4, seed: int = 0) -> Graph:
         matrix[upper] = rng.random(len(upper[0])) < p
         return from_adjacency(matrix | matrix.T)
 
-    needed = math.log(workers) / workers
-    return _connected(draw, seed, f"p={p:g} for {workers} workers", f"use a larger p (ln N / N = {needed:.3f})")
+    return _connected(draw, seed, what, remedy)
 
 
 def random_regular(workers: int, *, degree: int = 4, seed: int = 0) -> Graph:
     """Everybody hears `degree` others, drawn at random; drawn again until connected."""
-    _at_least(workers, 1)
+    workers = _allowed("random_regular", workers, degree)
     if not 0 <= degree < workers:
         raise ValueError(f"degree={degree} of {workers} workers; use 0 to {workers - 1}")
     if workers * degree % 2:
         raise ValueError(f"degree={degree} times {workers} workers is odd; use an even degree")
+    if workers > degree + 1 and degree < 2:
+        raise ValueError(f"degree={degree} connects no more than {degree + 1} of {workers} workers; use 2 or more")
 
     def draw(rng: np.random.Generator) -> Graph:
         import networkx
@@ -195,10 +215,10 @@ def random_regular(workers: int, *, degree: int = 4, seed: int = 0) -> Graph:
 
 def small_world(workers: int, *, degree: int = 4, p: float = 0.1, seed: int = 0) -> Graph:
     """A ring with `degree` nearest neighbours, each link rewired with probability `p` (Watts and Strogatz 1998)."""
-    _at_least(workers, 1)
+    workers = _allowed("small_world", workers, degree)
     if not 2 <= degree < workers or degree % 2:
         raise ValueError(f"degree={degree} of {workers} workers; use an even number from 2 to {workers - 1}")
-    if not 0 <= p <= 1:
+    if not 0 <= real("p", p) <= 1:
         raise ValueError(f"p={p:g} is not a probability; use 0 to 1")
 
     def draw(rng: np.random.Generator) -> Graph:
@@ -273,7 +293,33 @@ def build_graph(spec: str, workers: int, seed: int = 0) -> Graph:
     Raises:
       ValueError: an unknown name or key, a value that does not fit the workers, or a graph that is not connected.
     """
-    return specs.build(spec, GRAPHS, "graph", workers, seed=seed)
+    return specs.build(spec, GRAPHS, "graph", workers, seed=whole("seed", seed, 0, LAST_SEED))
+
+
+def building_bytes(spec: str, workers: int) -> float:
+    """Bytes needed while a graph is built, estimated from its SPEC; of some kinds every pair of workers takes some."""
+    name, settings = specs.parse(spec)
+    degree = settings.get("degree", "4")
+    known = degree.isdecimal() and len(degree) < 19
+    return _bytes(name, workers, min(int(degree), workers) if known else 0)
+
+
+def _bytes(kind: str, workers: int, degree: int = 0) -> float:
+    bits = workers.bit_length()
+    pairs, drawn = dict.fromkeys(("complete", "star", "erdos_renyi"), 32 * workers), 300 * degree
+    each = {**pairs, "hypercube": 100 * bits, "exponential": 200 * bits, "random_regular": drawn, "small_world": drawn}
+    return float(workers * (_LISTED + each.get(kind, 0)))
+
+
+def _allowed(kind: str, workers: Any, degree: Any = 0) -> int:
+    """A number of workers for which a graph can be built.
+
+    Raises:
+      ValueError: not a whole number above 0 (`degree`: from 0), or more than fit the memory.
+    """
+    workers, degree = whole("workers", workers), whole("degree", degree, 0)
+    require_count("workers", workers, lambda count: _bytes(kind, count, min(degree, count)))
+    return workers
 
 
 def _require_one_piece(graph: Graph, path: str, names: Sequence[str]) -> None:
@@ -294,15 +340,13 @@ def _at_least(workers: int, least: int) -> None:
 
 
 def _circulant(workers: int, steps: list[int]) -> Graph:
-    _at_least(workers, 1)
     return from_links(workers, [(i, (i + step) % workers) for i in range(workers) for step in steps])
 
 
 def _columns(workers: int, rows: int) -> int:
-    _at_least(workers, 1)
-    if rows < 1 or workers % rows:
-        divisors = [d for d in range(1, workers + 1) if workers % d == 0]
-        raise ValueError(f"rows={rows} does not divide {workers} workers; use one of {', '.join(map(str, divisors))}")
+    if whole("rows", rows, 0) < 1 or workers % rows:
+        known = ", ".join(map(str, divisors(workers)))
+        raise ValueError(f"rows={rows} does not divide {workers} workers; use one of {known}")
     return workers // rows
 
 

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from dbwjax.limits import real
 from dbwjax.network.properties import eccentricity
 from dbwjax.network.spanning import spanning_links
 from dbwjax.policies.gossip import IDEALISED, LATE, Late, gossip
@@ -52,7 +53,7 @@ def dtur(flood_latency: float = 0.0) -> WaitRule:
     Raises:
       ValueError: a negative or infinite `flood_latency`.
     """
-    if not 0 <= flood_latency < float("inf"):
+    if not 0 <= real("flood_latency", flood_latency) < float("inf"):
         raise ValueError(f"flood_latency={flood_latency:g} is not a time; use 0 or more seconds a hop")
 
     def init_fn(graph: Graph) -> DturState:

@@ -8,16 +8,20 @@ a new rule is two functions of about ten lines, and `gossip` turns it into a pol
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, Literal, NamedTuple, get_args
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree, UInt32
 
+from dbwjax.limits import shown
 from dbwjax.network.bitmask import count_flagged, flagged, rows_as_words
 from dbwjax.network.graphs import delivery
-from dbwjax.network.properties import links_of_one_direction
-from dbwjax.network.weights import Weights, dense, metropolis
+from dbwjax.network.properties import is_connected, links_of_one_direction, pieces
+from dbwjax.network.weights import Weights, dense
+from dbwjax.policies.method import Mixing, build_weights
 from dbwjax.specs import nearest
 from dbwjax.types import Graph, Key, Plan, Policy, WaitRule
 
@@ -55,26 +59,27 @@ class GossipState(NamedTuple):
     links: UInt32[Array, " N"] | None  # each worker's neighbours as the bits of a word; None: too many workers
 
 
-def gossip(rule: WaitRule, weights: Weights | None = None, late: Late = LATE) -> Policy:
+def gossip(rule: WaitRule, weights: Weights | str | None = None, late: Late = LATE) -> Policy:
     """A policy of the gossip family from a waiting rule: adapt, then combine (arXiv 2102.06280, as recalled).
 
     A worker arrives when it has finished and all its neighbours have its message; the rule chooses among arrivals.
 
     Args:
       rule: who is active, and when an iteration ends.
-      weights: of the active subgraph; Metropolis by default.
+      weights: of the active subgraph, or their name; Metropolis by default.
       late: what becomes of the others.
 
     Raises:
-      ValueError: an unknown `late`; in `init`, a node that does not compute.
+      ValueError: an unknown `late`, or what is no rule or no weights; in `init`, a graph that `require_graph` refuses;
+        when traced, a rule that returns something else.
     """
     if late not in get_args(Late):
-        raise ValueError(f"unknown late='{late}'; {nearest(late, get_args(Late))}")
-    scheme = weights or metropolis()
+        raise ValueError(f"unknown late={shown(late)}; {nearest(str(late), get_args(Late))}")
+    _require_rule(rule)
+    scheme = build_weights(weights)
 
     def init_fn(graph: Graph) -> GossipState:
-        require_workers(graph)
-        require_undirected(graph)
+        require_graph(graph, "doubly")
         links = rows_as_words(graph.neighbours, graph.links)
         return GossipState(rule.init(graph), scheme.init(graph), delivery(graph), links)
 
@@ -84,7 +89,7 @@ def gossip(rule: WaitRule, weights: Weights | None = None, late: Late = LATE) ->
         del feedback
         # Who arrived during the announcement that ended the last iteration is simply there when this one begins.
         arrival = jnp.maximum(remaining + state.delivery, 0)
-        active, end, rule_state = rule.cut(key, graph, state.rule, arrival)
+        active, end, rule_state = _checked(rule.cut(key, graph, state.rule, arrival), arrival)
         kept = graph.links & active[:, None] & flagged(active, graph.neighbours)
         mix, sources = matrix(scheme.apply(state.weights, graph, kept), graph, kept)
         plan = Plan(
@@ -99,6 +104,56 @@ def gossip(rule: WaitRule, weights: Weights | None = None, late: Late = LATE) ->
         return plan, state._replace(rule=rule_state)
 
     return Policy(init_fn, decide_fn)
+
+
+def _require_rule(rule: Any) -> None:
+    """Raises `ValueError` unless this is a pair of functions that can be called as a `WaitRule`'s are."""
+    if isinstance(rule, Policy | str) or not (callable(getattr(rule, "init", None)) and callable(rule.cut)):
+        remedy = "give a WaitRule, as full()"
+        if isinstance(rule, Policy):
+            remedy = "it is a policy already"
+        elif isinstance(rule, str):
+            remedy = f"use build_policy({rule!r}) for a SPEC"
+        elif callable(rule):
+            remedy = f"call it, as in {getattr(rule, '__name__', 'rule')}()"
+        raise ValueError(f"rule={shown(rule)} is no waiting rule; {remedy}")
+    for name, words in (("init", ("graph",)), ("cut", ("key", "graph", "state", "arrival"))):
+        try:
+            inspect.signature(getattr(rule, name)).bind(*words)
+        except TypeError as error:
+            raise ValueError(f"the rule's {name} cannot be called as {name}({', '.join(words)}): {error}") from error
+        except ValueError:  # it does not tell its parameters
+            continue
+
+
+def _checked(found: Any, arrival: Array) -> tuple[Array, Array, PyTree]:
+    """What a rule's `cut` returned, as arrays; `end` may be a Python number.
+
+    Raises:
+      ValueError: no mask of workers, no time, or not three things.
+    """
+    if not (isinstance(found, tuple) and len(found) == 3):
+        what = f"{len(found)} values" if isinstance(found, tuple) else "one value"
+        raise ValueError(f"the rule's cut returns {what}; return (active, end, state)")
+    active, end, state = found
+    kinds = []
+    for value in (active, end):
+        try:
+            kinds.append(jax.eval_shape(jnp.asarray, value))
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"the rule's cut returns {shown(value)}, which is no array; return (active, end, state)"
+            ) from None
+    if kinds[0].shape != arrival.shape or kinds[0].dtype != bool:
+        raise ValueError(
+            f"the rule's active is {kinds[0].dtype}{list(kinds[0].shape)}; return one truth value for each of "
+            f"{len(arrival)} workers"
+        )
+    if kinds[1].shape != () or not (
+        jnp.issubdtype(kinds[1].dtype, jnp.floating) or jnp.issubdtype(kinds[1].dtype, jnp.integer)
+    ):
+        raise ValueError(f"the rule's end is {kinds[1].dtype}{list(kinds[1].shape)}; return one number of seconds")
+    return jnp.asarray(active), jnp.asarray(end, arrival.dtype), state
 
 
 def mixing_form(nodes: int, slots: int) -> Literal["dense", "padded"]:
@@ -135,27 +190,31 @@ def matrix(slots: Float[Array, "N D"], graph: Graph, kept: Bool[Array, "N D"]) -
     return slots, jnp.where(kept, graph.neighbours, graph.neighbours[:, :1])
 
 
-def require_workers(graph: Graph) -> None:
-    """Raises `ValueError` unless every node computes: gossip has no place for a server."""
+def require_graph(graph: Graph, mixing: Mixing) -> None:
+    """Refuses a graph on which a method of the family would not reach what it promises.
+
+    All of them need workers only, each of which hears every other one, if by way of others. Weights that are to sum to
+    one in columns, too (`doubly`), need links of both directions: otherwise some workers count for more than others.
+
+    Args:
+      graph: who hears whom.
+      mixing: what the method promises.
+
+    Raises:
+      ValueError: one line.
+    """
     if not np.asarray(graph.computes).all():
         idle = int(np.flatnonzero(~np.asarray(graph.computes))[0])
         raise ValueError(f"node {idle} never computes, and gossip averages workers only; use a graph of workers")
-
-
-def require_undirected(graph: Graph) -> None:
-    """Raises `ValueError` unless every link goes both ways, without which no mixing is doubly stochastic."""
-    for receiver, sender in links_of_one_direction(graph)[:1]:
-        raise ValueError(
-            f"worker {receiver} hears worker {sender} and not the other way round, and this rule's mixing is doubly "
-            "stochastic; use an undirected graph (of a file: undirected=true), or a rule for directed ones (backup)"
-        )
-
-
-def undirected(policy: Policy) -> Policy:
-    """The same policy, for graphs whose links all go both ways."""
-
-    def init_fn(graph: Graph) -> PyTree:
-        require_undirected(graph)
-        return policy.init(graph)
-
-    return policy._replace(init=init_fn)
+    if not is_connected(graph):
+        apart = pieces(graph)
+        lost = f"worker {apart[1][0]} never hears worker 0" if len(apart) > 1 else "not everybody hears everybody"
+        raise ValueError(f"the graph is not connected: {lost}, not by way of others either; add links")
+    if mixing == "doubly":
+        one_way = links_of_one_direction(graph)
+        if len(one_way):
+            listener, source = one_way[0]
+            raise ValueError(
+                f"worker {listener} hears worker {source} and not the other way round, so that some would count for "
+                "more than others; use an undirected graph (of a file: undirected=true)"
+            )

@@ -13,7 +13,8 @@ from typing import Literal, NamedTuple
 from jaxtyping import PyTree
 
 from dbwjax import specs
-from dbwjax.network.weights import WEIGHTS, Weights
+from dbwjax.limits import shown
+from dbwjax.network.weights import WEIGHTS, Weights, metropolis
 from dbwjax.policies.papers import Paper
 from dbwjax.types import Graph, Policy
 
@@ -46,13 +47,20 @@ class Method(NamedTuple):
         return "\n\n".join(paper.bibtex for paper in self.papers)
 
 
-def build_weights(name: str) -> Weights:
-    """The mixing weights that a SPEC's `weights=` names.
+def build_weights(weights: Weights | str | None) -> Weights:
+    """Mixing weights: those given, those that a name stands for (a SPEC's `weights=`), or Metropolis.
 
     Raises:
-      ValueError: an unknown name.
+      ValueError: an unknown name, or what is no weights.
     """
-    return specs.build(name, WEIGHTS, "weights")
+    if weights is None:
+        return metropolis()
+    if isinstance(weights, str):
+        return specs.build(weights, WEIGHTS, "weights")
+    if not isinstance(weights, Weights):
+        called = f"; call it, as in {weights.__name__}()" if hasattr(weights, "__name__") else ""
+        raise ValueError(f"weights={shown(weights)} are no weights{called}; names are {', '.join(WEIGHTS)}")
+    return weights
 
 
 def only_global(barrier: Barrier) -> None:

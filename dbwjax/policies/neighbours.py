@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from dbwjax.network.weights import Weights, metropolis
-from dbwjax.policies.gossip import matrix, require_undirected, require_workers
-from dbwjax.policies.method import Barrier, Method, build_weights
+from dbwjax.limits import real, require_count, whole
+from dbwjax.network.weights import Weights
+from dbwjax.policies.gossip import matrix, require_graph
+from dbwjax.policies.method import Barrier, Method, Mixing, build_weights
 from dbwjax.policies.papers import D_PSGD, HOP
 from dbwjax.policies.selection import kth_smallest
 from dbwjax.types import Graph, Key, Plan, Policy
@@ -49,7 +50,7 @@ def backups_of(graph: Graph, b: int | Array) -> Int[Array, " N"]:
     return jnp.minimum(b, jnp.maximum(degree - 1, 0))
 
 
-def backup(b: int = 0, gap: float = GAP, weights: Weights | None = None) -> Policy:
+def backup(b: int = 0, gap: float = GAP, weights: Weights | str | None = None, mixing: Mixing = "row") -> Policy:
     """Static backup workers among neighbours; `b=0` is cb-Full under a neighbour barrier. Adapt, then combine.
 
         T_j(k+1) = max(T_j(k) + c_j,
@@ -68,25 +69,28 @@ def backup(b: int = 0, gap: float = GAP, weights: Weights | None = None) -> Poli
     Args:
       b: slowest neighbours that nobody waits for; `b_j = min(b, |N_j| - 1)`, so everybody waits for one at least.
       gap: most iterations by which a worker may be ahead of a neighbour, a whole number from 1; `inf`: no limit.
-      weights: of the whole graph; Metropolis by default.
+      weights: of the whole graph, or their name; Metropolis by default.
+      mixing: what is promised of the weights; with `b=0` they may be `doubly` stochastic.
 
     Raises:
-      ValueError: `b` below 0; `gap` not a whole number from 1 to `LARGEST_GAP`, nor `inf`.
+      ValueError: `b` below 0; `gap` not a whole number from 1 to `LARGEST_GAP`, nor `inf`; in `init`, a graph that
+        `require_graph` refuses, or start times that do not fit the memory.
     """
-    if b < 0:
-        raise ValueError(f"b={b} is not a number of backup workers; use 0 or more")
+    b, gap = whole("b", b, 0), real("gap", gap)
     if gap != math.inf and not (1 <= gap <= LARGEST_GAP and gap == int(gap)):
         raise ValueError(
             f"gap={gap:g} is not a number of iterations; use a whole number from 1 to {LARGEST_GAP}, or inf (no limit)"
         )
-    scheme = weights or metropolis()
+    scheme = build_weights(weights)
     kept_starts = None if gap == math.inf else int(gap) - 1
 
     def init_fn(graph: Graph) -> NeighbourState:
-        require_workers(graph)
+        require_graph(graph, mixing)
         state = _start(graph, scheme, b)
         if kept_starts is None:
             return state
+        workers = len(state.offset)
+        require_count("gap", kept_starts + 1, lambda count: 16.0 * count * workers, f" of {workers} workers")
         # Before the start everybody counts as having started at time 0, which holds up nobody.
         return state._replace(earlier=jnp.zeros((kept_starts, len(state.offset)), state.offset.dtype))
 
@@ -110,7 +114,7 @@ def backup(b: int = 0, gap: float = GAP, weights: Weights | None = None) -> Poli
     return Policy(init_fn, decide_fn)
 
 
-def dpsgd(weights: Weights | None = None, everybody: bool = False) -> Policy:
+def dpsgd(weights: Weights | str | None = None, everybody: bool = False) -> Policy:
     """D-PSGD: combine, then adapt (Lian et al. 2017, arXiv 1705.09056, as recalled).
 
         mix = W      push = identity      X' = W @ X + U
@@ -123,11 +127,10 @@ def dpsgd(weights: Weights | None = None, everybody: bool = False) -> Policy:
       everybody: a global barrier, on the same footing as DTUR: an iteration ends for everybody when all have finished
         and all messages are in, `max(max_i c_i, max over links of latency)`.
     """
-    scheme = weights or metropolis()
+    scheme = build_weights(weights)
 
     def init_fn(graph: Graph) -> NeighbourState:
-        require_workers(graph)
-        require_undirected(graph)
+        require_graph(graph, "doubly")
         return _start(graph, scheme, 0)
 
     def decide_fn(

@@ -16,8 +16,9 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from dbwjax.limits import real, whole
 from dbwjax.policies import neighbours
-from dbwjax.policies.gossip import IDEALISED, LATE, Late, gossip, undirected
+from dbwjax.policies.gossip import IDEALISED, LATE, Late, gossip
 from dbwjax.policies.method import Barrier, Method, build_weights, only_global
 from dbwjax.policies.papers import CB_DYBW, SYNCHRONOUS_SGD
 from dbwjax.policies.selection import kth_smallest
@@ -45,8 +46,7 @@ def fastest(k: int) -> WaitRule:
     Raises:
       ValueError: `k` below 1, and in `init` above N.
     """
-    if k < 1:
-        raise ValueError(f"k={k} waits for nobody; use 1 or more")
+    k = whole("k", k)
 
     def init_fn(graph: Graph) -> Array:
         workers = graph.neighbours.shape[0]
@@ -68,7 +68,7 @@ def deadline(seconds: float) -> WaitRule:
     Raises:
       ValueError: `seconds` not above zero.
     """
-    if not seconds > 0:
+    if not real("seconds", seconds) > 0:
         raise ValueError(f"seconds={seconds:g} lets no time pass; use a number above 0 (inf waits for everybody)")
 
     def init_fn(graph: Graph) -> Array:
@@ -88,7 +88,7 @@ def _full(*, barrier: Barrier = "global", late: Late = LATE, weights: str = "met
         return gossip(full(), build_weights(weights), late)
     if late != LATE:
         raise ValueError(f"late={late} has no meaning where nobody is late; leave late= out with barrier=neighbours")
-    return undirected(neighbours.backup(0, math.inf, build_weights(weights)))
+    return neighbours.backup(0, math.inf, build_weights(weights), mixing="doubly")
 
 
 def _fastest(*, k: int, late: Late = LATE, weights: str = "metropolis", barrier: Barrier = "global") -> Policy:

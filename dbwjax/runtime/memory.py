@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from dbwjax import limits
 from dbwjax.engine.blocks import block_of, working_bytes
-from dbwjax.network.graphs import build_graph
+from dbwjax.limits import largest, require_memory
+from dbwjax.network.graphs import build_graph, building_bytes
 from dbwjax.types import Learner
 
 COPIES = 3.1
@@ -22,65 +22,6 @@ compiler says of `simulate.advance`, lrm on MNIST with 2,048 workers: 3.04)."""
 CACHED = 16 << 20
 """Bytes of batches and activations held at a time on a CPU. lrm on MNIST with N = 4,096 and two cores: 66 us a
 worker-step in blocks of 16 to 128 workers, 77 in blocks of 256, 168 all at once."""
-
-
-def available_bytes() -> int:
-    """What can still be allocated where arrays live: of the machine's memory on a CPU, of the first device otherwise.
-
-    An accelerator that does not tell its memory is asked for nothing: the machine's memory is the answer then.
-    """
-    stats = jax.local_devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
-    if stats and "bytes_limit" in stats:
-        return int(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
-    return _host_bytes()
-
-
-def _host_bytes() -> int:
-    listed = Path("/proc/meminfo")
-    if listed.is_file():
-        for line in listed.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def require_memory(needed: float, what: str, remedy: str, available: int | None = None) -> None:
-    """Refuses what does not fit.
-
-    Args:
-      needed: bytes.
-      what: names the value that asks for them, as in `--workers 1000000000`.
-      remedy: what to do.
-      available: bytes; default `available_bytes()`.
-
-    Raises:
-      ValueError: more is needed than there is.
-    """
-    have = available_bytes() if available is None else available
-    if needed > have:
-        raise ValueError(f"{what} needs about {readable(needed)} of memory and {readable(have)} are free; {remedy}")
-
-
-def largest(needed: Callable[[int], float], available: float, most: int) -> int:
-    """The largest count, 0 to `most`, whose `needed` bytes fit; `needed` must not fall.
-
-    >>> largest(lambda workers: 1000 + 10 * workers, 1500, 10**9)
-    50
-    """
-    low, high = 0, most
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if needed(middle) <= available else (low, middle - 1)
-    return low
-
-
-def readable(size: float) -> str:
-    """Bytes in words.
-
-    >>> readable(1_500_000_000), readable(2.6e13)
-    ('1.5 GB', '26,000.0 GB')
-    """
-    return f"{size / 1e9:,.1f} GB"
 
 
 TOLD = 130
@@ -118,9 +59,9 @@ def require_workers(
 
     def needed(count: int) -> float:
         told = CHUNK * TOLD + 4 * WEIGHTS
-        return fixed + count * ((COPIES + 1) * each + told + steps) + _building(graph, count)
+        return fixed + count * ((COPIES + 1) * each + told + steps) + building_bytes(graph, count)
 
-    have = available_bytes()
+    have = limits.available_bytes()
     fits = largest(needed, have, workers)
     require_memory(needed(workers), f"--workers {workers}", f"use at most {fits} workers or a smaller --model", have)
 
@@ -147,10 +88,10 @@ def require_graphs(nets: Collection[tuple[str, int, int]]) -> None:
     Raises:
       ValueError: one line.
     """
-    have = _host_bytes()
-    graph, workers, _ = max(nets, key=lambda net: _building(*net[:2]))
-    fits = largest(lambda count: _building(graph, count), have, workers)
-    require_memory(_building(graph, workers), f"--workers {workers}", f"use at most {fits} workers", have)
+    have = limits.host_bytes()
+    graph, workers, _ = max(nets, key=lambda net: building_bytes(*net[:2]))
+    fits = largest(lambda count: building_bytes(graph, count), have, workers)
+    require_memory(building_bytes(graph, workers), f"--workers {workers}", f"use at most {fits} workers", have)
     alike: dict[tuple[str, int], list[int]] = {}
     for graph, workers, seed in nets:
         alike.setdefault((graph, workers), []).append(seed)
@@ -162,15 +103,6 @@ def require_graphs(nets: Collection[tuple[str, int, int]]) -> None:
     if needed:
         remedy = f"use --graph-seeds for at most {int(len(nets) * have / needed)} of them"
         require_memory(needed, f"a sweep of {len(nets)} graphs", remedy, have)
-
-
-_LISTED = 2000  # bytes of a worker's place in the graph's lists, the partition and the clock, a rough guess
-
-
-def _building(graph: str, workers: int) -> float:
-    """Bytes needed while a graph is built; of some kinds every pair of workers takes memory."""
-    pairs = 32.0 if graph.partition(":")[0] in ("complete", "star", "erdos_renyi") else 0
-    return workers * (_LISTED + pairs * workers)
 
 
 def gradient_block(
@@ -185,15 +117,40 @@ def gradient_block(
       params: one worker's parameters, or their shapes.
       batch: one worker's batch, or its shapes.
     """
-    budget = CACHED if jax.default_backend() == "cpu" else available_bytes() // 8
+    budget = CACHED if jax.default_backend() == "cpu" else limits.available_bytes() // 8
     return block_of(workers, working_bytes(gradient, params, batch), budget)
 
 
 def gradient_slices(size: int, gradient: Callable[[PyTree, PyTree], Any], params: PyTree, batch: PyTree) -> int:
     """Into how many slices one worker's batch of `size` samples is cut (`in_slices`), so that what it makes on the way
     takes an eighth of the free memory at most; 1 for all but very large models."""
-    wanted = working_bytes(gradient, params, batch) / max(available_bytes() // 8, 1)
-    return min((slices for slices in range(1, size + 1) if size % slices == 0 and slices >= wanted), default=size)
+    wanted = working_bytes(gradient, params, batch) / max(limits.available_bytes() // 8, 1)
+    return min((slices for slices in limits.divisors(size) if slices >= wanted), default=size)
+
+
+def require_batch(batch: PyTree) -> None:
+    """Refuses a batch of which not even one worker's fits the memory.
+
+    Args:
+      batch: one worker's, or its shapes.
+
+    Raises:
+      ValueError: one line.
+    """
+    count = max((leaf.shape[0] for leaf in jax.tree.leaves(batch) if leaf.ndim), default=1)
+    needed, have = size_of(batch), limits.available_bytes()
+    require_memory(needed, f"batch_size={count}", f"use at most {int(count * have // max(needed, 1))}", have)
+
+
+def require_worlds(worlds: int, held: float) -> None:
+    """Refuses worlds whose parameters and partitions, `held` bytes, do not fit the memory.
+
+    Raises:
+      ValueError: one line.
+    """
+    have = limits.available_bytes()
+    remedy = f"use at most {int(worlds * have // max(held, 1))} (--seeds), or a smaller --model"
+    require_memory(held, f"what {worlds} worlds start from", remedy, have)
 
 
 def in_dtype(params: PyTree, dtype: str) -> PyTree:

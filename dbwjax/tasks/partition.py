@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dbwjax import specs
+from dbwjax.limits import LAST_SEED, require_count, whole
 
 _LARGEST_ALPHA = (
     1e6  # beyond it the shares are equal to six digits, and the gamma draws behind them overflow in the end
@@ -61,9 +62,7 @@ def shards(labels: np.ndarray, workers: int, *, per_worker: int = 2, seed: int =
     Raises:
       ValueError: `per_worker` below 1, or more shards than samples.
     """
-    if per_worker < 1:
-        raise ValueError(f"per_worker={per_worker} gives nobody anything; use 1 or more")
-    total = workers * per_worker
+    total = workers * whole("per_worker", per_worker)
     if total > len(labels):
         raise ValueError(
             f"per_worker={per_worker} needs {total} shards of {len(labels)} samples; "
@@ -92,8 +91,7 @@ def partition(spec: str, labels: np.ndarray, workers: int, seed: int = 0) -> Par
       ValueError: an unknown SPEC, settings out of range, fewer samples than workers, labels that are not classes, or a
         worker that gets no sample.
     """
-    if workers < 1:
-        raise ValueError(f"workers={workers} leaves nobody to learn; use 1 or more")
+    workers, seed = whole("workers", workers), whole("seed", seed, 0, LAST_SEED)
     labels = np.asarray(labels)
     if labels.ndim != 1 or not (np.issubdtype(labels.dtype, np.integer) or labels.dtype == bool):
         raise ValueError(f"labels of shape {labels.shape} and type {labels.dtype} are not classes; give [n] integers")
@@ -115,9 +113,13 @@ def partition(spec: str, labels: np.ndarray, workers: int, seed: int = 0) -> Par
 def table(parts: Sequence[np.ndarray]) -> Partition:
     """Lists of sample numbers, one a worker, as one padded table.
 
+    Raises:
+      ValueError: a table that does not fit the memory.
+
     >>> table([np.array([3, 1]), np.array([0, 2, 4])]).indices.tolist()
     [[3, 1, 3], [0, 2, 4]]
     """
     sizes = np.array([len(part) for part in parts], np.int32)
     longest = int(sizes.max())
+    require_count("workers", len(parts), lambda count: 8.0 * count * longest, f" with up to {longest} samples each")
     return Partition(np.stack([np.resize(np.asarray(part, np.int32), longest) for part in parts]), sizes)

@@ -14,6 +14,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
+from dbwjax.limits import LAST_SEED, real, require_count, whole
 from dbwjax.tasks.task import Task, from_arrays
 from dbwjax.types import Key
 
@@ -52,10 +53,12 @@ def quadratic(
 
     Raises:
       ValueError: `dimension`, `workers`, `batch_size` or `condition` below 1, `heterogeneity` or `noise` negative, any
-        of them not finite.
+        of them not finite; centres that do not fit the memory.
     """
-    _at_least(1, dimension=dimension, workers=workers, batch_size=batch_size, condition=condition)
+    dimension, workers, batch_size = _counts(seed, dimension=dimension, workers=workers, batch_size=batch_size)
+    _at_least(1, condition=condition)
     _at_least(0, heterogeneity=heterogeneity, noise=noise)
+    require_count("dimension", dimension, lambda count: 32.0 * workers * count, f" of {workers} workers")
     rng = np.random.default_rng(seed)
     centre = rng.standard_normal(dimension)
     offsets = rng.standard_normal((workers, dimension))
@@ -143,15 +146,20 @@ def logistic(
 
     Raises:
       ValueError: sizes below 1, fewer samples than workers, `heterogeneity` outside [0, 1], `regularisation` not above
-        0 or so small that Newton's method finds no minimiser.
+        0 or so small that Newton's method finds no minimiser; data that do not fit the memory.
     """
-    _at_least(1, dimension=dimension, samples=samples, workers=workers, batch_size=batch_size)
+    dimension, samples = _counts(seed, dimension=dimension, samples=samples)
+    workers, batch_size = _counts(seed, workers=workers, batch_size=batch_size)
+    real("heterogeneity", heterogeneity), real("regularisation", regularisation)
     if workers > samples:
         raise ValueError(f"samples={samples} leaves some of {workers} workers without one; use at least {workers}")
     if not 0 <= heterogeneity <= 1:
         raise ValueError(f"heterogeneity={heterogeneity:g} is not a share; use 0 to 1")
     if not 0 < regularisation < np.inf:
         raise ValueError(f"regularisation={regularisation:g} gives no unique minimiser; use a finite number above 0")
+    # Features, their products in Newton's method, and its d x d system.
+    require_count("dimension", dimension, lambda count: 24.0 * count * count)
+    require_count("samples", samples, lambda count: 32.0 * count * (dimension + 4), f" of {dimension} features")
     rng = np.random.default_rng(seed)
     truth = rng.standard_normal(dimension)
     features = rng.standard_normal((samples, dimension))
@@ -240,7 +248,12 @@ def _sigmoid(logits: np.ndarray) -> np.ndarray:
     return 0.5 * (1 + np.tanh(0.5 * logits))
 
 
+def _counts(seed: int, **counts: int) -> tuple[int, ...]:
+    whole("seed", seed, 0, LAST_SEED)
+    return tuple(whole(name, value) for name, value in counts.items())
+
+
 def _at_least(least: int, **settings: float) -> None:
     for name, value in settings.items():
-        if not least <= value < np.inf:
+        if not least <= real(name, value) < np.inf:
             raise ValueError(f"{name}={value:g} is out of range; use a finite number, {least} or more")

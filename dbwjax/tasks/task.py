@@ -18,9 +18,11 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, PyTree
 
+from dbwjax.limits import LAST_SEED, shown, whole
 from dbwjax.specs import parse
 from dbwjax.tasks.partition import Partition, table
 from dbwjax.tasks.partition import partition as divide
+from dbwjax.tasks.probe import require_data, require_functions
 from dbwjax.types import Batches, Key
 
 Loss = Callable[[PyTree, PyTree], Array]
@@ -80,16 +82,23 @@ def from_arrays(
       The task; `evaluate(params)` is exact over all test samples and works in blocks.
 
     Raises:
-      ValueError: no samples, leading axes that differ, a test set of another structure, `batch_size` below 1, or a
-        partition that is not possible or leaves a worker without samples.
+      ValueError: no samples, leading axes that differ, a test set of another structure; numbers that are not whole or
+        out of range; data that are no numbers, or (without `preprocess`) not finite; a partition that is not possible
+        or leaves a worker without samples; functions that do not fit the data or return something else.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size} draws no samples; use 1 or more")
+    workers, batch_size, seed = (
+        whole("workers", workers),
+        whole("batch_size", batch_size),
+        whole("seed", seed, 0, LAST_SEED),
+    )
     count = _count(train, "train")
+    require_data(train, "train", finite=preprocess is None)
     if test is not None:
         _same_kind(train, test)
-    held = _divide(partition, _labels(partition, labels, train, count), workers, seed)
+        require_data(test, "test", finite=preprocess is None)
     process = _as_partial(preprocess)
+    require_functions(loss, init, train, batch_size, metrics, process)
+    held = _divide(partition, _labels(partition, labels, train, count), workers, seed)
     arrays = jax.tree.map(jnp.asarray, train)
     return Task(
         name=name,
@@ -191,17 +200,28 @@ def _identity(batch: PyTree) -> PyTree:
 
 
 def _as_partial(function: Callable[[PyTree], PyTree] | None) -> Partial:
-    """A callable pytree: a `Partial` keeps its arrays as leaves, a plain function has none."""
+    """A callable pytree: a `Partial` keeps its arrays as leaves, a plain function has none.
+
+    Raises:
+      ValueError: not a function.
+    """
     if isinstance(function, Partial):
         return function
+    if function is not None and not callable(function):
+        raise ValueError(f"preprocess={shown(function)} is not a function; give batch -> batch, or leave it out")
     return Partial(_identity if function is None else function)
 
 
 def _count(arrays: PyTree, what: str) -> int:
     """How many samples `arrays` holds."""
-    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(arrays)]
+    try:
+        shapes = [np.shape(leaf) for leaf in jax.tree.leaves(arrays)]
+    except ValueError:
+        raise ValueError(
+            f"{what} holds rows of different lengths; give arrays with one leading axis of samples"
+        ) from None
     if not shapes or () in shapes:
-        raise ValueError(f"{what} must be arrays with a leading axis of samples; it has shapes {shapes}")
+        raise ValueError(f"{what} must be arrays with a leading axis of samples; it has shapes {shown(shapes)}")
     lengths = sorted({shape[0] for shape in shapes})
     if len(lengths) > 1:
         raise ValueError(f"{what} has arrays of {' and '.join(map(str, lengths))} samples; give all the same length")
@@ -221,6 +241,10 @@ def _same_kind(train: PyTree, test: PyTree) -> None:
 
 def _labels(partition: str | Sequence[np.ndarray], labels: np.ndarray | None, train: PyTree, count: int) -> np.ndarray:
     """Each sample's class, where the partition asks for it; otherwise zeros."""
+    if not isinstance(partition, str | Sequence | np.ndarray):
+        raise ValueError(
+            f"partition={shown(partition)} is none; use a SPEC, as 'iid', or one array of samples a worker"
+        )
     if labels is not None and np.shape(labels) != (count,):
         raise ValueError(f"labels of shape {np.shape(labels)} do not name one class for each of {count} samples")
     if not isinstance(partition, str) or parse(partition)[0] == "iid":

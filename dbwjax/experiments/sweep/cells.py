@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dbwjax.experiments.compare import compare
+from dbwjax import specs
+from dbwjax.experiments.compare import check, compare
+from dbwjax.limits import shown
 from dbwjax.types import Policy
 
 
@@ -53,20 +56,17 @@ def compare_cells(
       Rows, intervals, `.table()` and `.plot()`.
 
     Raises:
-      ValueError: an axis without values, one that is also given in `common`, or what `compare` refuses.
+      ValueError: an axis without values, one that is also given in `common`, or what `compare` refuses of any cell;
+        nothing has run then.
     """
-    named: dict[str, dict[Any, Any]] = {}
-    for name, values in axes.items():
-        named[name] = dict(values) if isinstance(values, Mapping) else {value: value for value in values}
-        if not named[name]:
-            raise ValueError(f"axis '{name}' has no values; give at least one")
-        if name in common:
-            raise ValueError(f"'{name}' is an axis and given beside it; leave one out")
+    named = _axes(axes, common)
+    cells = [dict(zip(named, labels, strict=True)) for labels in itertools.product(*named.values())]
+    for values in cells:  # what the last cell would refuse is refused before the first has run
+        check(policies, **{name: named[name][label] for name, label in values.items()}, **common)
     rows: list[dict[str, Any]] = []
     worlds: list[dict[str, Any]] = []
     found: dict[str, Any] = {}
-    for labels in itertools.product(*named.values()):
-        values = dict(zip(named, labels, strict=True))
+    for values in cells:
         chosen = {name: named[name][label] for name, label in values.items()}
         cell = compare(policies, **chosen, **common)
         found = cell.summary
@@ -76,6 +76,35 @@ def compare_cells(
 
     specs = list(policies)
     return Cells(rows, worlds, summarise(rows, worlds, specs, found["baseline"], found["target_accuracy"]))
+
+
+def _axes(axes: Any, common: Mapping[str, Any]) -> dict[str, dict[Any, Any]]:
+    """The values of every axis by their labels.
+
+    Raises:
+      ValueError: no axes, or one that `compare_cells` refuses.
+    """
+    known = [name for name in inspect.signature(compare).parameters if name != "policies"]
+    if not isinstance(axes, Mapping):
+        raise ValueError(f"axes={shown(axes)} have no names; give values by argument, as {{'graph': ['ring', 'star']}}")
+    for name in [*axes, *common]:
+        if name not in known:
+            raise ValueError(f"compare has no argument {shown(name)}; {specs.nearest(str(name), known)}")
+    named: dict[str, dict[Any, Any]] = {}
+    for name, values in axes.items():
+        if name in common:
+            raise ValueError(f"'{name}' is an axis and given beside it; leave one out")
+        if isinstance(values, str) or not isinstance(values, Mapping | Iterable):
+            raise ValueError(f"axis '{name}' is {shown(values)}; give a list of values, or values by name")
+        try:
+            named[name] = dict(values) if isinstance(values, Mapping) else {value: value for value in values}
+        except TypeError:
+            raise ValueError(
+                f"axis '{name}' has values without a name; give them by name, as {{'mine': ...}}"
+            ) from None
+        if not named[name]:
+            raise ValueError(f"axis '{name}' has no values; give at least one")
+    return named
 
 
 def _renamed(first: dict[str, Any], values: dict[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:

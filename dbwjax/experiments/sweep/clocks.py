@@ -5,19 +5,22 @@ A simulation's one row is dated at its budget and counts, for every worker, the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from dbwjax import limits
 from dbwjax.engine import ensemble
-from dbwjax.engine.batch import rows_of, spread, take
+from dbwjax.engine.batch import Batch, mesh_of, rows_of, spread, take
 from dbwjax.experiments.accounting import clock_row
 from dbwjax.experiments.blocks import Block, Sizes
 from dbwjax.experiments.budget import CLOCKS, TICKS
+from dbwjax.experiments.extent import require_end
 from dbwjax.experiments.problem import Problem
 from dbwjax.experiments.training import Stalled
-from dbwjax.runtime import memory
+from dbwjax.types import ClockState
 
 TICK = 32
 """Bytes of a clock for each worker and slot; `backup` needs most, 30 (what the compiler says, 5,000 workers)."""
@@ -30,12 +33,12 @@ def clocks_at_once(problem: Problem) -> Sizes:
       ValueError: not even one fits the memory.
     """
     count, slots = len(problem.told), problem.worlds.tree.graph.neighbours.shape[-1]
-    each, free = TICK * problem.workers * slots, memory.available_bytes()
+    each, free = TICK * problem.workers * slots, limits.available_bytes()
     most = min(int(free // each), CLOCKS)
     if most < 1:
         what = f"a clock of --workers {problem.workers} and {slots - 1} neighbours"
-        fits = memory.largest(lambda workers: TICK * workers * min(slots, workers), free, problem.workers)
-        memory.require_memory(each, what, f"use at most {fits} workers", free)
+        fits = limits.largest(lambda workers: TICK * workers * min(slots, workers), free, problem.workers)
+        limits.require_memory(each, what, f"use at most {fits} workers", free)
     return Sizes(min(most, count), most, False)
 
 
@@ -49,11 +52,8 @@ def clock_rows(problem: Problem, block: Block, budgets: np.ndarray, size: int, m
       size: simulations of a full block.
       mesh: the devices that share them.
     """
-    shares = 1 if mesh is None else mesh.size
-    filled = np.resize(block.which, -(-size // shares) * shares)
-    some = spread(take(problem.worlds, filled), mesh)
+    filled, some, clocks = _start(problem, block, size, mesh)
     policy, budget = problem.policies[block.spec], budgets[filled]
-    clocks = ensemble.start(some, rows_of(problem.states[block.spec], filled), mesh)
     sums, iterations, steps = np.zeros((len(_SUMS), len(filled))), np.zeros((len(filled), problem.workers), int), 0
     origin, past = np.zeros(len(filled)), np.zeros(len(filled), bool)
     while not past.all():
@@ -73,6 +73,48 @@ def clock_rows(problem: Problem, block: Block, budgets: np.ndarray, size: int, m
         said = clock_row(1, float(budget[i]), iterations[i][computes[i]], so_far, so_far)
         rows.append({"policy": block.spec, **problem.told[int(which)].values, **said})
     return rows
+
+
+def _start(problem: Problem, block: Block, size: int, mesh: Any) -> tuple[np.ndarray, Batch, ClockState]:
+    """A block filled up by repeating itself: which worlds, the worlds, and their clocks at time 0."""
+    shares = 1 if mesh is None else mesh.size
+    filled = np.resize(block.which, -(-size // shares) * shares)
+    some = spread(take(problem.worlds, filled), mesh)
+    return filled, some, ensemble.start(some, rows_of(problem.states[block.spec], filled), mesh)
+
+
+def require_clocks_end(
+    found: Sequence[Problem],
+    every: Sequence[Block],
+    sizes: Sequence[int],
+    times: Sequence[list[np.ndarray]],
+    devices: Sequence[Any],
+) -> None:
+    """Refuses budgets that would take more steps than can be counted, by the first steps of each policy.
+
+    Args:
+      found: the problems.
+      every: all blocks.
+      sizes: by problem, simulations of a full block.
+      times: by problem, the grid of each of its worlds.
+      devices: to be used.
+
+    Raises:
+      ValueError: one line.
+    """
+    seen = set()
+    for block in every:
+        if (block.problem, block.spec) in seen:
+            continue
+        seen.add((block.problem, block.spec))
+        problem, size = found[block.problem], sizes[block.problem]
+        mesh = mesh_of(devices[: min(len(devices), size)])
+        filled, some, clocks = _start(problem, block, size, mesh)
+        budget = np.array([times[block.problem][which][-1] for which in filled])
+        policy = problem.policies[block.spec]
+        _, record, _ = ensemble.clock_batch(policy, some, clocks, TICKS, mesh, budget)
+        what = f"a budget of {budget.max():g} s under policy '{block.spec}'"
+        require_end(np.asarray(record.duration), budget, problem.workers, False, what, history=False)
 
 
 _SUMS = ("ended", "active", "missed", "gradients", "length", "computing", "wasted", "waiting")

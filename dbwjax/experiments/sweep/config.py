@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import itertools
+import math
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,9 +50,9 @@ def worlds(config: SweepConfig) -> list[World]:
     """Every combination, the last axis fastest. A graph without randomness has one graph seed, so that no world is
     counted twice."""
     first = config.base.seed
+    nets = [(graph, first + i) for graph in config.graphs for i in range(_graphs_of(config, graph))]
     axes: dict[str, Sequence[Any]] = {
-        "graph": config.graphs,
-        "graph_seed": range(first, first + (config.graph_seeds or 1)),
+        "graph": nets,
         "delays": config.delays,
         "learning_rate": config.learning_rates,
         **dict(config.settings),
@@ -59,15 +60,24 @@ def worlds(config: SweepConfig) -> list[World]:
     }
     found = []
     for combination in itertools.product(*axes.values()):
-        values = dict(zip(axes, combination, strict=True))
-        random = is_random(values["graph"])
-        if values["graph_seed"] != first and not random:
-            continue
-        if random and config.graph_seeds is None:
+        (graph, graph_seed), *rest = combination
+        values = {"graph": graph, "graph_seed": graph_seed, **dict(zip(list(axes)[1:], rest, strict=True))}
+        if config.graph_seeds is None and is_random(graph):
             values["graph_seed"] = values["seed"]
         fields = {name: value for name, value in values.items() if name != "graph_seed"}
         found.append(World(values, dataclasses.replace(config.base, **fields, seeds=1), values["graph_seed"]))
     return found
+
+
+def count_of(config: SweepConfig) -> int:
+    """How many worlds there are, without making any."""
+    each = [len(config.delays), len(config.learning_rates), *(len(values) for _, values in config.settings)]
+    return math.prod(each) * config.base.seeds * sum(_graphs_of(config, graph) for graph in config.graphs)
+
+
+def _graphs_of(config: SweepConfig, graph: str) -> int:
+    """How many graphs of a SPEC stand beside one another in one world of all else."""
+    return config.graph_seeds or 1 if is_random(graph) else 1
 
 
 def is_random(graph: str) -> bool:
@@ -109,6 +119,8 @@ def validate(config: SweepConfig, options: RunOptions) -> None:
         unread += ["--until-target"] * config.base.until_target
         if unread:
             raise ValueError(f"{unread[0]} changes nothing with --timing-only; leave one of them out")
+    extent = configs.extent_of(config.base)._replace(worlds=count_of(config))
+    configs.require_fit(extent._replace(rows=1) if config.timing_only else extent, config.base, "a sweep of {} worlds")
     for world in worlds(config):
         configs.validate(world.config, options)
 

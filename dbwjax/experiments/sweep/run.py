@@ -13,13 +13,13 @@ import numpy as np
 
 from dbwjax.engine import batch
 from dbwjax.experiments.blocks import Block, Places, Sizes, blocks, sizes
-from dbwjax.experiments.budget import grids
+from dbwjax.experiments.budget import grids, require_ends
 from dbwjax.experiments.config import RunOptions, TrainConfig
 from dbwjax.experiments.driver import Driver, Interrupted, NoLog, agreed_sizes, progress_bar, signals
 from dbwjax.experiments.fingerprints import fingerprints
 from dbwjax.experiments.nets import named
 from dbwjax.experiments.problem import Problem, World, problems
-from dbwjax.experiments.sweep.clocks import clock_rows, clocks_at_once
+from dbwjax.experiments.sweep.clocks import clock_rows, clocks_at_once, require_clocks_end
 from dbwjax.experiments.sweep.config import SweepConfig, content, worlds
 from dbwjax.files import replace_file, write_json
 from dbwjax.report.sweep_figures import QUANTITIES
@@ -49,12 +49,16 @@ def run_sweep(config: SweepConfig, options: RunOptions) -> int:
     devices = cores_or(options.devices)
     found = problems(told, config.timing_only)
     _require_no_readers(found)
-    times = [grids(one, config.base) for one in found]
+    # Clocks alone read nothing of a grid but its end.
+    base = dataclasses.replace(config.base, rows=1, eval_every=None) if config.timing_only else config.base
+    times = [grids(one, base) for one in found]
     fits = [
         clocks_at_once(one) if config.timing_only else sizes(one, devices, max(map(len, grid)))
         for one, grid in zip(found, times, strict=True)
     ]
     folder = Path(options.out) if options.out is not None else Path("runs") / f"sweep-{config.base.preset}"
+    if options.overwrite or not (folder / "config.json").exists():
+        _require_ends(config, found, fits, times, devices)
     axes = ("heatmap", "graph_seed", *(field.name for field in dataclasses.fields(TrainConfig)))
     figures = [f"{quantity}-{axis}" for quantity in QUANTITIES for axis in axes]
     with RunFolder.open(folder, options.overwrite, figures) as run:
@@ -79,6 +83,19 @@ def _names(told: list[World]) -> list[dict[str, Any]]:
         {"graph": graph, "delays": delays, "workers": workers, "names": names}
         for (graph, delays, workers), names in named(told).items()
     ]
+
+
+def _require_ends(
+    config: SweepConfig, found: list[Problem], fits: list[Sizes], times: list[list[np.ndarray]], devices: Any
+) -> None:
+    """Raises `ValueError` for budgets that would take too many steps."""
+    cut = [fit.size for fit in fits]
+    every = list(blocks(config.base.policies, found, cut))
+    if config.timing_only:
+        require_clocks_end(found, every, cut, times, devices)
+    else:
+        places = [Places(one, devices, fit.cut, fit.size) for one, fit in zip(found, fits, strict=True)]
+        require_ends(found, places, every, times)
 
 
 def _require_no_readers(found: list[Problem]) -> None:

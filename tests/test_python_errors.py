@@ -383,7 +383,7 @@ ACCEPTED = [
     {"task": lambda seed: "quadratic:dimension=2"},
     {"task": "quadratic:dimension=2", "graph": "ring", "workers": np.int64(N)},
     {"graph": lambda seed: "ring"},
-    {"graph": Graph(*map(np.asarray, RING))},
+    {"graph": jax.tree.map(np.asarray, RING)},
     {"graph": ONE_WAY, "policy": "backup"},
     {"policy": ruled(lambda key, graph, state, arrival: (arrival <= 1, 1, state))},
     {"policy": moving(duration=2.0)},

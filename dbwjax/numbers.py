@@ -15,7 +15,7 @@ from typing import Any
 LEAST, MOST = 1.2e-38, 3.4e38
 """Magnitudes that float32 holds with all their digits."""
 
-RANGE = f"{LEAST} to {MOST}"
+RANGE = "1.2e-38 to 3.4e38"
 """The same, for errors."""
 
 LARGEST = 2**31 - 1
@@ -138,9 +138,7 @@ def seeds(first: Any, count: int = 1) -> range:
     if isinstance(first, bool) or not 0 <= start < SEEDS:
         raise ValueError(f"seed={first} is no seed; use a whole number from 0 to {SEEDS - 1}")
     if start + count > SEEDS:
-        raise ValueError(
-            f"{count} seeds from seed={first} on end at {start + count - 1}; use seeds up to {SEEDS - 1}"
-        )
+        raise ValueError(f"{count} seeds from seed={first} on end at {start + count - 1}; use seeds up to {SEEDS - 1}")
     return range(start, start + count)
 
 

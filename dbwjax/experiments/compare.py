@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from dbwjax import numbers
 from dbwjax.engine.programs import canonical
 from dbwjax.experiments.accounting import even_grid
 from dbwjax.experiments.blocks import Places, blocks, sizes
@@ -83,9 +84,11 @@ def train_policy(
 
     Raises:
       ValueError: numbers out of range, numbers of workers that differ, or a policy that does not fit the graph.
+      NotATime: a delay was negative, not a number, or beyond what float32 holds; it names worker and computation.
+      Standstill: time did not pass.
       Diverged: a loss was not finite.
     """
-    problem = _problem({"policy": policy}, task, graph, delays, optimizer, [seed], workers)
+    problem = _problem({"policy": policy}, task, graph, delays, optimizer, numbers.seeds(seed), workers)
     grid = _grid(problem, seconds, steps, rows, eval_every, times)
     places = Places(problem, [_device()], False, 1)
     (block,) = blocks(["policy"], [problem], [1])
@@ -177,9 +180,11 @@ def compare(
 
     Raises:
       ValueError: numbers out of range, numbers of workers that differ, or a policy that does not fit a graph.
+      NotATime, Standstill: as for `train_policy`.
     """
     if seeds < 1:
         raise ValueError(f"seeds={seeds} is no number of worlds; use 1 or more")
+    worlds_of = numbers.seeds(seed, seeds)
     named = dict(policies) if isinstance(policies, Mapping) else {spec: spec for spec in policies}
     if not named:
         raise ValueError("policies names nobody; give at least one")
@@ -189,7 +194,7 @@ def compare(
     if isinstance(optimizer, str):
         optimizer = build_optimizer(optimizer, learning_rate)
     words = {"batch_size": batch_size, "model": model, "partition": partition}
-    problem = _problem(named, task, graph, delays, optimizer, range(seed, seed + seeds), workers, words)
+    problem = _problem(named, task, graph, delays, optimizer, worlds_of, workers, words)
     _one_budget(seconds, steps)
     config = TrainConfig(policies=tuple(named), baseline=over, seconds=seconds, steps=steps, rows=rows)
     found, timelines = _run(problem, config)
@@ -235,8 +240,8 @@ def _device() -> Any:
 def _one_budget(seconds: float | None, steps: int | None) -> None:
     if (seconds is None) == (steps is None):
         raise ValueError(f"seconds={seconds}, steps={steps}: give one budget")
-    if seconds is not None and not 0 < seconds < float("inf"):
-        raise ValueError(f"seconds={seconds:g} is no budget; use a finite time above 0")
+    if seconds is not None and not (seconds > 0 and numbers.holds(seconds)):
+        raise ValueError(f"seconds={seconds:g} is no budget; use a finite time above 0 ({numbers.RANGE})")
     if steps is not None and steps < 1:
         raise ValueError(f"steps={steps} is not a number of iterations; use 1 or more")
 
@@ -255,7 +260,7 @@ def _grid(
         if seconds is not None or steps is not None:
             raise ValueError("times= are the budget; leave seconds= and steps= out")
         grid = np.concatenate([[0.0], np.asarray(times, np.float64)])
-        if not np.isfinite(grid).all() or len(grid) < 2 or (np.diff(grid)[1:] <= 0).any() or grid[1] < 0:
+        if not all(map(numbers.holds, grid)) or len(grid) < 2 or (np.diff(grid)[1:] <= 0).any() or grid[1] < 0:
             raise ValueError(f"times={times} are not ascending finite times from 0 on")
         return grid[1:] if grid[1] == 0 else grid
     _one_budget(seconds, steps)

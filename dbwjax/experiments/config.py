@@ -133,9 +133,7 @@ def validate(config: TrainConfig, options: RunOptions) -> None:
 def _validate_seeds(config: TrainConfig) -> None:
     _require(0 <= config.seed < numbers.SEEDS, "seed", config.seed, f"0 to {numbers.SEEDS - 1}")
     last = config.seed + config.seeds - 1
-    _require(
-        last < numbers.SEEDS, "seeds", config.seeds, f"seeds up to {numbers.SEEDS - 1} (this ends at {last})"
-    )
+    _require(last < numbers.SEEDS, "seeds", config.seeds, f"seeds up to {numbers.SEEDS - 1} (this ends at {last})")
 
 
 def _validate_reals(config: TrainConfig) -> None:

@@ -41,6 +41,9 @@ class Placing(Protocol):
     def look_ahead(self, state: SimState, steps: int) -> Any:
         """The next `Tick`s on the host, leaves `[B, steps, ...]`."""
 
+    def lost(self, state: SimState, sim: int, steps: int) -> ledger.Lost | None:
+        """`ledger.lost` of one of the simulations."""
+
     def advance(self, state: SimState, held: Held, due: Due, steps: np.ndarray) -> tuple[SimState, Held, Any]:
         """Runs `steps [devices]`; what the learner said comes on the host, leaves `[B, C, ...]`."""
 
@@ -114,6 +117,10 @@ class SideBySide:
     def look_ahead(self, state: SimState, steps: int) -> Any:  # noqa: D102
         _, found = ensemble.look_ahead(self.policy, self.worlds, state.clock, steps, self.mesh, state.feedback)
         return jax.device_get(found)
+
+    def lost(self, state: SimState, sim: int, steps: int) -> ledger.Lost | None:  # noqa: D102
+        clock, feedback = batch.rows_of((state.clock, state.feedback), sim)
+        return ledger.lost(self.policy, batch.alone(self.worlds, sim), clock, steps, feedback)
 
     def advance(  # noqa: D102
         self, state: SimState, held: Held, due: Due, steps: np.ndarray
@@ -214,6 +221,9 @@ class CutAmongDevices:
         lean = self.world._replace(batches=None)  # type: ignore[arg-type]
         _, ticks = _look_ahead(self.policy, lean, state.clock, steps, state.feedback)
         return jax.tree.map(lambda leaf: leaf[None], jax.device_get(ticks))
+
+    def lost(self, state: SimState, sim: int, steps: int) -> ledger.Lost | None:  # noqa: D102
+        return ledger.lost(self.policy, self.world, state.clock, steps, state.feedback)
 
     def advance(  # noqa: D102
         self, state: SimState, held: Held, due: Due, steps: np.ndarray

@@ -24,6 +24,7 @@ from dbwjax.engine.randomness import Stream, stream
 from dbwjax.experiments.config import TrainConfig
 from dbwjax.experiments.training import slots_of
 from dbwjax.learners.optimizers import build_optimizer
+from dbwjax.learners.schedules import require_rates
 from dbwjax.network import graphs
 from dbwjax.network.delays import build_delays
 from dbwjax.policies import build_policy
@@ -120,6 +121,7 @@ def build(
     """
     config = told[0].config
     optimizer = build_optimizer(config.optimizer, config.learning_rate, config.schedule)
+    require_rates(config.schedule, {one.config.learning_rate for one in told})
     if config.workers > _SURELY_FIT and not clocks_only:
         _check_memory(config, optimizer)
     nets = _Nets(told)

@@ -17,6 +17,7 @@ from dbwjax.engine.readings import Due
 from dbwjax.engine.simulate import SimState
 from dbwjax.experiments.accounting import Account, Outlook, Reading
 from dbwjax.experiments.placing import Placing
+from dbwjax.experiments.timing import NotATime, Standstill, patience
 
 SHORT_CHUNK, LONG_CHUNK, SMALL = 100, 400, 2 << 20
 """Steps in one call of the device, at most, and for stacks below so many bytes: the host works between calls."""
@@ -129,14 +130,16 @@ class Training:
           The rows that are whole now, each with its simulation, in the columns of `metrics.jsonl` from `row` on.
 
         Raises:
-          Stalled: a time was not a number.
+          NotATime: a delay is negative, not a number, or beyond what float32 holds.
+          Standstill: time does not pass.
+          Stalled: another time is not a number.
           UnreachableRow: the plan does not fit several devices.
         """
         begin = time.perf_counter()
         ahead = 1 if self.state.feedback is not None else self.chunk
         ticks = self.place.look_ahead(self.state, ahead)
         each = [jax.tree.map(lambda leaf, i=i: leaf[i], ticks) for i in range(len(self.accounts))]
-        outlooks = [self._look(account, tick) for account, tick in zip(self.accounts, each, strict=True)]
+        outlooks = [self._look(sim, tick) for sim, tick in enumerate(each)]
         steps = self._steps(outlooks)
         due = self._due(outlooks, steps)
         self.state, self.held, seen = self.place.advance(self.state, self.held, due, steps)
@@ -145,15 +148,21 @@ class Training:
         for sim, (account, tick, outlook) in enumerate(zip(self.accounts, each, outlooks, strict=True)):
             said = jax.tree.map(lambda leaf, i=sim: leaf[i], seen)
             whole.append(account.add(tick, said, outlook, int(steps[sim // self.place.sims])))
+            if account.still > patience(len(account.computes)):
+                raise Standstill(account.still, account.origin)
         figures = self._evaluate(whole)
         self.wall_time += time.perf_counter() - begin
         return [(sim, self._row(sim, row, found)) for (sim, row), found in figures.items() if sim < self.real]
 
-    def _look(self, account: Account, ticks: Any) -> Outlook:
+    def _look(self, sim: int, ticks: Any) -> Outlook:
+        account = self.accounts[sim]
         try:
             return account.look(ticks)
         except FloatingPointError as error:
             step = int(error.args[0])
+            lost = self.place.lost(self.state, sim, step)
+            if lost is not None:
+                raise NotATime(lost) from None
             raise Stalled(account.steps + step, float(ticks.duration[step])) from None
 
     def _steps(self, outlooks: list[Outlook]) -> np.ndarray:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from dbwjax import specs
+from dbwjax import numbers, specs
 from dbwjax.network.graph_files import read_links
 from dbwjax.network.properties import is_connected, pieces
 from dbwjax.types import Graph
@@ -83,7 +83,7 @@ def with_links(graph: Graph, *, latency: float = 0.0, bandwidth: float = math.in
     """The same graph with messages that take `own latency + latency + message_bytes / bandwidth` seconds on every link.
 
     Raises:
-      ValueError: a time, size or bandwidth that is not one.
+      ValueError: a time, size or bandwidth that is not one, or a time on a link that float32 does not hold.
     """
     if not 0 <= latency < math.inf:
         raise ValueError(f"latency={latency:g} is not a time; use 0 or more seconds")
@@ -91,8 +91,13 @@ def with_links(graph: Graph, *, latency: float = 0.0, bandwidth: float = math.in
         raise ValueError(f"bandwidth={bandwidth:g} moves nothing; use more than 0 bytes a second (inf: no limit)")
     if not 0 <= message_bytes < math.inf:
         raise ValueError(f"message_bytes={message_bytes:g} is not a size; use 0 or more bytes")
-    seconds = latency + message_bytes / bandwidth
-    total = np.where(graph.links, np.asarray(graph.latency) + seconds, 0)
+    said = f"bandwidth={bandwidth:g}, message_bytes={message_bytes:g}: seconds of a message"
+    sending = numbers.require(said, message_bytes / bandwidth)
+    seconds = numbers.require("latency", latency) + sending
+    total = np.where(graph.links, np.asarray(graph.latency, np.float64) + seconds, 0)
+    for node, slot in np.argwhere((total != 0) & ~((total >= numbers.LEAST) & (total <= numbers.MOST)))[:1]:
+        sender = int(graph.neighbours[node, slot])
+        numbers.not_negative(f"latency from node {sender} to node {node}", float(total[node, slot]))
     return graph._replace(latency=jnp.asarray(total, graph.latency.dtype))
 
 

@@ -16,6 +16,7 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from dbwjax import numbers
 from dbwjax.policies import neighbours
 from dbwjax.policies.gossip import IDEALISED, LATE, Late, gossip
 from dbwjax.policies.method import Barrier, Method, build_weights, only_global
@@ -69,6 +70,8 @@ def deadline(seconds: float) -> WaitRule:
     """
     if not seconds > 0:
         raise ValueError(f"seconds={seconds:g} lets no time pass; use a number above 0 (inf waits for everybody)")
+    if seconds != math.inf:
+        numbers.require("seconds", seconds)
 
     def init_fn(graph: Graph) -> Array:
         del graph

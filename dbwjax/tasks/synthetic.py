@@ -14,6 +14,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
+from dbwjax import numbers
 from dbwjax.tasks.task import Task, from_arrays
 from dbwjax.types import Key
 
@@ -62,6 +63,8 @@ def quadratic(
     centres = centre + heterogeneity * (offsets - offsets.mean(axis=0))
     curvature = np.geomspace(1 / condition, 1, dimension)
     lowest = 0.5 * (curvature * (centres - centre) ** 2).sum(axis=1).mean()
+    numbers.require(f"condition={condition:g}: 1 / condition", 1 / condition)
+    numbers.require(f"heterogeneity={heterogeneity:g}: the least mean objective", float(lowest))
     diagonal, best = jnp.asarray(curvature), jnp.asarray(centre)
     return Task(
         name="quadratic",
@@ -152,6 +155,7 @@ def logistic(
         raise ValueError(f"heterogeneity={heterogeneity:g} is not a share; use 0 to 1")
     if not 0 < regularisation < np.inf:
         raise ValueError(f"regularisation={regularisation:g} gives no unique minimiser; use a finite number above 0")
+    numbers.require("regularisation", regularisation)
     rng = np.random.default_rng(seed)
     truth = rng.standard_normal(dimension)
     features = rng.standard_normal((samples, dimension))
@@ -244,3 +248,4 @@ def _at_least(least: int, **settings: float) -> None:
     for name, value in settings.items():
         if not least <= value < np.inf:
             raise ValueError(f"{name}={value:g} is out of range; use a finite number, {least} or more")
+        numbers.require(name, value)

@@ -13,10 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-MOST = 2**31 - 1
+from dbwjax import numbers
+
+MOST = numbers.LARGEST
 """Counts are int32 on the device."""
 
-LAST_SEED = 2**32 - 1
+LAST_SEED = numbers.SEEDS - 1
 """A key is made from 32 bits."""
 
 _SHOWN = 80  # characters of a value in an error

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import math
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+
+from dbwjax import numbers
 
 Table = Mapping[str, Callable[..., Any]]
 
@@ -85,9 +86,12 @@ def build(spec: str, table: Table, kind: str, *args: Any, **context: Any) -> Any
         called without it.
 
     Raises:
-      ValueError: an unknown name or key (with the nearest known one), a missing key, a value of the wrong type, or
-        whatever the builder itself refuses; always one line that begins with the SPEC.
+      ValueError: an unknown name or key (with the nearest known one), a missing key, a value of the wrong type or one
+        that the machine does not hold (see `numbers`), a seed outside 0 to 2^32 - 1, or whatever the builder itself
+        refuses; always one line that names the SPEC or the seed.
     """
+    if "seed" in context:
+        numbers.seeds(context["seed"])
     name, settings = parse(spec)
     if name not in table:
         raise ValueError(f"unknown {kind} '{name}'; {nearest(name, table)}")
@@ -122,11 +126,7 @@ def _convert(kind: str, spec: str, key: str, text: str, annotation: Any) -> Any:
         return text.lower() == "true"
     if annotation in (int, float):
         try:
-            number = annotation(text)
-        except ValueError:
-            wanted = "a whole number" if annotation is int else "a number"
-            raise ValueError(f"{where} is not {wanted}") from None
-        if math.isnan(number):
-            raise ValueError(f"{where} is not a number; NaN cannot be used")
-        return number
+            return numbers.whole(text) if annotation is int else numbers.real(text)
+        except ValueError as error:
+            raise ValueError(f"{where} {error}") from None
     return text

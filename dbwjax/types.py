@@ -25,6 +25,9 @@ DelayModel = Callable[[Key, Array, Array], Array]
 A pure function of its arguments, so that no policy, chunk or device layout can change a delay. `key` is the one
 key of the delay stream; the model folds `worker` and `started` into it. All three are scalars; the engine maps
 it over workers. The shipped models are `jax.tree_util.Partial`s: callable pytrees whose parameters are arrays.
+
+Seconds are 0 or more; `inf` says that the computation never ends. A delay that is negative or not a number ends the
+run and is named. Time must pass: not all delays may be 0.
 """
 
 Batches = Callable[[Key, Array, Array], PyTree]

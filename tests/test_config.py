@@ -115,8 +115,8 @@ BAD = [
     (["--learning-rate", "0"], "--learning-rate 0.0"),
     (["--learning-rate", "-0.1"], "--learning-rate -0.1"),
     (["--learning-rate", "inf"], "--learning-rate inf"),
-    (["--learning-rate", "1e-40"], "--learning-rate 1e-40"),  # 0 in float32
-    (["--learning-rate", "1e40"], "--learning-rate 1e+40"),  # infinite in float32
+    (["--learning-rate", "1e-40"], "--learning-rate: 1e-40 is too small for float32"),
+    (["--learning-rate", "1e40"], "--learning-rate: 1e40 is too large for float32"),
     (["--target-accuracy", "0"], "--target-accuracy 0.0"),
     (["--target-accuracy", "1.01"], "--target-accuracy 1.01"),
     (["--target-accuracy", "nan"], "--target-accuracy: nan"),
@@ -124,7 +124,7 @@ BAD = [
     (["--seed", "4294967296"], "use 0 to 4294967295"),
     (["--latency", "-1"], "--latency -1.0"),
     (["--latency", "inf"], "--latency inf"),
-    (["--latency", "1e39"], "--latency 1e+39"),
+    (["--latency", "1e39"], "--latency: 1e39 is too large for float32"),
     (["--bandwidth", "0"], "--bandwidth 0.0"),
     (["--bandwidth", "nan"], "--bandwidth: nan"),
     (["--checkpoint-every", "0"], "--checkpoint-every 0"),

@@ -21,7 +21,7 @@ from dbwjax.network import graphs, properties, weights
 from dbwjax.policies import POLICIES, dtur, neighbours, rules
 from dbwjax.policies.gossip import require_graph
 from dbwjax.tasks import Task, build_task
-from dbwjax.types import Graph, Plan, Policy, WaitRule
+from dbwjax.types import Plan, Policy, WaitRule
 
 N, COUNT, NAN = 4, 20, float("nan")
 DATA = {"x": np.arange(2.0 * COUNT, dtype=np.float32).reshape(COUNT, 2), "label": np.arange(COUNT) % 3}
@@ -557,7 +557,7 @@ def test_the_best_constant_weight_needs_a_connected_graph(graph, expected):
     assert float(weights.best_constant().init(graphs.path(1))) == 0
 
 
-def test_a_rule_s_end_may_be_a_python_number(compiled_lightly):
+def test_a_rule_s_end_may_be_a_python_number():
     """The same numbers as of an array."""
     ends = []
     for end in (2.0, 2, jnp.asarray(2.0), np.float64(2.0)):

@@ -14,13 +14,14 @@ PACKAGE = Path(dbwjax.__file__).parent
 MODULES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 # What each room may import besides itself and the ground floor.
-GROUND = {"types", "specs", "files", "limits"}
+GROUND = {"types", "specs", "files", "limits", "numbers"}
 BUILT = GROUND | {"network", "policies", "engine", "learners", "tasks"}
 ALLOWED = {
     "types": set(),
-    "specs": set(),
+    "specs": {"numbers"},
     "files": set(),
-    "limits": set(),
+    "limits": {"numbers"},
+    "numbers": set(),
     "network": GROUND,
     "policies": GROUND | {"network"},
     "engine": GROUND | {"network"},

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import math
 import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from dbwjax import specs
+from dbwjax import numbers, specs
 from dbwjax.experiments.config import RunOptions, TrainConfig
 from dbwjax.experiments.presets import PRESETS
 
@@ -137,18 +136,16 @@ def _add(group: Any, one: dataclasses.Field, hint: Any) -> None:
 
 def whole(text: str) -> int:
     """A whole number, as an argparse type."""
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number") from None
+    return _read(text, lambda: numbers.whole(text, numbers.INT64))
 
 
 def number(text: str) -> float:
-    """A number, as an argparse type."""
+    """A number that float32 holds, or an infinite one, as an argparse type."""
+    return _read(text, lambda: numbers.real(text))
+
+
+def _read(text: str, reader: Callable[[], Any]) -> Any:
     try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if math.isnan(value):
-        raise argparse.ArgumentTypeError(f"{text} is not a number")
-    return value
+        return reader()
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text} {error}") from None

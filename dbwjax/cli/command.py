@@ -1,8 +1,8 @@
 """What all commands have in common: exit codes, and one line for every error.
 
 0: done. 2: something typed, or found in the run folder, is wrong, or too large for the memory (one line says what;
-nothing is lost). 3: a loss was not finite. 4: another process was lost. 130 and 143: interrupted; the same command goes
-on from there.
+nothing is lost). 3: a loss was not finite, a delay was no time, or time did not pass. 4: another process was lost.
+130 and 143: interrupted; the same command goes on from there.
 """
 
 from __future__ import annotations

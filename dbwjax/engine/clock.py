@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from dbwjax.engine.randomness import Stream, stream
+from dbwjax.network import times
 from dbwjax.types import ClockState, DelayModel, Graph, Key, Plan, Policy
 
 
@@ -41,7 +42,7 @@ def start(policy_state: PyTree, graph: Graph, delays: DelayModel, key: Key) -> C
     """The traceable half of `init`: everybody draws the delay of computation 0."""
     nodes = graph.neighbours.shape[0]
     started = jnp.zeros(nodes, jnp.int32)
-    remaining = jnp.where(graph.computes, _draw(delays, key, jnp.arange(nodes), started), jnp.inf)
+    remaining = jnp.where(graph.computes, _draw(graph, delays, key, jnp.arange(nodes), started), jnp.inf)
     begun = jnp.zeros(nodes, remaining.dtype)
     return ClockState(remaining, started, jnp.zeros((), jnp.int32), policy_state, begun, jnp.zeros(nodes, bool))
 
@@ -63,11 +64,14 @@ def tick(
       feedback: the learner's last `StepInfo`, for a policy that reads training.
 
     Returns:
-      The plan, and the clock after the step.
+      The plan, and the clock after the step. Where a node is busy with a computation whose delay is no time (see
+      `network.times`), the duration is NaN.
     """
     decision = jax.random.fold_in(stream(key, Stream.POLICY), state.step)
     plan, policy_state = policy.decide(decision, graph, state.policy, state.remaining, feedback)
     plan = plan._replace(duration=jnp.asarray(plan.duration, state.remaining.dtype))  # it may be a Python number
+    if not times.is_sure(delays):
+        plan = plan._replace(duration=jnp.where(jnp.isnan(state.remaining).any(), jnp.nan, plan.duration))
     remaining, started = _advance(graph, delays, key, plan, state)
     begun, counted = _begun(plan, state)
     return plan, ClockState(remaining, started, state.step + 1, policy_state, begun, counted)
@@ -117,18 +121,22 @@ def _advance(graph: Graph, delays: DelayModel, key: Key, plan: Plan, state: Cloc
         wait = 0.0 if plan.ready is None else plan.ready - plan.duration
         # Added, not selected: a CPU draws three times as fast where no lane is masked.
         idle = jnp.where(graph.computes, 0.0, jnp.inf)
-        fresh = idle + (wait + _draw(delays, key, nodes, started))
+        fresh = idle + (wait + _draw(graph, delays, key, nodes, started))
         if plan.restart is None:
             return fresh, started
         return jnp.where(plan.restart, fresh, state.remaining - plan.duration), started
     # A few nodes restart: draw for them alone. Padding (node N) is clipped when read and dropped when written.
     who = plan.restart
     wait = 0.0 if plan.ready is None else plan.ready.at[who].get(mode="clip") - plan.duration
-    fresh = wait + _draw(delays, key, who, started.at[who].get(mode="clip"))
+    fresh = wait + _draw(graph, delays, key, who, started.at[who].get(mode="clip"))
     fresh = jnp.where(graph.computes.at[who].get(mode="clip"), fresh, jnp.inf)
     return (state.remaining - plan.duration).at[who].set(fresh, mode="drop"), started
 
 
-def _draw(delays: DelayModel, key: Key, nodes: Array, started: Array) -> Array:
-    seconds = jax.vmap(delays, in_axes=(None, 0, 0))(stream(key, Stream.DELAYS), nodes, started)
-    return seconds.astype(jnp.result_type(float))
+def _draw(graph: Graph, delays: DelayModel, key: Key, nodes: Array, started: Array) -> Array:
+    """Seconds of some computations. What is no time is NaN; of a node that never computes it does not matter."""
+    drawn = jax.vmap(delays, in_axes=(None, 0, 0))(stream(key, Stream.DELAYS), nodes, started)
+    seconds = drawn.astype(jnp.result_type(float))
+    if times.is_sure(delays):
+        return seconds
+    return jnp.where(graph.computes.at[nodes].get(mode="clip"), times.checked(delays, seconds), 0.0)

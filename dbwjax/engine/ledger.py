@@ -7,13 +7,26 @@ to each worker's own time until its last restart.
 
 from __future__ import annotations
 
+from functools import partial
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PyTree
 
 from dbwjax.engine import clock, simulate
+from dbwjax.engine.randomness import Stream, stream
 from dbwjax.engine.simulate import World
 from dbwjax.types import ClockState, Graph, Plan, Policy, Tick
+
+
+class Lost(NamedTuple):
+    """A computation whose delay is no time."""
+
+    worker: int
+    computation: int  # of this worker, from 0
+    seconds: float  # what was drawn for it
 
 
 def tick_of(graph: Graph, plan: Plan, before: ClockState) -> Tick:
@@ -61,6 +74,33 @@ def seconds(graph: Graph, plan: Plan, before: ClockState) -> tuple[Array, Array,
     computing = jnp.where(ends & counted, spent, 0)
     wasted = jnp.where(ends & ~counted, spent, 0)
     return computing, wasted, jnp.where(ends, jnp.maximum(ready - before.remaining, 0), 0)
+
+
+def lost(policy: Policy, world: World, state: ClockState, steps: int, feedback: PyTree = None) -> Lost | None:
+    """The first computation whose delay is no time (see `network.times`); on the host, one step after another.
+
+    Args:
+      policy, world, state, feedback: as for `look_ahead`.
+      steps: how many to look through.
+
+    Returns:
+      The computation; `None`: there is none.
+    """
+    lean = world._replace(batches=None)  # type: ignore[arg-type]
+    for _ in range(steps + 1):
+        odd = np.isnan(np.asarray(state.remaining))
+        if odd.any():
+            worker = int(odd.argmax())
+            started = int(np.asarray(state.started)[worker])
+            key = stream(world.key, Stream.DELAYS)
+            return Lost(worker, started, float(world.delays(key, jnp.asarray(worker), jnp.asarray(started))))
+        _, state = _tick(policy, lean, state, feedback)
+    return None
+
+
+@partial(jax.jit, static_argnames=("policy",))
+def _tick(policy: Policy, world: World, state: ClockState, feedback: PyTree) -> tuple[Plan, ClockState]:
+    return clock.tick(policy, world.graph, world.delays, world.key, state, feedback)
 
 
 def look_ahead(

@@ -49,6 +49,7 @@ class Account:
     Attributes:
       origin: absolute time of the clock's origin, seconds, float64.
       steps: steps done.
+      still: how many of the last ones moved the origin by nothing.
       done: whether every worker is past the grid.
       diverged: the first row whose models are not finite; R+1: none.
     """
@@ -57,6 +58,7 @@ class Account:
         self.grid, self.computes = np.asarray(grid, np.float64), np.asarray(computes, bool)
         rows, nodes = len(self.grid), len(self.computes)
         self.origin, self.steps, self.done, self.diverged = 0.0, 0, False, rows
+        self.still = 0
         self.at = np.zeros(nodes)  # when each worker's running iteration began
         self.sums = np.zeros((len(SUMS), rows + 1))
         self.per_worker = np.zeros((rows + 1, nodes), np.int32)  # iterations that ended, by row
@@ -80,7 +82,7 @@ class Account:
             ends = origins[1:, None]
         else:
             ends = origins[:-1, None] + ticks.ended.astype(np.float64)
-        odd = np.isnan(ends).any(axis=1)
+        odd = np.isnan(ends).any(axis=1) | np.isnan(ticks.duration)
         past = ends > self.grid[-1]
         if odd.any() and not past[: int(odd.argmax())].all(axis=1).any():
             raise FloatingPointError(int(odd.argmax()))
@@ -159,7 +161,8 @@ class Account:
                 self.filled[list(reading.rows)] += int(reading.workers.sum())
         if steps:
             for duration in ticks.duration[:steps].astype(np.float64):
-                self.origin += float(duration)
+                before, self.origin = self.origin, self.origin + float(duration)
+                self.still = 0 if self.origin > before else self.still + 1
             self.at = ends[-1].copy()
         self.steps += steps
         self.done = bool((self.at > self.grid[-1]).all())

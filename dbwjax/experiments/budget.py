@@ -15,6 +15,7 @@ from dbwjax.experiments.blocks import Block, Places
 from dbwjax.experiments.config import TrainConfig
 from dbwjax.experiments.extent import require_end
 from dbwjax.experiments.problem import Problem
+from dbwjax.experiments.timing import Standstill, require_times
 from dbwjax.experiments.training import Stalled
 
 CLOCKS = 1024
@@ -47,6 +48,8 @@ def iteration_ends(problem: Problem, spec: str, steps: int) -> np.ndarray:
 
     Raises:
       ValueError: a policy that reads training.
+      NotATime: a delay is negative, not a number, or beyond what float32 holds.
+      Standstill: the iterations take no time.
       Stalled: an iteration never ends.
     """
     policy = problem.policies[spec]
@@ -59,15 +62,20 @@ def iteration_ends(problem: Problem, spec: str, steps: int) -> np.ndarray:
         clocks, parts, done = ensemble.start(some, rows_of(problem.states[spec], which)), [], 0
         while done < steps:
             count = min(TICKS, steps - done)
-            clocks, record, _ = ensemble.clock_batch(policy, some, clocks, count, fields=("duration",))
+            before = clocks
+            clocks, record, _ = ensemble.clock_batch(policy, some, before, count, fields=("duration",))
             parts.append(np.asarray(record.duration, np.float64))
+            require_times(policy, some, before, parts[-1])
             done += count
         found.append(np.concatenate(parts, axis=1))
     durations = np.concatenate(found)
     if not np.isfinite(durations).all():
         step = int(np.flatnonzero(~np.isfinite(durations).all(axis=0))[0])
         raise Stalled(step, float("inf"))
-    return np.cumsum(durations, axis=1)
+    ends = np.cumsum(durations, axis=1)
+    if (ends[:, -1] == 0).any():
+        raise Standstill(steps, 0.0)
+    return ends
 
 
 def require_ends(

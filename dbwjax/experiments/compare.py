@@ -84,6 +84,8 @@ def train_policy(
     Raises:
       ValueError: what is none of these, numbers that are not whole or out of range, functions that do not fit the data,
         numbers of workers that differ, a policy that does not fit the graph, or more than the memory holds.
+      NotATime: a delay was negative, not a number, or beyond what float32 holds; it names worker and computation.
+      Standstill: time did not pass.
       Diverged: a loss was not finite.
     """
     budget = budget_of(seconds, steps, rows, eval_every, times)
@@ -180,7 +182,7 @@ def compare(
       Rows, intervals, `.table()` and `.plot()`.
 
     Raises:
-      ValueError: as for `train_policy`.
+      ValueError, NotATime, Standstill: as for `train_policy`.
     """
     told = Told(
         policies,

@@ -13,11 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dbwjax import limits, specs
+from dbwjax import limits, numbers, specs
 from dbwjax.experiments.extent import Extent, require_extent, rows_of
-
-# Times and learning rates become float32 on the device: beyond these they would turn into infinity or zero.
-_LEAST, _MOST = 1.2e-38, 3.4e38
 
 DTYPES = ("float32", "bfloat16")
 """Types in which parameters may be kept; bfloat16 halves the stack and its checkpoints and rounds at every update and
@@ -115,19 +112,14 @@ def validate(config: TrainConfig, options: RunOptions) -> None:
       ValueError: one line naming the first value that is out of range, and the remedy.
     """
     for name in ("workers", "batch_size", "rows", "seeds"):
-        _require(getattr(config, name) >= 1, name, getattr(config, name), "1 or more")
+        _require_count(name, getattr(config, name), "1 or more")
     _validate_counts(config, options)
     _validate_budget(config)
-    _require(config.pca is None or config.pca >= 1, "pca", config.pca, "1 or more components")
-    rates = f"a finite number above 0 ({_LEAST} to {_MOST})"
-    _require(_LEAST <= config.learning_rate <= _MOST, "learning_rate", config.learning_rate, rates)
-    _require(0 <= config.seed < 2**32, "seed", config.seed, "0 to 4294967295")
-    last = config.seed + config.seeds - 1
-    _require(last < 2**32, "seeds", config.seeds, f"seeds up to 4294967295 (this ends at {last})")
-    _require(0 <= config.latency <= _MOST, "latency", config.latency, f"0 to {_MOST} seconds")
-    _require(config.bandwidth > 0, "bandwidth", config.bandwidth, "more than 0 bytes a second")
-    _require(options.checkpoint_every >= 1, "checkpoint_every", options.checkpoint_every, "1 or more chunks")
-    _require(options.devices is None or options.devices >= 1, "devices", options.devices, "1 or more")
+    _require_count("pca", config.pca, "1 or more components")
+    _validate_seeds(config)
+    _validate_reals(config)
+    _require_count("checkpoint_every", options.checkpoint_every, "1 or more chunks")
+    _require_count("devices", options.devices, "1 or more")
     if config.dtype not in DTYPES:
         raise ValueError(f"unknown --dtype '{config.dtype}'; {specs.nearest(config.dtype, DTYPES)}")
     for kind in options.figures.split(","):
@@ -164,6 +156,22 @@ def require_fit(extent: Extent, config: TrainConfig, worlds: str = "--seeds {}")
     require_extent(extent, {"steps": "--steps {}", "rows": rows, "worlds": worlds})
 
 
+def _validate_seeds(config: TrainConfig) -> None:
+    _require(0 <= config.seed < numbers.SEEDS, "seed", config.seed, f"0 to {numbers.SEEDS - 1}")
+    last = config.seed + config.seeds - 1
+    _require(last < numbers.SEEDS, "seeds", config.seeds, f"seeds up to {numbers.SEEDS - 1} (this ends at {last})")
+
+
+def _validate_reals(config: TrainConfig) -> None:
+    """What becomes float32 on the device."""
+    rate, latency, bandwidth = config.learning_rate, config.latency, config.bandwidth
+    rates = f"a finite number above 0 ({numbers.RANGE})"
+    _require(rate > 0 and numbers.holds(rate), "learning_rate", rate, rates)
+    _require(latency >= 0 and numbers.holds(latency), "latency", latency, f"0 seconds, or {numbers.RANGE}")
+    held = bandwidth == math.inf or numbers.holds(bandwidth)
+    _require(bandwidth > 0 and held, "bandwidth", bandwidth, f"more than 0 bytes a second ({numbers.RANGE}, or inf)")
+
+
 def _validate_budget(config: TrainConfig) -> None:
     target, seconds, steps, every = config.target_accuracy, config.seconds, config.steps, config.eval_every
     _require(target is None or 0 < target <= 1, "target_accuracy", target, "more than 0 and at most 1")
@@ -172,8 +180,9 @@ def _validate_budget(config: TrainConfig) -> None:
     if (seconds is None) == (steps is None):
         both = "are both given" if steps is not None else "are both missing"
         raise ValueError(f"--seconds and --steps {both}; give one budget")
-    _require(seconds is None or _LEAST <= seconds <= _MOST, "seconds", seconds, "a finite time above 0")
-    _require(steps is None or steps >= 1, "steps", steps, "1 or more")
+    held = seconds is None or (seconds > 0 and numbers.holds(seconds))
+    _require(held, "seconds", seconds, f"a finite time above 0 ({numbers.RANGE})")
+    _require_count("steps", steps, "1 or more")
     if every is not None:
         if steps is None:
             raise ValueError("--eval-every counts the baseline's iterations; use --rows with --seconds")
@@ -246,6 +255,12 @@ def _fits(value: Any, hint: Any) -> bool:
     if isinstance(value, bool):  # which Python takes for an int
         return bool in kinds
     return isinstance(value, kinds) or (float in kinds and isinstance(value, int))
+
+
+def _require_count(name: str, value: int | None, remedy: str) -> None:
+    """A whole number from 1 on that int32 holds, or nothing."""
+    _require(value is None or value >= 1, name, value, remedy)
+    _require(value is None or value <= numbers.LARGEST, name, value, f"at most {numbers.LARGEST}")
 
 
 def _require(holds: bool, name: str, value: Any, remedy: str) -> None:

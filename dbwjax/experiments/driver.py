@@ -19,6 +19,7 @@ from dbwjax.experiments import resuming
 from dbwjax.experiments.blocks import Block, Places, Sizes
 from dbwjax.experiments.config import RunOptions, TrainConfig
 from dbwjax.experiments.problem import Problem
+from dbwjax.experiments.timing import NotATime, Standstill
 from dbwjax.experiments.training import SINGLE_WORKERS, Diverged, Stalled, Training
 from dbwjax.report.statistics import crossing
 from dbwjax.runtime import processes
@@ -104,7 +105,7 @@ class Driver:
                 here = begun if begun and begun["block"] == block.number else None
                 try:
                     self._block(block, here, bar, last=block is todo[-1])
-                except (Diverged, Stalled) as error:
+                except (Diverged, NotATime, Stalled, Standstill) as error:
                     stays = "the last checkpoint stays" if self.saved else "no checkpoint was due yet"
                     error.args = (f"policy '{block.spec}': {error}; {stays}",)
                     raise

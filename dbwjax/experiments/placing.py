@@ -44,6 +44,9 @@ class Placing(Protocol):
     def look_ahead(self, clock: ClockState, steps: int, feedback: Any = None) -> Any:
         """The next `Tick`s on the host, leaves `[B, steps, ...]`."""
 
+    def lost(self, state: SimState, sim: int, steps: int) -> ledger.Lost | None:
+        """`ledger.lost` of one of the simulations."""
+
     def advance(self, state: SimState, held: Held, due: Due, steps: np.ndarray) -> tuple[SimState, Held, Any]:
         """Runs `steps [devices]`; what the learner said comes on the host, leaves `[B, C, ...]`."""
 
@@ -120,6 +123,10 @@ class SideBySide:
     def look_ahead(self, clock: ClockState, steps: int, feedback: Any = None) -> Any:  # noqa: D102
         _, found = ensemble.look_ahead(self.policy, self.worlds, clock, steps, self.mesh, feedback)
         return jax.device_get(found)
+
+    def lost(self, state: SimState, sim: int, steps: int) -> ledger.Lost | None:  # noqa: D102
+        clock, feedback = batch.rows_of((state.clock, state.feedback), sim)
+        return ledger.lost(self.policy, batch.alone(self.worlds, sim), clock, steps, feedback)
 
     def advance(  # noqa: D102
         self, state: SimState, held: Held, due: Due, steps: np.ndarray
@@ -223,6 +230,9 @@ class CutAmongDevices:
         lean = self.world._replace(batches=None)  # type: ignore[arg-type]
         _, ticks = _look_ahead(self.policy, lean, clock, steps, feedback)
         return jax.tree.map(lambda leaf: leaf[None], jax.device_get(ticks))
+
+    def lost(self, state: SimState, sim: int, steps: int) -> ledger.Lost | None:  # noqa: D102
+        return ledger.lost(self.policy, self.world, state.clock, steps, state.feedback)
 
     def advance(  # noqa: D102
         self, state: SimState, held: Held, due: Due, steps: np.ndarray

@@ -26,6 +26,7 @@ from dbwjax.experiments.extent import rows_of
 from dbwjax.experiments.nets import Nets, files_of, named
 from dbwjax.experiments.training import slots_of
 from dbwjax.learners.optimizers import build_optimizer
+from dbwjax.learners.schedules import require_rates
 from dbwjax.network.delays import build_delays
 from dbwjax.policies import build_policy
 from dbwjax.runtime.memory import (
@@ -130,6 +131,7 @@ def build(
     """
     config = told[0].config
     optimizer = build_optimizer(config.optimizer, config.learning_rate, config.schedule)
+    require_rates(config.schedule, {one.config.learning_rate for one in told})
     nets = Nets(told)
     names = named(told)
     if clocks_only:

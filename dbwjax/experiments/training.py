@@ -18,6 +18,7 @@ from dbwjax.engine.simulate import SimState
 from dbwjax.experiments.accounting import Account, Outlook, Reading
 from dbwjax.experiments.extent import require_end
 from dbwjax.experiments.placing import Placing
+from dbwjax.experiments.timing import NotATime, Standstill, patience
 
 CHUNK = 100
 """Steps in one call of the device, at most: between calls the host works, signals are obeyed and checkpoints kept."""
@@ -131,16 +132,18 @@ class Training:
 
         Raises:
           ValueError: in the first chunk, a budget that takes more steps than can be counted or kept.
-          Stalled: a time was not a number.
+          NotATime: a delay is negative, not a number, or beyond what float32 holds.
+          Standstill: time does not pass.
+          Stalled: another time is not a number.
           UnreachableRow: the plan does not fit several devices.
         """
         begin = time.perf_counter()
         ahead = 1 if self.state.feedback is not None else self.chunk
         ticks = self.place.look_ahead(self.state.clock, ahead, self.state.feedback)
         each = [jax.tree.map(lambda leaf, i=i: leaf[i], ticks) for i in range(len(self.accounts))]
+        outlooks = [self._look(sim, tick) for sim, tick in enumerate(each)]
         if self.state.feedback is None and not any(account.steps for account in self.accounts):
             self._require_end(ticks)
-        outlooks = [self._look(account, tick) for account, tick in zip(self.accounts, each, strict=True)]
         steps = self._steps(outlooks)
         due = self._due(outlooks, steps)
         self.state, self.held, seen = self.place.advance(self.state, self.held, due, steps)
@@ -149,6 +152,8 @@ class Training:
         for sim, (account, tick, outlook) in enumerate(zip(self.accounts, each, outlooks, strict=True)):
             said = jax.tree.map(lambda leaf, i=sim: leaf[i], seen)
             whole.append(account.add(tick, said, outlook, int(steps[sim // self.place.sims])))
+            if account.still > patience(len(account.computes)):
+                raise Standstill(account.still, account.origin)
         figures = self._evaluate(whole)
         self.wall_time += time.perf_counter() - begin
         return [(sim, self._row(sim, row, found)) for (sim, row), found in figures.items() if sim < self.real]
@@ -159,11 +164,15 @@ class Training:
         what, drifts = f"a budget of {budgets.max():g} s", ticks.ended is not None
         require_end(ticks.duration, budgets, len(self.accounts[0].computes), drifts, what, history=True)
 
-    def _look(self, account: Account, ticks: Any) -> Outlook:
+    def _look(self, sim: int, ticks: Any) -> Outlook:
+        account = self.accounts[sim]
         try:
             return account.look(ticks)
         except FloatingPointError as error:
             step = int(error.args[0])
+            lost = self.place.lost(self.state, sim, step)
+            if lost is not None:
+                raise NotATime(lost) from None
             raise Stalled(account.steps + step, float(ticks.duration[step])) from None
 
     def _steps(self, outlooks: list[Outlook]) -> np.ndarray:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dbwjax import specs
-from dbwjax.learners.schedules import Schedule, build_schedule, scheduled
+from dbwjax import numbers, specs
+from dbwjax.learners.schedules import Schedule, build_schedule, require_rates, scheduled
 
 
 def build_optimizer(spec: str, learning_rate: float, schedule: str | Schedule = "constant") -> Any:
@@ -20,10 +20,18 @@ def build_optimizer(spec: str, learning_rate: float, schedule: str | Schedule = 
         updates that counted.
 
     Raises:
-      ValueError: an unknown name or key, or a value out of range.
+      ValueError: an unknown name or key, a value out of range, or a rate that float32 does not hold.
     """
+    numbers.require("learning_rate", learning_rate)
     optimizer = specs.build(spec, OPTIMIZERS, "optimizer", learning_rate=learning_rate)
-    return scheduled(optimizer, build_schedule(schedule) if isinstance(schedule, str) else schedule)
+    if not isinstance(schedule, str):
+        return scheduled(optimizer, schedule)
+    multiplier = build_schedule(schedule)
+    require_rates(schedule, [learning_rate])
+    return scheduled(optimizer, multiplier)
+
+
+_LARGEST_BETA = 0.99999997  # float32's last number below 1 is 1 - 2^-24
 
 
 def sgd(*, learning_rate: float) -> Any:
@@ -39,6 +47,8 @@ def momentum(*, beta: float = 0.9, learning_rate: float) -> Any:
 
     if not 0 <= beta < 1:
         raise ValueError(f"beta={beta:g} is not a momentum; use 0 to less than 1")
+    if beta > _LARGEST_BETA:
+        raise ValueError(f"beta={beta:.17g} is 1 in float32; use at most {_LARGEST_BETA}")
     return optax.inject_hyperparams(optax.sgd, static_args="momentum")(learning_rate=learning_rate, momentum=beta)
 
 

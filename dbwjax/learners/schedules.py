@@ -15,14 +15,14 @@ is no longer equal to one that is built anew (see `engine.programs`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from dbwjax import specs
+from dbwjax import numbers, specs
 from dbwjax.limits import real, whole
 
 Schedule = Callable[[Any], Any]
@@ -43,6 +43,30 @@ def build_schedule(spec: str) -> Schedule:
     factors = [specs.build(part, SCHEDULES, "schedule") for part in spec.split("*")]
     factors = [factor for factor in factors if factor is not _always_one] or [_always_one]
     return factors[0] if len(factors) == 1 else _product(tuple(factors))
+
+
+def require_rates(spec: str, rates: Iterable[float]) -> None:
+    """Checks base rates, and what a schedule makes of them: float32 must hold the least and the largest that is named.
+
+    A rate that `step` has made smaller again and again comes to 0 in the end, as in optax.
+
+    Args:
+      spec: of a schedule.
+      rates: base rates.
+
+    Raises:
+      ValueError: one that float32 does not hold.
+    """
+    least = most = 1.0
+    for part in spec.split("*"):
+        name, settings = specs.parse(part)
+        floats = [(key, one) for key, one in specs.keys(SCHEDULES[name]).items() if one.annotation is float]
+        levels = [1.0, *(float(settings.get(key, one.default)) for key, one in floats)]
+        least, most = least * min(level for level in levels if level), most * max(levels)
+    for rate in rates:
+        numbers.require("learning_rate", rate)
+        for factor in (least, most):
+            numbers.require(f"schedule '{spec}': {factor:g} times learning_rate={rate:g}", factor * rate)
 
 
 def scheduled(optimizer: Any, schedule: Schedule) -> Any:

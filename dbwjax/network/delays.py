@@ -7,8 +7,9 @@ delay. The models here are `Partial`s of module-level functions: pytrees, whose 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,24 +17,13 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array
 
-from dbwjax import specs
+from dbwjax import numbers, specs
 from dbwjax.limits import LAST_SEED, require_count, whole
-from dbwjax.network import draws
+from dbwjax.network import draws, times
 from dbwjax.network.tables import Header, Unit
+from dbwjax.network.times import Law, Span
 from dbwjax.network.trace_files import Columns, read_trace
 from dbwjax.types import DelayModel, Key
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Law:
-    """A delay model that knows how many workers it was built for; a pytree whose leaves are those of the model."""
-
-    model: DelayModel
-    workers: int = field(metadata={"static": True})
-
-    def __call__(self, key: Key, worker: Array, started: Array) -> Array:  # noqa: D102
-        return self.model(key, worker, started)
 
 
 def draw_key(key: Key, worker: Array, started: Array) -> Key:
@@ -50,14 +40,15 @@ def uniform(workers: int, *, low: float = 0.5, high: float = 1.5) -> DelayModel:
     """Uniform on `[low, high)` seconds."""
     if not 0 <= low <= high < math.inf or high == 0:
         raise ValueError(f"low={low:g}, high={high:g} is not a range of times; use 0 <= low <= high and high above 0")
-    return Partial(_uniform, _real(low), _real(high))
+    return Partial(_uniform, _real(numbers.require("low", low)), _real(numbers.require("high", high)))
 
 
 def shifted_exponential(workers: int, *, shift: float = 0.5, rate: float = 1.0) -> DelayModel:
     """`shift` seconds and an exponential time with mean `1 / rate`."""
     if not 0 <= shift < math.inf:
         raise ValueError(f"shift={shift:g} is not a time; use 0 or more seconds")
-    return Partial(_shifted_exponential, _real(shift), _positive("rate", rate))
+    numbers.require(f"rate={rate:g}: 1 / rate", 1 / numbers.positive("rate", rate))
+    return Partial(_shifted_exponential, _real(numbers.require("shift", shift)), _real(rate))
 
 
 def pareto(workers: int, *, alpha: float = 2.0, scale: float = 1.0) -> DelayModel:
@@ -69,20 +60,26 @@ def lognormal(workers: int, *, median: float = 1.0, sigma: float = 0.5) -> Delay
     """`median * exp(sigma * z)` seconds with standard normal z."""
     if not 0 <= sigma < math.inf:
         raise ValueError(f"sigma={sigma:g} is not a spread; use 0 or more")
-    return Partial(_lognormal, _positive("median", median), _real(sigma))
+    return Partial(_lognormal, _positive("median", median), _real(numbers.require("sigma", sigma)))
 
 
-def slow_workers(workers: int, *, fraction: float = 0.1, factor: float = 5.0, seed: int = 0) -> DelayModel:
-    """1 second, but `factor` for the `ceil(fraction * workers)` slow workers, drawn once by `seed`."""
+def slow_workers(
+    workers: int, *, fraction: float = 0.1, factor: float = 5.0, seed: int = 0, occurrence: int = 0
+) -> DelayModel:
+    """1 second, but `factor` for the `ceil(fraction * workers)` slow workers, drawn once by `seed`.
+
+    In a product each occurrence of this law, 0, 1, ..., draws who is slow from a stream of its own.
+    """
     count = math.ceil(_share("fraction", fraction) * workers)
     slow = np.zeros(workers, bool)
-    slow[np.random.default_rng(seed).permutation(workers)[:count]] = True
+    stream = np.random.SeedSequence(seed, spawn_key=(occurrence,) if occurrence else ())
+    slow[np.random.default_rng(stream).permutation(workers)[:count]] = True
     return Partial(_slow_workers, jnp.asarray(slow), _positive("factor", factor))
 
 
 def random_slow(workers: int, *, probability: float = 0.1, factor: float = 5.0) -> DelayModel:
     """1 second, but `factor` with a probability, independently in every computation."""
-    return Partial(_random_slow, _real(_share("probability", probability)), _positive("factor", factor))
+    return Partial(_random_slow, _real(_probability("probability", probability)), _positive("factor", factor))
 
 
 def markov(workers: int, *, p_slow: float = 0.05, p_recover: float = 0.2, factor: float = 5.0) -> DelayModel:
@@ -92,8 +89,8 @@ def markov(workers: int, *, p_slow: float = 0.05, p_recover: float = 0.2, factor
     computation is drawn from the stationary law. The state of any computation is found without those before it being
     kept: see `_is_slow`.
     """
-    _share("p_slow", p_slow)
-    if _share("p_recover", p_recover) == 0 and p_slow == 0:
+    _probability("p_slow", p_slow)
+    if _probability("p_recover", p_recover) == 0 and p_slow == 0:
         raise ValueError("p_slow=0 and p_recover=0 never change anything; use constant, or a probability above 0")
     return Partial(_markov, _real(p_slow), _real(p_recover), _positive("factor", factor))
 
@@ -148,12 +145,31 @@ def build_delays(spec: str, workers: int, seed: int = 0) -> Law:
     >>> model = build_delays("lognormal:median=1,sigma=0.3*slow_workers:fraction=0.2,factor=5", workers=10)
 
     Raises:
-      ValueError: an unknown law or key, or a value out of range.
+      ValueError: an unknown law or key, a value out of range, a seed outside 0 to 2^32 - 1, or settings that make times
+        which float32 does not hold.
     """
     workers, seed = whole("workers", workers), whole("seed", seed, 0, LAST_SEED)
     require_count("workers", workers, lambda count: 16.0 * count)
-    factors = [specs.build(part, DELAYS, "delays", workers, seed=seed) for part in spec.split("*")]
-    return Law(factors[0] if len(factors) == 1 else Partial(_product, tuple(factors)), workers)
+    factors, seen = [], Counter[str]()
+    for part in spec.split("*"):
+        name, _ = specs.parse(part)
+        factors.append(specs.build(part, DELAYS, "delays", workers, seed=seed, occurrence=seen[name]))
+        seen[name] += 1
+    spans = [_span(factor) for factor in factors]
+    try:
+        times.require(spans)
+    except ValueError as error:
+        raise ValueError(f"delays '{spec}': {error}") from None
+    laws = [_law(workers, factor, span) for factor, span in zip(factors, spans, strict=True)]
+    if len(laws) == 1:
+        return laws[0]
+    if times.never_leave(spans):
+        return Law(Partial(_product, tuple(factors)), workers, sure=True)
+    return Law(Partial(_checked_product, tuple(laws)), workers, zero=any(law.zero for law in laws))
+
+
+def _law(workers: int, model: DelayModel, span: Span | None) -> Law:
+    return Law(model, workers, times.never_leave([span]), span is None or span.zero)
 
 
 def _constant(seconds: Array, key: Key, worker: Array, started: Array) -> Array:
@@ -228,11 +244,48 @@ def _resampled(table: Array, length: Array, key: Key, worker: Array, started: Ar
 
 
 def _product(factors: tuple[DelayModel, ...], key: Key, worker: Array, started: Array) -> Array:
-    seconds = factors[0](key, worker, started)
-    for position, factor in enumerate(factors[1:], start=1):
+    first, *others = _each(factors, key, worker, started)
+    return math.prod(others, start=first)
+
+
+def _checked_product(laws: tuple[Law, ...], key: Key, worker: Array, started: Array) -> Array:
+    """`_product`, NaN where a factor is no time, or the product is 0 though no factor is."""
+    each = [times.checked(law, one) for law, one in zip(laws, _each(laws, key, worker, started), strict=True)]
+    seconds = math.prod(each[1:], start=each[0])
+    lost = seconds == 0
+    for one in each:
+        lost &= one != 0
+    return jnp.where(lost, jnp.nan, seconds)
+
+
+def _each(factors: tuple[DelayModel, ...], key: Key, worker: Array, started: Array) -> Iterator[Array]:
+    """The draws of the factors of a product, each from a stream of its own."""
+    for position, factor in enumerate(factors):
         # Odd tags far from those of workers, so that the factors' streams are not one another's.
-        seconds = seconds * factor(jax.random.fold_in(key, 2**31 + position), worker, started)
-    return seconds
+        yield factor(jax.random.fold_in(key, 2**31 + position) if position else key, worker, started)
+
+
+def _span(model: Any) -> Span | None:
+    """The times of a law; `None`: not one of those here."""
+    found = _SPANS.get(getattr(model, "func", None))
+    if found is None:
+        return None
+    with np.errstate(over="ignore"):
+        return found(*(np.asarray(leaf, np.float64) for leaf in model.args))
+
+
+_SPANS: dict[Any, Callable[..., Span]] = {
+    _constant: lambda seconds: times.fixed(seconds, seconds),
+    _uniform: times.of_uniform,
+    _shifted_exponential: times.of_exponential,
+    _pareto: times.of_pareto,
+    _lognormal: times.of_lognormal,
+    _slow_workers: times.of_slow,
+    _random_slow: times.of_slow,
+    _markov: lambda p_slow, p_recover, factor: times.of_slow(p_slow, factor),
+    _trace: times.of_table,
+    _resampled: lambda table, length: times.of_table(table),
+}
 
 
 def _real(value: float | np.ndarray) -> Array:
@@ -240,14 +293,18 @@ def _real(value: float | np.ndarray) -> Array:
 
 
 def _positive(name: str, value: float) -> Array:
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name}={value:g} is out of range; use a finite number above 0")
-    return _real(value)
+    return _real(numbers.positive(name, value))
 
 
 def _share(name: str, value: float) -> float:
     if not 0 <= value <= 1:
         raise ValueError(f"{name}={value:g} is out of range; use 0 to 1")
+    return numbers.require(name, value)
+
+
+def _probability(name: str, value: float) -> float:
+    if 0 < _share(name, value) < draws.finest():
+        raise ValueError(f"{name}={value:g} is finer than a draw; use 0, or {draws.finest():.2g} to 1")
     return value
 
 

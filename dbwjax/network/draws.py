@@ -44,6 +44,11 @@ def words(key: Key, worker: Array, started: Array) -> tuple[UInt32[Array, ""], U
     return x, y
 
 
+def finest() -> float:
+    """The smallest step between two draws of `uniform` in the default float type, and the least draw above 0."""
+    return 2.0**-52 if jnp.result_type(float) == jnp.float64 else 2.0**-23
+
+
 def uniform(key: Key, worker: Array, started: Array, dtype: jnp.dtype) -> Array:
     """Uniform on `[0, 1)`: multiples of 2^-23 in float32, of 2^-52 in float64."""
     x, y = words(key, worker, started)

@@ -15,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from dbwjax import specs
+from dbwjax import numbers, specs
 from dbwjax.limits import LAST_SEED, divisors, real, require_count, whole
 from dbwjax.network.graph_files import Says, read_links
 from dbwjax.network.properties import is_connected, pieces
-from dbwjax.network.tables import MOST, Header, Unit
+from dbwjax.network.tables import Header, Unit
 from dbwjax.types import Graph
 
 TRIES = 100
@@ -93,7 +93,7 @@ def with_links(graph: Graph, *, latency: float = 0.0, bandwidth: float = math.in
     A link that has a bandwidth of its own has the smaller of the two.
 
     Raises:
-      ValueError: a time, size or bandwidth that is not one, or a message that takes longer than float32 holds.
+      ValueError: a time, size or bandwidth that is not one, or a time on a link that float32 does not hold.
     """
     if not 0 <= latency < math.inf:
         raise ValueError(f"latency={latency:g} is not a time; use 0 or more seconds")
@@ -102,10 +102,14 @@ def with_links(graph: Graph, *, latency: float = 0.0, bandwidth: float = math.in
     if not 0 <= message_bytes < math.inf:
         raise ValueError(f"message_bytes={message_bytes:g} is not a size; use 0 or more bytes")
     slower = bandwidth if graph.bandwidth is None else np.minimum(np.asarray(graph.bandwidth, np.float64), bandwidth)
-    seconds = latency + message_bytes / slower
-    total = np.where(graph.links, np.asarray(graph.latency) + seconds, 0)
-    if total.max() > MOST:
-        raise ValueError(f"a message of {message_bytes:g} bytes takes {total.max():g} s on a link; use more bandwidth")
+    sending = np.asarray(message_bytes / slower, np.float64)
+    for one in (sending.min(), sending.max()):
+        numbers.require(f"bandwidth={bandwidth:g}, message_bytes={message_bytes:g}: seconds of a message", float(one))
+    seconds = numbers.require("latency", latency) + sending
+    total = np.where(graph.links, np.asarray(graph.latency, np.float64) + seconds, 0)
+    for node, slot in np.argwhere((total != 0) & ~((total >= numbers.LEAST) & (total <= numbers.MOST)))[:1]:
+        sender = int(graph.neighbours[node, slot])
+        numbers.not_negative(f"latency from node {sender} to node {node}", float(total[node, slot]))
     return graph._replace(latency=jnp.asarray(total, graph.latency.dtype), bandwidth=None)
 
 

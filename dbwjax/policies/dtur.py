@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from dbwjax import numbers
 from dbwjax.limits import real
 from dbwjax.network.properties import eccentricity
 from dbwjax.network.spanning import spanning_links
@@ -60,7 +61,10 @@ def dtur(flood_latency: float = 0.0) -> WaitRule:
         links, _ = spanning_links(graph)
         seconds = None
         if flood_latency:
-            seconds = jnp.asarray(flood_latency * np.asarray(eccentricity(graph), float), jnp.result_type(float))
+            flood = flood_latency * np.asarray(eccentricity(graph), float)
+            for one in (flood.min(), flood.max()):
+                numbers.require("flood_latency times the hops", float(one))
+            seconds = jnp.asarray(flood, jnp.result_type(float))
         # The lower number first: where both ends arrive at one instant, it announces.
         path = jnp.asarray(np.sort(np.reshape(links, (-1, 2)), axis=1), jnp.int32)
         return DturState(path, jnp.zeros(len(links), bool), seconds)

@@ -16,6 +16,7 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from dbwjax import numbers
 from dbwjax.limits import real, whole
 from dbwjax.policies import neighbours
 from dbwjax.policies.gossip import IDEALISED, LATE, Late, gossip
@@ -70,6 +71,8 @@ def deadline(seconds: float) -> WaitRule:
     """
     if not real("seconds", seconds) > 0:
         raise ValueError(f"seconds={seconds:g} lets no time pass; use a number above 0 (inf waits for everybody)")
+    if seconds != math.inf:
+        numbers.require("seconds", seconds)
 
     def init_fn(graph: Graph) -> Array:
         del graph

@@ -14,6 +14,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
+from dbwjax import numbers
 from dbwjax.limits import LAST_SEED, real, require_count, whole
 from dbwjax.tasks.task import Task, from_arrays
 from dbwjax.types import Key
@@ -65,6 +66,8 @@ def quadratic(
     centres = centre + heterogeneity * (offsets - offsets.mean(axis=0))
     curvature = np.geomspace(1 / condition, 1, dimension)
     lowest = 0.5 * (curvature * (centres - centre) ** 2).sum(axis=1).mean()
+    numbers.require(f"condition={condition:g}: 1 / condition", 1 / condition)
+    numbers.require(f"heterogeneity={heterogeneity:g}: the least mean objective", float(lowest))
     diagonal, best = jnp.asarray(curvature), jnp.asarray(centre)
     return Task(
         name="quadratic",
@@ -157,6 +160,7 @@ def logistic(
         raise ValueError(f"heterogeneity={heterogeneity:g} is not a share; use 0 to 1")
     if not 0 < regularisation < np.inf:
         raise ValueError(f"regularisation={regularisation:g} gives no unique minimiser; use a finite number above 0")
+    numbers.require("regularisation", regularisation)
     # Features, their products in Newton's method, and its d x d system.
     require_count("dimension", dimension, lambda count: 24.0 * count * count)
     require_count("samples", samples, lambda count: 32.0 * count * (dimension + 4), f" of {dimension} features")
@@ -257,3 +261,4 @@ def _at_least(least: int, **settings: float) -> None:
     for name, value in settings.items():
         if not least <= real(name, value) < np.inf:
             raise ValueError(f"{name}={value:g} is out of range; use a finite number, {least} or more")
+        numbers.require(name, value)

@@ -19,8 +19,9 @@ from dbwjax.experiments.blocks import Block, Sizes
 from dbwjax.experiments.budget import CLOCKS, TICKS
 from dbwjax.experiments.extent import require_end
 from dbwjax.experiments.problem import Problem
+from dbwjax.experiments.timing import Standstill, patience, require_times
 from dbwjax.experiments.training import Stalled
-from dbwjax.types import ClockState
+from dbwjax.types import ClockState, Policy
 
 TICK = 32
 """Bytes of a clock for each worker and slot; `backup` needs most, 30 (what the compiler says, 5,000 workers)."""
@@ -55,17 +56,22 @@ def clock_rows(problem: Problem, block: Block, budgets: np.ndarray, size: int, m
     filled, some, clocks = _start(problem, block, size, mesh)
     policy, budget = problem.policies[block.spec], budgets[filled]
     sums, iterations, steps = np.zeros((len(_SUMS), len(filled))), np.zeros((len(filled), problem.workers), int), 0
-    origin, past = np.zeros(len(filled)), np.zeros(len(filled), bool)
+    origin, past, still = np.zeros(len(filled)), np.zeros(len(filled), bool), np.zeros(len(filled), int)
     while not past.all():
         left = np.where(past, -1.0, budget - origin)
-        clocks, record, counts = ensemble.clock_batch(policy, some, clocks, TICKS, mesh, left)
+        before = clocks
+        clocks, record, counts = ensemble.clock_batch(policy, some, before, TICKS, mesh, left)
         record, counts = jax.device_get((record, counts))
-        _require_times(record, past, steps)
+        _require_times(policy, some, before, record, past, steps)
         sums += [np.asarray(getattr(record, name), np.float64).sum(axis=1) for name in _SUMS]
         iterations += counts
+        earlier = origin
         origin = np.cumsum(np.column_stack([origin, record.duration.astype(np.float64)]), axis=1)[:, -1]
         past |= record.past[:, -1]
         steps += TICKS
+        still = np.where(past | (origin > earlier), 0, still + TICKS)
+        if still.max() > patience(problem.workers):
+            raise Standstill(int(still.max()), float(origin[still.argmax()]))
     computes = np.broadcast_to(np.asarray(some.tree.graph.computes), iterations.shape)
     rows = []
     for i, which in enumerate(block.which):
@@ -120,9 +126,12 @@ def require_clocks_end(
 _SUMS = ("ended", "active", "missed", "gradients", "length", "computing", "wasted", "waiting")
 
 
-def _require_times(found: ensemble.ClockRecord, past: np.ndarray, steps: int) -> None:
-    """Raises `Stalled` where a time is not a number before its simulation is past the budget."""
-    before = np.column_stack([past, found.past[:, :-1]])
-    odd = (np.isnan(found.duration) & ~before).any(axis=0)
+def _require_times(
+    policy: Policy, some: Batch, clocks: Any, found: ensemble.ClockRecord, past: np.ndarray, steps: int
+) -> None:
+    """Raises `NotATime` or `Stalled` where a time is not a number before its simulation is past the budget."""
+    running = ~np.column_stack([past, found.past[:, :-1]])
+    require_times(policy, some, clocks, np.asarray(found.duration), running)
+    odd = (np.isnan(found.duration) & running).any(axis=0)
     if odd.any():
         raise Stalled(steps + int(odd.argmax()), float("nan"))

@@ -11,11 +11,11 @@ import inspect
 import itertools
 import math
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dbwjax import specs
+from dbwjax import numbers, specs
 from dbwjax.experiments import config as configs
 from dbwjax.experiments.config import RunOptions, TrainConfig, to_json
 from dbwjax.experiments.problem import World
@@ -31,6 +31,8 @@ TIMED = ("workers", "latency")
 
 UNUSED = ("distributed", "coordinator", "processes", "process_id", "patience", "tensorboard")
 """Options of training that a sweep has no use for."""
+
+_READERS: dict[Any, Callable[[str], Any]] = {int: lambda text: numbers.whole(text, numbers.INT64), float: numbers.real}
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,8 @@ def setting(text: str) -> tuple[str, tuple[Any, ...]]:
     if kinds[0] is str and ":" in listed and ";" not in listed:
         parts = [listed]
     try:
-        values = tuple(kinds[0](part.strip()) for part in parts)
-    except ValueError:
-        raise ValueError(f"--set {key}={listed}: not all are {kinds[0].__name__}s; write key=value,value") from None
+        values = tuple(_READERS.get(kinds[0], kinds[0])(part.strip()) for part in parts)
+    except ValueError as error:
+        what = f"not all are {kinds[0].__name__}s (one {error})"
+        raise ValueError(f"--set {key}={listed}: {what}; write key=value,value") from None
     return key, axis(f"--set {key}", values, None)

@@ -1,0 +1,67 @@
+"""Times that cannot be, named: a delay that is no time, and a clock that does not move.
+
+Every run of a clock is looked at here, on the host, chunk by chunk. Time must pass: a delay may be 0 seconds now and
+then, but where `patience` steps in a row move the clock by nothing, the run ends.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dbwjax import numbers
+from dbwjax.engine import batch, ledger
+from dbwjax.engine.batch import Batch
+from dbwjax.types import ClockState, Policy
+
+
+class NotATime(RuntimeError):
+    """A delay that is negative, not a number, or beyond what float32 holds."""
+
+    exit_code = 3
+
+    def __init__(self, lost: ledger.Lost):
+        super().__init__(
+            f"computation {lost.computation} of worker {lost.worker} (both from 0) takes {lost.seconds:g} seconds, "
+            f"which is no time; the delays must give 0 or {numbers.RANGE} seconds"
+        )
+
+
+class Standstill(RuntimeError):
+    """Time does not pass."""
+
+    exit_code = 3
+
+    def __init__(self, steps: int, seconds: float):
+        super().__init__(
+            f"time stands still at {seconds:.6g} s: the last {steps} steps moved it by nothing; time must pass: use "
+            "delays that are not all 0, nor too small to be added to the time that has passed"
+        )
+
+
+def patience(workers: int) -> int:
+    """How many steps in a row may move the clock by nothing. Where single workers restart, those that finish at one
+    instant take a step each."""
+    return 1000 + 10 * workers
+
+
+def require_times(policy: Policy, some: Batch, before: ClockState, duration: np.ndarray, until: Any = None) -> None:
+    """Looks for delays that are no times behind durations that are not numbers.
+
+    Args:
+      policy: of the clocks.
+      some: their worlds.
+      before: the clocks before these steps, leaves `[B, ...]`.
+      duration: `[B, T]` seconds.
+      until: `[B, T]` bool, which steps matter; all by default.
+
+    Raises:
+      NotATime: there is one.
+    """
+    odd = np.isnan(duration) & (True if until is None else until)
+    for sim in np.flatnonzero(odd.any(axis=1))[:1]:
+        steps = int(odd[sim].argmax())
+        lost = ledger.lost(policy, batch.alone(some, int(sim)), batch.rows_of(before, int(sim)), steps)
+        if lost is not None:
+            raise NotATime(lost)

@@ -1,0 +1,149 @@
+"""Times of computations: which ones a law can give, and what is no time.
+
+A time is 0 seconds or more. A law of a SPEC must keep within float32's range (`numbers`), too: a time that was drawn as
+infinity or as 0 because it is too large or too small is no time. Of most laws it is known when they are built that none
+of their draws can leave the range; their draws are not looked at. Those of the others, and of delay models written in
+Python, are: what is no time becomes NaN, the clock hands it on as the duration of the step, and the host says which
+computation of which worker it was (`engine.ledger.lost`).
+
+A delay model in Python may say `inf`: this computation never ends.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from dbwjax import numbers
+from dbwjax.network import draws
+from dbwjax.types import DelayModel, Key
+
+_ROUNDED = 1e-6  # parameters are float32 when they are looked at
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Law:
+    """A delay model that knows how many workers it was built for; a pytree whose leaves are those of the model.
+
+    Attributes:
+      model: draws the seconds.
+      workers: N.
+      sure: whether every draw is a time that float32 holds, 0 included.
+      zero: whether 0 seconds may be drawn.
+    """
+
+    model: DelayModel
+    workers: int = field(metadata={"static": True})
+    sure: bool = field(default=False, metadata={"static": True})
+    zero: bool = field(default=True, metadata={"static": True})
+
+    def __call__(self, key: Key, worker: Array, started: Array) -> Array:  # noqa: D102
+        return self.model(key, worker, started)
+
+
+class Span(NamedTuple):
+    """The times of a law, seconds above 0. What its settings fix lies from `low` to `high`; draws from `least` to
+    `most`."""
+
+    low: float
+    high: float
+    least: float
+    most: float
+    zero: bool = False  # whether 0 may be drawn, too
+
+
+def fixed(low: float, high: float) -> Span:
+    """The times of a law of which the settings fix all, in any order."""
+    return Span(min(low, high), max(low, high), min(low, high), max(low, high))
+
+
+def of_uniform(low: float, high: float) -> Span:
+    """Uniform on `[low, high)`."""
+    return Span(low or high, high, low or high * draws.finest(), high, zero=low == 0)
+
+
+def of_exponential(shift: float, rate: float) -> Span:
+    """A shift and an exponential time."""
+    shortest, longest = draws.finest() / rate, -math.log(draws.finest()) / rate
+    return Span(shift or 1 / rate, shift + 1 / rate, shift or shortest, shift + longest, zero=shift == 0)
+
+
+def of_pareto(alpha: float, scale: float) -> Span:
+    """Pareto, as it is computed."""
+    longest = np.exp(-math.log(draws.finest()) / alpha)
+    return Span(scale, scale, scale, max(scale, 1) * longest)
+
+
+def of_lognormal(median: float, sigma: float) -> Span:
+    """Log-normal, as it is computed."""
+    furthest = np.exp(-NormalDist().inv_cdf(draws.finest() / 2) * sigma)
+    return Span(median, median, min(median, 1) / furthest, max(median, 1) * furthest)
+
+
+def of_slow(slow: np.ndarray, factor: float) -> Span:
+    """1 second, or `factor` for those who are slow, or with a probability."""
+    return fixed(factor if np.min(slow) == 1 else 1.0, factor if np.max(slow) > 0 else 1.0)
+
+
+def of_table(table: np.ndarray) -> Span:
+    """A table of measured times, some of them above 0."""
+    above = table[table > 0]
+    return fixed(above.min(), above.max())._replace(zero=above.size < table.size)
+
+
+def require(spans: Sequence[Span | None]) -> None:
+    """Checks what the settings of a product of laws fix.
+
+    Args:
+      spans: of the factors, in order; `None`: nothing is known.
+
+    Raises:
+      ValueError: a product of the first factors that float32 does not hold.
+    """
+    low = high = 1.0
+    for span in spans:
+        low, high = (low * span.low, high * span.high) if span else (low, high)
+        for seconds in (low, high):
+            if not _held(seconds):
+                what = "too small" if seconds < 1 else "too large"
+                raise ValueError(
+                    f"its settings make times of {seconds:.6g} seconds, {what} for float32; use {numbers.RANGE}"
+                )
+
+
+def never_leave(spans: Sequence[Span | None]) -> bool:
+    """Whether no draw of a law, or of a product of laws, can leave float32's range."""
+    least = most = 1.0
+    for span in spans:
+        least, most = (least * span.least, most * span.most) if span else (0.0, math.inf)
+        if not (_held(least) and _held(most)):
+            return False
+    return True
+
+
+def is_sure(delays: DelayModel) -> bool:
+    """Whether nobody needs to look at the draws of a delay model."""
+    return isinstance(delays, Law) and delays.sure
+
+
+def checked(delays: DelayModel, seconds: Array) -> Array:
+    """Draws of a delay model, NaN where they are no times; of one that is sure, as they are."""
+    if is_sure(delays):
+        return seconds
+    if not isinstance(delays, Law):
+        return jnp.where(seconds >= 0, seconds, jnp.nan)
+    above = seconds >= 0 if delays.zero else seconds > 0
+    return jnp.where(above & (seconds < math.inf), seconds, jnp.nan)
+
+
+def _held(seconds: Any) -> bool:
+    return bool(numbers.LEAST * (1 - _ROUNDED) <= seconds <= numbers.MOST * (1 + _ROUNDED))

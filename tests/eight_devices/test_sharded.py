@@ -110,8 +110,12 @@ def test_servers_on_many_devices(x64, rule):
 
 @pytest.mark.optimised
 @pytest.mark.parametrize(("spec", "workers"), [("ring", 16), ("random_regular:degree=4", 30), ("complete", 16)])
-@pytest.mark.parametrize("policy", ["dybw", "event-driven", "dpsgd"])
-def test_batches_and_mixing_are_the_same_to_the_last_bit(spec, workers, policy):
+@pytest.mark.parametrize(
+    ("policy", "dtypes"),
+    [("dybw", ("float32", "bfloat16")), ("event-driven", ("float32",)), ("dpsgd", ("bfloat16",))],
+    ids=["dybw", "event-driven", "dpsgd"],
+)
+def test_batches_and_mixing_are_the_same_to_the_last_bit(spec, workers, policy, dtypes):
     """A learner whose update is the sum of its batch: what is compared is all that a step does but the gradient."""
     rule, _, world, _, _ = setting(spec, workers, policy)
 
@@ -124,7 +128,7 @@ def test_batches_and_mixing_are_the_same_to_the_last_bit(spec, workers, policy):
 
     learner = Learner(lambda params: (), gradient, update)
     shapes = {"w": jnp.linspace(-1, 1, 37), "b": jnp.linspace(0, 1, 5)}
-    params = {dtype: jax.tree.map(lambda leaf: leaf.astype(dtype), shapes) for dtype in ("float32", "bfloat16")}  # noqa: B023
+    params = {dtype: jax.tree.map(lambda leaf: leaf.astype(dtype), shapes) for dtype in dtypes}  # noqa: B023
     one, _ = simulate.run(rule, learner, world, simulate.init(rule, learner, world, params), STEPS)
     devices = Devices(world.graph, jax.devices())
     everywhere = devices.replicate(world)

@@ -18,9 +18,6 @@ from dbwjax import numbers
 MOST = numbers.LARGEST
 """Counts are int32 on the device."""
 
-LAST_SEED = numbers.SEEDS - 1
-"""A key is made from 32 bits."""
-
 _SHOWN = 80  # characters of a value in an error
 
 
@@ -84,7 +81,7 @@ def range_of(least: int, most: int) -> str:
     >>> range_of(1, 5), range_of(1, MOST)
     ('1 to 5', '1 or more (at most 2147483647)')
     """
-    return f"{least} or more (at most {most})" if most in (MOST, LAST_SEED) else f"{least} to {most}"
+    return f"{least} or more (at most {most})" if most == MOST else f"{least} to {most}"
 
 
 def divisors(number: int) -> list[int]:

@@ -159,7 +159,7 @@ def test_what_float32_does_not_hold_is_refused(build, said):
     ],
 )
 def test_what_float32_holds_is_accepted(spec, tmp_path):
-    (tmp_path / "t.csv").write_text("0,1,2,3\n1e-30,1,0,3e38\n")
+    (tmp_path / "t.csv").write_text("1e-30,1,0,3e38\n0,1,2,3\n")
     law = build_delays(spec, 4)
     assert law.sure
     seconds = np.asarray(jax.vmap(lambda n: law(KEY, jnp.asarray(1), n))(jnp.arange(50)), np.float64)
@@ -167,9 +167,9 @@ def test_what_float32_holds_is_accepted(spec, tmp_path):
 
 
 def test_cells_of_a_trace(tmp_path):
-    for cell, said in (("1e-46", "too small"), ("1e39", "too large")):
+    for cell in ("1e-46", "1e39"):
         (tmp_path / "t.csv").write_text(f"1,2\n1,{cell}\n")
-        with pytest.raises(ValueError, match=f"{cell.replace('e39', 'e.39')} is {said} for float32"):
+        with pytest.raises(ValueError, match=f"'{cell}' is out of range"):
             build_delays("trace:path=t.csv", 2)
 
 

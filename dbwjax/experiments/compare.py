@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from dbwjax import numbers
 from dbwjax.experiments.accounting import even_grid
 from dbwjax.experiments.blocks import Places, blocks, sizes
 from dbwjax.experiments.budget import grids
@@ -25,7 +26,6 @@ from dbwjax.experiments.fingerprints import fingerprints
 from dbwjax.experiments.given import Budget, Told, budget_of, optimizer_of, prepared, problem_of, require_room
 from dbwjax.experiments.problem import Problem
 from dbwjax.experiments.training import SINGLE_WORKERS, Diverged, Training
-from dbwjax.limits import LAST_SEED, whole
 from dbwjax.tasks import Task
 from dbwjax.types import DelayModel, Graph, Policy
 
@@ -89,7 +89,7 @@ def train_policy(
       Diverged: a loss was not finite.
     """
     budget = budget_of(seconds, steps, rows, eval_every, times)
-    seed, optimizer = whole("seed", seed, 0, LAST_SEED), optimizer_of(optimizer, learning_rate)
+    seed, optimizer = numbers.seeds(seed).start, optimizer_of(optimizer, learning_rate)
     problem = problem_of({"policy": policy}, task, graph, delays, optimizer, [seed], workers)
     require_room(budget, problem.workers, 1, 1)
     grid = _grid(problem, budget)

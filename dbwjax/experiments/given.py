@@ -13,13 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dbwjax import numbers
 from dbwjax.engine.programs import canonical
 from dbwjax.experiments import probe
 from dbwjax.experiments.config import TrainConfig
 from dbwjax.experiments.extent import Extent, require_extent, rows_of
 from dbwjax.experiments.problem import Drawn, Problem, World, assemble, message_bytes
 from dbwjax.learners.optimizers import build_optimizer
-from dbwjax.limits import LAST_SEED, real, shown, whole
+from dbwjax.limits import real, shown, whole
 from dbwjax.network.delays import build_delays
 from dbwjax.network.graphs import build_graph, pad, with_links
 from dbwjax.network.node_names import names_of
@@ -225,19 +226,17 @@ def prepared(told: Told, worlds: int | None = None) -> tuple[Problem, TrainConfi
     Raises:
       ValueError: as for `compare`.
     """
-    named, seeds, seed = policies_of(told.policies), whole("seeds", told.seeds), whole("seed", told.seed, 0, LAST_SEED)
+    named, seeds, seed = policies_of(told.policies), whole("seeds", told.seeds), numbers.seeds(told.seed).start
     over = list(named)[-1] if told.baseline is None else told.baseline
     if not isinstance(over, str) or over not in named:
         raise ValueError(f"baseline={shown(over)} is not among the policies {list(named)}")
     if told.target_accuracy is not None and not 0 < real("target_accuracy", told.target_accuracy) <= 1:
         raise ValueError(f"target_accuracy={told.target_accuracy:g} is out of range; use more than 0 and at most 1")
-    if seed + seeds - 1 > LAST_SEED:
-        raise ValueError(f"seeds={seeds} from seed={seed} on end at {seed + seeds - 1}; use seeds up to {LAST_SEED}")
+    drawn = numbers.seeds(seed, seeds)[:worlds]
     budget = budget_of(told.seconds, told.steps, told.rows)
     require_room(budget, 1 if told.workers is None else whole("workers", told.workers), len(named), seeds)
     words = {name: getattr(told, name) for name in ("batch_size", "model", "partition")}
     optimizer = optimizer_of(told.optimizer, told.learning_rate)
-    drawn = range(seed, seed + (seeds if worlds is None else worlds))
     problem = problem_of(named, told.task, told.graph, told.delays, optimizer, drawn, told.workers, words)
     config = TrainConfig(policies=tuple(named), baseline=over)
     return problem, dataclasses.replace(config, seconds=budget.seconds, steps=budget.steps, rows=budget.rows)
@@ -270,8 +269,8 @@ def budget_of(seconds: Any, steps: Any, rows: Any, eval_every: Any = None, times
         raise ValueError("times= are the budget; leave seconds= and steps= out")
     if times is None and (seconds is None) == (steps is None):
         raise ValueError(f"seconds={shown(seconds)}, steps={shown(steps)}: give one budget")
-    if found.seconds is not None and not 0 < found.seconds < float("inf"):
-        raise ValueError(f"seconds={found.seconds:g} is no budget; use a finite time above 0")
+    if found.seconds is not None and not (found.seconds > 0 and numbers.holds(found.seconds)):
+        raise ValueError(f"seconds={found.seconds:g} is no budget; use a finite time above 0 ({numbers.RANGE})")
     if found.eval_every is not None:
         if found.steps is None:
             raise ValueError("eval_every counts iterations; use rows with seconds")

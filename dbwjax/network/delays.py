@@ -18,7 +18,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array
 
 from dbwjax import numbers, specs
-from dbwjax.limits import LAST_SEED, require_count, whole
+from dbwjax.limits import require_count, whole
 from dbwjax.network import draws, times
 from dbwjax.network.tables import Header, Unit
 from dbwjax.network.times import Law, Span
@@ -148,7 +148,7 @@ def build_delays(spec: str, workers: int, seed: int = 0) -> Law:
       ValueError: an unknown law or key, a value out of range, a seed outside 0 to 2^32 - 1, or settings that make times
         which float32 does not hold.
     """
-    workers, seed = whole("workers", workers), whole("seed", seed, 0, LAST_SEED)
+    workers, seed = whole("workers", workers), numbers.seeds(seed).start
     require_count("workers", workers, lambda count: 16.0 * count)
     factors, seen = [], Counter[str]()
     for part in spec.split("*"):

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dbwjax import numbers, specs
-from dbwjax.limits import LAST_SEED, divisors, real, require_count, whole
+from dbwjax.limits import divisors, real, require_count, whole
 from dbwjax.network.graph_files import Says, read_links
 from dbwjax.network.properties import is_connected, pieces
 from dbwjax.network.tables import Header, Unit
@@ -297,7 +297,7 @@ def build_graph(spec: str, workers: int, seed: int = 0) -> Graph:
     Raises:
       ValueError: an unknown name or key, a value that does not fit the workers, or a graph that is not connected.
     """
-    return specs.build(spec, GRAPHS, "graph", workers, seed=whole("seed", seed, 0, LAST_SEED))
+    return specs.build(spec, GRAPHS, "graph", workers, seed=numbers.seeds(seed).start)
 
 
 def building_bytes(spec: str, workers: int) -> float:

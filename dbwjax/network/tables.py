@@ -13,16 +13,13 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
-from dbwjax import files
+from dbwjax import files, numbers
 
 Header = Literal["auto", "yes", "no"]
 """Whether the first row is a header; `auto`: it is where it reads like one."""
 
 Unit = Literal["auto", "s", "ms", "us", "ns"]
 """Of a file's times; `auto`: what their columns' names say, seconds where they say nothing."""
-
-LEAST, MOST = 1.2e-38, 3.4e38
-"""Numbers other than 0 that float32 holds."""
 
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?").fullmatch
 _NO_VALUES = {"na", "n/a", "nan", "inf", "infinity", "null", "none"}
@@ -141,13 +138,13 @@ def time(at: str, cell: str, second: float = 1.0) -> float:
     """
     value = float(cell) / second if _NUMBER(cell) else -1.0
     if value == 0 and cell.strip("+-0.") and re.search("[1-9]", re.split("[eE]", cell)[0]):
-        value = LEAST / 2  # too small even for float64
-    if LEAST <= value <= MOST or value == 0:
+        value = numbers.LEAST / 2  # too small even for float64
+    if numbers.LEAST <= value <= numbers.MOST or value == 0:
         return abs(value)
     _refuse_separators(at, cell)
     if value < 0:
         raise ValueError(f"{at}: {quoted(cell)} is not a time; use 0 or more seconds")
-    raise ValueError(f"{at}: {quoted(cell)} is out of range; use 0, or {LEAST:g} to {MOST:g} seconds")
+    raise ValueError(f"{at}: {quoted(cell)} is out of range; use 0, or {numbers.LEAST:g} to {numbers.MOST:g} seconds")
 
 
 def bandwidth(at: str, cell: str) -> float:
@@ -157,10 +154,12 @@ def bandwidth(at: str, cell: str) -> float:
       ValueError: not a number, not above 0, or beyond float32.
     """
     value = float(cell) if _NUMBER(cell) else -1.0
-    if LEAST <= value <= MOST:
+    if numbers.LEAST <= value <= numbers.MOST:
         return value
     _refuse_separators(at, cell)
-    raise ValueError(f"{at}: {quoted(cell)} is not a bandwidth; use {LEAST:g} to {MOST:g} bytes a second")
+    raise ValueError(
+        f"{at}: {quoted(cell)} is not a bandwidth; use {numbers.LEAST:g} to {numbers.MOST:g} bytes a second"
+    )
 
 
 def columns(

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dbwjax import specs
-from dbwjax.limits import LAST_SEED, require_count, whole
+from dbwjax import numbers, specs
+from dbwjax.limits import require_count, whole
 
 _LARGEST_ALPHA = (
     1e6  # beyond it the shares are equal to six digits, and the gamma draws behind them overflow in the end
@@ -91,7 +91,7 @@ def partition(spec: str, labels: np.ndarray, workers: int, seed: int = 0) -> Par
       ValueError: an unknown SPEC, settings out of range, fewer samples than workers, labels that are not classes, or a
         worker that gets no sample.
     """
-    workers, seed = whole("workers", workers), whole("seed", seed, 0, LAST_SEED)
+    workers, seed = whole("workers", workers), numbers.seeds(seed).start
     labels = np.asarray(labels)
     if labels.ndim != 1 or not (np.issubdtype(labels.dtype, np.integer) or labels.dtype == bool):
         raise ValueError(f"labels of shape {labels.shape} and type {labels.dtype} are not classes; give [n] integers")

@@ -15,7 +15,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from dbwjax import numbers
-from dbwjax.limits import LAST_SEED, real, require_count, whole
+from dbwjax.limits import real, require_count, whole
 from dbwjax.tasks.task import Task, from_arrays
 from dbwjax.types import Key
 
@@ -253,7 +253,7 @@ def _sigmoid(logits: np.ndarray) -> np.ndarray:
 
 
 def _counts(seed: int, **counts: int) -> tuple[int, ...]:
-    whole("seed", seed, 0, LAST_SEED)
+    numbers.seeds(seed)
     return tuple(whole(name, value) for name, value in counts.items())
 
 

@@ -18,7 +18,8 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, PyTree
 
-from dbwjax.limits import LAST_SEED, shown, whole
+from dbwjax import numbers
+from dbwjax.limits import shown, whole
 from dbwjax.specs import parse
 from dbwjax.tasks.partition import Partition, table
 from dbwjax.tasks.partition import partition as divide
@@ -89,7 +90,7 @@ def from_arrays(
     workers, batch_size, seed = (
         whole("workers", workers),
         whole("batch_size", batch_size),
-        whole("seed", seed, 0, LAST_SEED),
+        numbers.seeds(seed).start,
     )
     count = _count(train, "train")
     require_data(train, "train", finite=preprocess is None)

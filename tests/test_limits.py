@@ -290,9 +290,7 @@ def test_the_end_is_projected_from_the_first_steps(monkeypatch):
     extent.require_end(durations, np.array([1001.0, 10.0]), **told | {"history": False})
     with pytest.raises(ValueError, match="needs about"):
         extent.require_end(durations, np.array([1000.0, 10.0]), **told | {"drifting": True})
-    with pytest.raises(ValueError, match="100 steps take no time at all"):
-        extent.require_end(0 * durations, np.array([1.0, 1.0]), **told)
-    for odd in (np.inf, np.nan):  # which the run says by itself
+    for odd in (0.0, np.inf, np.nan):  # which the run says by itself
         extent.require_end(durations * odd, np.array([1e30, 1.0]), **told)
 
 

@@ -26,7 +26,7 @@ from dbwjax.experiments.problem import Drawn, Problem, World, assemble, message_
 from dbwjax.experiments.training import SINGLE_WORKERS, Diverged, Training
 from dbwjax.learners.optimizers import build_optimizer
 from dbwjax.network.delays import build_delays
-from dbwjax.network.graphs import build_graph, pad, with_links
+from dbwjax.network.graphs import build_graph, pad
 from dbwjax.network.node_names import names_of
 from dbwjax.policies import build_policy
 from dbwjax.tasks import Task, build_task, of_one_width
@@ -290,14 +290,12 @@ def _problem(
     names = names_of(graph if isinstance(graph, str) else "", delays if isinstance(delays, str) else "", count)
 
     def drawn(seed: int) -> Drawn:
-        net = build_graph(graph, count, seed) if isinstance(graph, str) else graph
-        net = net if isinstance(net, Graph) else net(seed)
         law = build_delays(delays, count, seed) if isinstance(delays, str) else delays
         what = build_task(task, workers=count, seed=seed, **(words or {})) if isinstance(task, str) else task
         # Functions that are made anew in every world are one function, or worlds would not be one batch.
         what = canonical(what if isinstance(what, Task) else what(seed))
-        if net.bandwidth is not None:
-            net = with_links(net, message_bytes=message_bytes(what))
+        net = build_graph(graph, count, seed, message_bytes(what)) if isinstance(graph, str) else graph
+        net = net if isinstance(net, Graph) else net(seed)
         _same_workers(what, net, law)
         return Drawn(seed, net, law, what)
 

@@ -123,10 +123,7 @@ def build(
     optimizer = build_optimizer(config.optimizer, config.learning_rate, config.schedule)
     if config.workers > _SURELY_FIT and not clocks_only:
         _check_memory(config, optimizer)
-    nets = Nets(told)
-    names = named(told)
-    if clocks_only:
-        nets.require_no_bandwidth()
+    nets, names = Nets(told, None if clocks_only else 0.0), named(told)
     tasks = {} if clocks_only else _tasks(told)
     first = next(iter(tasks.values()), None)
     nets.link(told, 0.0 if first is None else message_bytes(first, config.dtype))

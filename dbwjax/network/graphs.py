@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dbwjax import specs
-from dbwjax.network.graph_files import Says, read_links
+from dbwjax.network.graph_files import Links, Says, read_links
 from dbwjax.network.properties import is_connected, pieces
 from dbwjax.network.tables import MOST, Header, Unit
 from dbwjax.types import Graph
@@ -76,17 +76,14 @@ def pad(graph: Graph, slots: int) -> Graph:
         neighbours=jnp.concatenate([graph.neighbours, own], axis=1),
         links=jnp.pad(graph.links, more),
         latency=jnp.pad(graph.latency, more),
-        bandwidth=None if graph.bandwidth is None else jnp.pad(graph.bandwidth, more, constant_values=math.inf),
     )
 
 
 def with_links(graph: Graph, *, latency: float = 0.0, bandwidth: float = math.inf, message_bytes: float = 0.0) -> Graph:
     """The same graph with messages that take `own latency + latency + message_bytes / bandwidth` seconds on every link.
 
-    A link that has a bandwidth of its own has the smaller of the two.
-
     Raises:
-      ValueError: a time, size or bandwidth that is not one, or a message that takes longer than float32 holds.
+      ValueError: a time, size or bandwidth that is not one.
     """
     if not 0 <= latency < math.inf:
         raise ValueError(f"latency={latency:g} is not a time; use 0 or more seconds")
@@ -94,12 +91,9 @@ def with_links(graph: Graph, *, latency: float = 0.0, bandwidth: float = math.in
         raise ValueError(f"bandwidth={bandwidth:g} moves nothing; use more than 0 bytes a second (inf: no limit)")
     if not 0 <= message_bytes < math.inf:
         raise ValueError(f"message_bytes={message_bytes:g} is not a size; use 0 or more bytes")
-    slower = bandwidth if graph.bandwidth is None else np.minimum(np.asarray(graph.bandwidth, np.float64), bandwidth)
-    seconds = latency + message_bytes / slower
+    seconds = latency + message_bytes / bandwidth
     total = np.where(graph.links, np.asarray(graph.latency) + seconds, 0)
-    if total.max() > MOST:
-        raise ValueError(f"a message of {message_bytes:g} bytes takes {total.max():g} s on a link; use more bandwidth")
-    return graph._replace(latency=jnp.asarray(total, graph.latency.dtype), bandwidth=None)
+    return graph._replace(latency=jnp.asarray(total, graph.latency.dtype))
 
 
 @jax.jit
@@ -218,6 +212,7 @@ def from_file(
     unit: Unit = "auto",
     directed: Says = "auto",
     undirected: Says = "auto",
+    message_bytes: float | None = None,
 ) -> Graph:
     """A graph from a file: links as .csv, .edgelist or .adjlist, or a graph as .graphml or .gml.
 
@@ -225,13 +220,14 @@ def from_file(
     (`from`, `sender`), `target` (`to`, `receiver`), `latency` (`seconds`; s, or as in `latency_ms`) and `bandwidth`
     (bytes a second). Such a link goes both ways and its values hold for both, unless the reverse has a row of its own;
     with `directed=true` it goes one way. GraphML and GML say themselves whether they are directed, and have `latency`
-    and `bandwidth` as attributes of links; `undirected=true` adds what is missing the other way.
+    and `bandwidth` as attributes of links; `undirected=true` adds what is missing the other way. A message of
+    `message_bytes` takes a link's latency and its own size over the link's bandwidth.
 
     Names that are not the numbers 0 to N-1 are numbered in natural order.
 
     Raises:
       ValueError: no such file, what cannot be read or is not known, more or fewer names than workers, a self loop, a
-        link with two values, or a graph in pieces.
+        link with two values, a graph in pieces, or bandwidths where messages have no size.
     """
     _at_least(workers, 1)
     found = read_links(workers, path=path, header=header, unit=unit, directed=directed, undirected=undirected)
@@ -241,14 +237,27 @@ def from_file(
     graph = _from_lists([np.array(near, int) for near in heard], None)
     _require_one_piece(graph, path, found.names)
 
-    def by_slot(values: dict[tuple[int, int], float], otherwise: float) -> Array:
-        table = np.full(graph.links.shape, otherwise)
-        for receiver, near in enumerate(heard):
-            table[receiver, 1 : 1 + len(near)] = [values[receiver, sender] for sender in near]
-        return jnp.asarray(table, graph.latency.dtype)
+    seconds = _seconds(found, path, message_bytes)
+    latency = np.zeros(graph.links.shape)
+    for receiver, near in enumerate(heard):
+        latency[receiver, 1 : 1 + len(near)] = [seconds[receiver, sender] for sender in near]
+    return graph._replace(latency=jnp.asarray(latency, graph.latency.dtype))
 
-    own = None if found.bandwidth is None else by_slot(found.bandwidth, math.inf)
-    return graph._replace(latency=by_slot(found.latency, 0.0), bandwidth=own)
+
+def _seconds(found: Links, path: str, message_bytes: float | None) -> dict[tuple[int, int], float]:
+    """How long a message takes, by receiver and sender."""
+    if found.bandwidth is None:
+        return found.latency
+    if message_bytes is None:
+        raise ValueError(
+            f"{path} has bandwidths, and messages have no size here (--timing-only has none); take them out, or give "
+            "message_bytes="
+        )
+    total = {ends: latency + message_bytes / found.bandwidth[ends] for ends, latency in found.latency.items()}
+    longest = max(total.values(), default=0.0)
+    if longest > MOST:
+        raise ValueError(f"{path}: a message of {message_bytes:g} bytes takes {longest:g} s; use more bandwidth")
+    return total
 
 
 GRAPHS: dict[str, Callable[..., Graph]] = {
@@ -267,13 +276,15 @@ GRAPHS: dict[str, Callable[..., Graph]] = {
 }
 
 
-def build_graph(spec: str, workers: int, seed: int = 0) -> Graph:
+def build_graph(spec: str, workers: int, seed: int = 0, message_bytes: float | None = None) -> Graph:
     """The graph that a SPEC names, as in `ring`, `torus:rows=2`, `erdos_renyi:p=0.4`.
+
+    `message_bytes` is read by a file that gives the bandwidth of links, and by nobody else.
 
     Raises:
       ValueError: an unknown name or key, a value that does not fit the workers, or a graph that is not connected.
     """
-    return specs.build(spec, GRAPHS, "graph", workers, seed=seed)
+    return specs.build(spec, GRAPHS, "graph", workers, seed=seed, message_bytes=message_bytes)
 
 
 def _require_one_piece(graph: Graph, path: str, names: Sequence[str]) -> None:

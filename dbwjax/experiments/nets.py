@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dbwjax import specs
 from dbwjax.network import graphs
@@ -57,6 +57,12 @@ def named(told: Sequence[World]) -> dict[tuple[str, str, int], list[str]]:
     """
     every = {words: names_of(*words) for words in dict.fromkeys(map(files_of, told))}
     return {words: names for words, names in every.items() if names is not None}
+
+
+def listed(told: Sequence[World]) -> list[dict[str, Any]]:
+    """The same as plain JSON."""
+    words = ("graph", "delays", "workers")
+    return [{**dict(zip(words, key, strict=True)), "names": names} for key, names in named(told).items()]
 
 
 def files_of(world: World) -> tuple[str, str, int]:

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, PyTree, UInt32
 
 from dbwjax.network.bitmask import count_flagged, flagged, rows_as_words
 from dbwjax.network.graphs import delivery
+from dbwjax.network.properties import links_of_one_direction
 from dbwjax.network.weights import Weights, dense, metropolis
 from dbwjax.specs import nearest
 from dbwjax.types import Graph, Key, Plan, Policy, WaitRule
@@ -73,6 +74,7 @@ def gossip(rule: WaitRule, weights: Weights | None = None, late: Late = LATE) ->
 
     def init_fn(graph: Graph) -> GossipState:
         require_workers(graph)
+        require_undirected(graph)
         links = rows_as_words(graph.neighbours, graph.links)
         return GossipState(rule.init(graph), scheme.init(graph), delivery(graph), links)
 
@@ -138,3 +140,22 @@ def require_workers(graph: Graph) -> None:
     if not np.asarray(graph.computes).all():
         idle = int(np.flatnonzero(~np.asarray(graph.computes))[0])
         raise ValueError(f"node {idle} never computes, and gossip averages workers only; use a graph of workers")
+
+
+def require_undirected(graph: Graph) -> None:
+    """Raises `ValueError` unless every link goes both ways, without which no mixing is doubly stochastic."""
+    for receiver, sender in links_of_one_direction(graph)[:1]:
+        raise ValueError(
+            f"worker {receiver} hears worker {sender} and not the other way round, and this rule's mixing is doubly "
+            "stochastic; use an undirected graph (of a file: undirected=true), or a rule for directed ones (backup)"
+        )
+
+
+def undirected(policy: Policy) -> Policy:
+    """The same policy, for graphs whose links all go both ways."""
+
+    def init_fn(graph: Graph) -> PyTree:
+        require_undirected(graph)
+        return policy.init(graph)
+
+    return policy._replace(init=init_fn)

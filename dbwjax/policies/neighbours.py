@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from dbwjax.network.weights import Weights, metropolis
-from dbwjax.policies.gossip import matrix, require_workers
+from dbwjax.policies.gossip import matrix, require_undirected, require_workers
 from dbwjax.policies.method import Barrier, Method, build_weights
 from dbwjax.policies.papers import D_PSGD, HOP
 from dbwjax.types import Graph, Key, Plan, Policy
@@ -128,6 +128,7 @@ def dpsgd(weights: Weights | None = None, everybody: bool = False) -> Policy:
 
     def init_fn(graph: Graph) -> NeighbourState:
         require_workers(graph)
+        require_undirected(graph)
         return _start(graph, scheme, 0)
 
     def decide_fn(

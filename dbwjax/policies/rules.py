@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from dbwjax.policies import neighbours
-from dbwjax.policies.gossip import IDEALISED, LATE, Late, gossip
+from dbwjax.policies.gossip import IDEALISED, LATE, Late, gossip, undirected
 from dbwjax.policies.method import Barrier, Method, build_weights, only_global
 from dbwjax.policies.papers import CB_DYBW, SYNCHRONOUS_SGD
 from dbwjax.types import Graph, Key, Policy, WaitRule
@@ -87,7 +87,7 @@ def _full(*, barrier: Barrier = "global", late: Late = LATE, weights: str = "met
         return gossip(full(), build_weights(weights), late)
     if late != LATE:
         raise ValueError(f"late={late} has no meaning where nobody is late; leave late= out with barrier=neighbours")
-    return neighbours.backup(0, math.inf, build_weights(weights))
+    return undirected(neighbours.backup(0, math.inf, build_weights(weights)))
 
 
 def _fastest(*, k: int, late: Late = LATE, weights: str = "metropolis", barrier: Barrier = "global") -> Policy:

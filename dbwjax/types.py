@@ -45,7 +45,6 @@ class Graph(NamedTuple):
     links: Bool[Array, "N D"]  # which slots are links to another node (slot 0 and padding: False)
     latency: Float[Array, "N D"]  # seconds a message needs from neighbours[i, s] to i; 0 where links is False
     computes: Bool[Array, " N"]  # False for nodes that never compute (a server, a mailbox)
-    bandwidth: Float[Array, "N D"] | None = None  # bytes/s of links of a file that says so, until `graphs.with_links`
 
 
 class Plan(NamedTuple):

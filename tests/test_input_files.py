@@ -596,17 +596,15 @@ def test_a_directed_graph_runs(write, capsys):
 )
 def test_a_link_has_its_own_bandwidth(write, name, text):
     write(name, text)
-    graph = build_graph(f"from_file:path={name}", 2)
-    assert graph.bandwidth is not None
-    linked = graphs.with_links(graphs.pad(graph, 4), latency=1, message_bytes=200)
-    assert linked.bandwidth is None
-    assert links_of(linked) == pytest.approx({(0, 1): 3.5, (1, 0): 1.6})
-    slower = graphs.with_links(graph, bandwidth=200, message_bytes=200)
-    assert links_of(slower) == pytest.approx({(0, 1): 2.5, (1, 0): 1.1})
-    refused(
-        lambda: clock.init(build_policy("full"), graph, build_delays("constant", 2), jax.random.key(0)), "with_links"
-    )
-    refused(lambda: graphs.with_links(graph, message_bytes=1e300), "use more bandwidth")
+    spec = f"from_file:path={name}"
+    graph = build_graph(spec, 2, message_bytes=200)
+    assert links_of(graph) == pytest.approx({(0, 1): 2.5, (1, 0): 0.6})
+    assert links_of(build_graph(spec, 2, message_bytes=0)) == pytest.approx({(0, 1): 0.5, (1, 0): 0.1})
+    linked = graphs.with_links(graphs.pad(graph, 4), latency=1, bandwidth=200, message_bytes=200)
+    assert links_of(linked) == pytest.approx({(0, 1): 4.5, (1, 0): 2.6})
+    refused(lambda: build_graph(spec, 2), "has bandwidths, and messages have no size", "message_bytes=")
+    refused(lambda: build_graph(spec, 2, message_bytes=1e300), "use more bandwidth")
+    refused(lambda: build_graph(f"{spec},message_bytes=200", 2), "unknown key 'message_bytes'")
 
 
 def test_a_file_is_read_once_as_long_as_it_stays_as_it_is(tmp_path):
@@ -682,7 +680,7 @@ def test_a_sweep_keeps_names_and_has_no_bandwidth_without_messages(write, tmp_pa
     assert kept["graph"] == "from_file:path=g.csv"
     assert kept["names"] == ["a", "b", "c"]
     assert sweep.main([*words, "--graphs", "from_file:path=b.csv", "--out", "more"]) == 2
-    assert "has bandwidths, and with --timing-only messages have no size" in capsys.readouterr().err
+    assert "has bandwidths, and messages have no size here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("count", "shown"), [(3, "0 w0, 1 w$1, 2 w2"), (50, "(50 names in config.json)")])

@@ -19,7 +19,7 @@ def listing() -> str:
     from dbwjax.tasks import DATASETS, MODELS, PARTITIONS
     from dbwjax.tasks.datasets import CONTEXT
 
-    context = (*CONTEXT, "seed", "occurrence", "learning_rate")
+    context = (*CONTEXT, "seed", "occurrence", "learning_rate", "message_bytes")
     tables: dict[str, dict[str, Any]] = {
         "policies": {name: method.build for name, method in POLICIES.items()},
         "graphs": GRAPHS,

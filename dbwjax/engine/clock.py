@@ -29,12 +29,8 @@ def init(policy: Policy, graph: Graph, delays: DelayModel, key: Key) -> ClockSta
       key: the simulation's key.
 
     Raises:
-      ValueError: settings of the policy that this graph does not allow, or links with a bandwidth.
+      ValueError: settings of the policy that this graph does not allow.
     """
-    if graph.bandwidth is not None:
-        raise ValueError(
-            "links have a bandwidth, and messages no size; use graphs.with_links(graph, message_bytes=...)"
-        )
     return _start(policy.init(graph), graph, delays, key)
 
 

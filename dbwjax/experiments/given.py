@@ -22,7 +22,7 @@ from dbwjax.experiments.problem import Drawn, Problem, World, assemble, message_
 from dbwjax.learners.optimizers import build_optimizer
 from dbwjax.limits import real, shown, whole
 from dbwjax.network.delays import build_delays
-from dbwjax.network.graphs import build_graph, pad, with_links
+from dbwjax.network.graphs import build_graph, pad
 from dbwjax.network.node_names import names_of
 from dbwjax.policies import build_policy
 from dbwjax.tasks import Task, build_task, of_one_width
@@ -87,15 +87,13 @@ def problem_of(
     count = _workers(task, graph, workers)
 
     def drawn(seed: int) -> Drawn:
-        net = _graph(graph, count, seed)
         law = build_delays(delays, _known(count), seed) if isinstance(delays, str) else delays
         # Functions that are made anew in every world are one function, or worlds would not be one batch.
         what = canonical(_task(task, count, seed, words or {}))
         if count is not None and not isinstance(task, Task) and len(what.sizes) != count:
             raise ValueError(f"the task is of {len(what.sizes)} workers, not of {count}; build it with workers={count}")
+        net = _graph(graph, count, seed, message_bytes(what))
         _same_workers(what, net, law)
-        if net.bandwidth is not None:
-            net = with_links(net, message_bytes=message_bytes(what))
         return Drawn(seed, net, law, what)
 
     found = [drawn(seed) for seed in seeds]
@@ -118,7 +116,7 @@ def problem_of(
     return problem._replace(names=names_of(graph_file, trace, problem.workers))
 
 
-def _graph(graph: Any, workers: int | None, seed: int) -> Graph:
+def _graph(graph: Any, workers: int | None, seed: int, message: float) -> Graph:
     """A world's graph.
 
     Raises:
@@ -126,7 +124,7 @@ def _graph(graph: Any, workers: int | None, seed: int) -> Graph:
     """
     net = _of_seed("graph", graph, seed) if callable(graph) else graph
     if isinstance(net, str):
-        return build_graph(net, _known(workers), seed)
+        return build_graph(net, _known(workers), seed, message)
     if not isinstance(net, Graph):
         raise ValueError(
             f"graph={shown(net)} is no graph; use a SPEC, as 'ring', or network.graphs.from_adjacency(matrix)"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from dbwjax import specs
 from dbwjax.network import graphs
 from dbwjax.network.node_names import names_of
 from dbwjax.types import Graph
@@ -14,26 +15,23 @@ if TYPE_CHECKING:
 
 
 class Nets:
-    """The graphs of worlds, each built once and padded to one width; worlds that share one share its arrays."""
+    """The graphs of worlds, each built once and padded to one width; worlds that share one share its arrays.
 
-    def __init__(self, told: list[World]):
-        bare = {key: graphs.build_graph(*key) for key in dict.fromkeys(map(self.key, told))}
-        slots = max(net.neighbours.shape[1] for net in bare.values())
-        self.bare = {key: graphs.pad(net, slots) for key, net in bare.items()}
+    Args:
+      told: the worlds.
+      message_bytes: of a message, as far as it is known; `None`: there will be none.
+    """
+
+    def __init__(self, told: list[World], message_bytes: float | None):
+        bare = {key: graphs.build_graph(*key, message_bytes) for key in dict.fromkeys(map(self.key, told))}
+        self._slots = max(net.neighbours.shape[1] for net in bare.values())
+        self.bare = {key: graphs.pad(net, self._slots) for key, net in bare.items()}
         self._linked: dict[tuple, Graph] = {}
 
     @staticmethod
     def key(world: World) -> tuple[str, int, int]:
         """What a graph depends on."""
         return world.config.graph, world.config.workers, world.graph_seed
-
-    def require_no_bandwidth(self) -> None:
-        """Raises `ValueError` where a file gives a link's bandwidth: clocks alone know no size of a message."""
-        for (graph, *_), net in self.bare.items():
-            if net.bandwidth is not None:
-                raise ValueError(
-                    f"graph '{graph}' has bandwidths, and with --timing-only messages have no size; take them out"
-                )
 
     def link(self, told: list[World], size: float) -> None:
         """Gives the links their latency, for messages of `size` bytes."""
@@ -42,6 +40,8 @@ class Nets:
             if key not in self._linked:
                 latency, bandwidth = key[3:]
                 net = self.bare[key[:3]]
+                if size and specs.parse(one.config.graph)[0] == "from_file":  # its links may have their own bandwidth
+                    net = graphs.pad(graphs.build_graph(*key[:3], size), self._slots)
                 self._linked[key] = graphs.with_links(net, latency=latency, bandwidth=bandwidth, message_bytes=size)
 
     def of(self, world: World) -> Graph:
@@ -57,6 +57,12 @@ def named(told: Sequence[World]) -> dict[tuple[str, str, int], list[str]]:
     """
     every = {words: names_of(*words) for words in dict.fromkeys(map(files_of, told))}
     return {words: names for words, names in every.items() if names is not None}
+
+
+def listed(told: Sequence[World]) -> list[dict[str, Any]]:
+    """The same as plain JSON."""
+    words = ("graph", "delays", "workers")
+    return [{**dict(zip(words, key, strict=True)), "names": names} for key, names in named(told).items()]
 
 
 def files_of(world: World) -> tuple[str, str, int]:

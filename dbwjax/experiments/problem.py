@@ -132,10 +132,7 @@ def build(
     config = told[0].config
     optimizer = build_optimizer(config.optimizer, config.learning_rate, config.schedule)
     require_rates(config.schedule, {one.config.learning_rate for one in told})
-    nets = Nets(told)
-    names = named(told)
-    if clocks_only:
-        nets.require_no_bandwidth()
+    nets, names = Nets(told, None if clocks_only else 0.0), named(told)
     tasks = {} if clocks_only else _tasks(told)
     first = next(iter(tasks.values()), None)
     nets.link(told, 0.0 if first is None else message_bytes(first, config.dtype))

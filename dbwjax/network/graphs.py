@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from dbwjax import numbers, specs
 from dbwjax.limits import divisors, real, require_count, whole
-from dbwjax.network.graph_files import Says, read_links
+from dbwjax.network.graph_files import Links, Says, read_links
 from dbwjax.network.properties import is_connected, pieces
 from dbwjax.network.tables import Header, Unit
 from dbwjax.types import Graph
@@ -83,14 +83,11 @@ def pad(graph: Graph, slots: int) -> Graph:
         neighbours=jnp.concatenate([graph.neighbours, own], axis=1),
         links=jnp.pad(graph.links, more),
         latency=jnp.pad(graph.latency, more),
-        bandwidth=None if graph.bandwidth is None else jnp.pad(graph.bandwidth, more, constant_values=math.inf),
     )
 
 
 def with_links(graph: Graph, *, latency: float = 0.0, bandwidth: float = math.inf, message_bytes: float = 0.0) -> Graph:
     """The same graph with messages that take `own latency + latency + message_bytes / bandwidth` seconds on every link.
-
-    A link that has a bandwidth of its own has the smaller of the two.
 
     Raises:
       ValueError: a time, size or bandwidth that is not one, or a time on a link that float32 does not hold.
@@ -101,16 +98,14 @@ def with_links(graph: Graph, *, latency: float = 0.0, bandwidth: float = math.in
         raise ValueError(f"bandwidth={bandwidth:g} moves nothing; use more than 0 bytes a second (inf: no limit)")
     if not 0 <= message_bytes < math.inf:
         raise ValueError(f"message_bytes={message_bytes:g} is not a size; use 0 or more bytes")
-    slower = bandwidth if graph.bandwidth is None else np.minimum(np.asarray(graph.bandwidth, np.float64), bandwidth)
-    sending = np.asarray(message_bytes / slower, np.float64)
-    for one in (sending.min(), sending.max()):
-        numbers.require(f"bandwidth={bandwidth:g}, message_bytes={message_bytes:g}: seconds of a message", float(one))
+    said = f"bandwidth={bandwidth:g}, message_bytes={message_bytes:g}: seconds of a message"
+    sending = numbers.require(said, message_bytes / bandwidth)
     seconds = numbers.require("latency", latency) + sending
     total = np.where(graph.links, np.asarray(graph.latency, np.float64) + seconds, 0)
     for node, slot in np.argwhere((total != 0) & ~((total >= numbers.LEAST) & (total <= numbers.MOST)))[:1]:
         sender = int(graph.neighbours[node, slot])
         numbers.not_negative(f"latency from node {sender} to node {node}", float(total[node, slot]))
-    return graph._replace(latency=jnp.asarray(total, graph.latency.dtype), bandwidth=None)
+    return graph._replace(latency=jnp.asarray(total, graph.latency.dtype))
 
 
 @jax.jit
@@ -242,6 +237,7 @@ def from_file(
     unit: Unit = "auto",
     directed: Says = "auto",
     undirected: Says = "auto",
+    message_bytes: float | None = None,
 ) -> Graph:
     """A graph from a file: links as .csv, .edgelist or .adjlist, or a graph as .graphml or .gml.
 
@@ -249,13 +245,14 @@ def from_file(
     (`from`, `sender`), `target` (`to`, `receiver`), `latency` (`seconds`; s, or as in `latency_ms`) and `bandwidth`
     (bytes a second). Such a link goes both ways and its values hold for both, unless the reverse has a row of its own;
     with `directed=true` it goes one way. GraphML and GML say themselves whether they are directed, and have `latency`
-    and `bandwidth` as attributes of links; `undirected=true` adds what is missing the other way.
+    and `bandwidth` as attributes of links; `undirected=true` adds what is missing the other way. A message of
+    `message_bytes` takes a link's latency and its own size over the link's bandwidth.
 
     Names that are not the numbers 0 to N-1 are numbered in natural order.
 
     Raises:
       ValueError: no such file, what cannot be read or is not known, more or fewer names than workers, a self loop, a
-        link with two values, or a graph in pieces.
+        link with two values, a graph in pieces, or bandwidths where messages have no size.
     """
     _at_least(workers, 1)
     found = read_links(workers, path=path, header=header, unit=unit, directed=directed, undirected=undirected)
@@ -265,14 +262,27 @@ def from_file(
     graph = _from_lists([np.array(near, int) for near in heard], None)
     _require_one_piece(graph, path, found.names)
 
-    def by_slot(values: dict[tuple[int, int], float], otherwise: float) -> Array:
-        table = np.full(graph.links.shape, otherwise)
-        for receiver, near in enumerate(heard):
-            table[receiver, 1 : 1 + len(near)] = [values[receiver, sender] for sender in near]
-        return jnp.asarray(table, graph.latency.dtype)
+    seconds = _seconds(found, path, message_bytes)
+    latency = np.zeros(graph.links.shape)
+    for receiver, near in enumerate(heard):
+        latency[receiver, 1 : 1 + len(near)] = [seconds[receiver, sender] for sender in near]
+    return graph._replace(latency=jnp.asarray(latency, graph.latency.dtype))
 
-    own = None if found.bandwidth is None else by_slot(found.bandwidth, math.inf)
-    return graph._replace(latency=by_slot(found.latency, 0.0), bandwidth=own)
+
+def _seconds(found: Links, path: str, message_bytes: float | None) -> dict[tuple[int, int], float]:
+    """How long a message takes, by receiver and sender."""
+    if found.bandwidth is None:
+        return found.latency
+    if message_bytes is None:
+        raise ValueError(
+            f"{path} has bandwidths, and messages have no size here (--timing-only has none); take them out, or give "
+            "message_bytes="
+        )
+    total = {ends: latency + message_bytes / found.bandwidth[ends] for ends, latency in found.latency.items()}
+    longest = max(total.values(), default=0.0)
+    if longest > numbers.MOST:
+        raise ValueError(f"{path}: a message of {message_bytes:g} bytes takes {longest:g} s; use more bandwidth")
+    return total
 
 
 GRAPHS: dict[str, Callable[..., Graph]] = {
@@ -291,13 +301,16 @@ GRAPHS: dict[str, Callable[..., Graph]] = {
 }
 
 
-def build_graph(spec: str, workers: int, seed: int = 0) -> Graph:
+def build_graph(spec: str, workers: int, seed: int = 0, message_bytes: float | None = None) -> Graph:
     """The graph that a SPEC names, as in `ring`, `torus:rows=2`, `erdos_renyi:p=0.4`.
+
+    `message_bytes` is read by a file that gives the bandwidth of links, and by nobody else.
 
     Raises:
       ValueError: an unknown name or key, a value that does not fit the workers, or a graph that is not connected.
     """
-    return specs.build(spec, GRAPHS, "graph", workers, seed=numbers.seeds(seed).start)
+    seed = numbers.seeds(seed).start
+    return specs.build(spec, GRAPHS, "graph", workers, seed=seed, message_bytes=message_bytes)
 
 
 def building_bytes(spec: str, workers: int) -> float:

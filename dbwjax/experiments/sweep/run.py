@@ -17,8 +17,8 @@ from dbwjax.experiments.budget import grids, require_ends
 from dbwjax.experiments.config import RunOptions, TrainConfig
 from dbwjax.experiments.driver import Driver, Interrupted, NoLog, agreed_sizes, progress_bar, signals
 from dbwjax.experiments.fingerprints import fingerprints
-from dbwjax.experiments.nets import named
-from dbwjax.experiments.problem import Problem, World, problems
+from dbwjax.experiments.nets import listed
+from dbwjax.experiments.problem import Problem, problems
 from dbwjax.experiments.sweep.clocks import clock_rows, clocks_at_once, require_clocks_end
 from dbwjax.experiments.sweep.config import SweepConfig, content, worlds
 from dbwjax.files import replace_file, write_json
@@ -62,7 +62,7 @@ def run_sweep(config: SweepConfig, options: RunOptions) -> int:
     axes = ("heatmap", "graph_seed", *(field.name for field in dataclasses.fields(TrainConfig)))
     figures = [f"{quantity}-{axis}" for quantity in QUANTITIES for axis in axes]
     with RunFolder.open(folder, options.overwrite, figures) as run:
-        cut = _claim(run, content(config) | {"names": _names(told)}, fits)
+        cut = _claim(run, content(config) | {"names": listed(told)}, fits)
         parts, every = Parts(run.path / "parts"), list(blocks(config.base.policies, found, cut))
         if config.timing_only:
             _run_clocks(options, found, times, cut, parts, every, devices)
@@ -75,14 +75,6 @@ def run_sweep(config: SweepConfig, options: RunOptions) -> int:
                 driver.run(every)
         _leave(run.path, config, options, found, [row for block in every for row in parts.rows(block.number)])
     return 0
-
-
-def _names(told: list[World]) -> list[dict[str, Any]]:
-    """The names that files give to workers, for `config.json`."""
-    return [
-        {"graph": graph, "delays": delays, "workers": workers, "names": names}
-        for (graph, delays, workers), names in named(told).items()
-    ]
 
 
 def _require_ends(

@@ -18,7 +18,7 @@ GROUND = {"types", "specs", "files", "limits"}
 BUILT = GROUND | {"network", "policies", "engine", "learners", "tasks"}
 ALLOWED = {
     "types": set(),
-    "specs": set(),
+    "specs": {"limits"},
     "files": set(),
     "limits": set(),
     "network": GROUND,

@@ -144,7 +144,7 @@ def build_delays(spec: str, workers: int, seed: int = 0) -> Law:
     """
     workers, seed = whole("workers", workers), whole("seed", seed, 0, LAST_SEED)
     require_count("workers", workers, lambda count: 16.0 * count)
-    factors = [specs.build(part, DELAYS, "delays", workers, seed=seed) for part in spec.split("*")]
+    factors = [specs.build(part, DELAYS, "delays", workers, seed=seed) for part in specs.text_of(spec).split("*")]
     return Law(factors[0] if len(factors) == 1 else Partial(_product, tuple(factors)), workers)
 
 

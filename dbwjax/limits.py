@@ -66,8 +66,9 @@ def real(name: str, value: Any) -> float:
       ValueError: NaN, or anything else.
     """
     try:
-        truth = isinstance(value, bool) or str(getattr(value, "dtype", "")) == "bool"
-        number = math.nan if truth or isinstance(value, str | bytes) or getattr(value, "shape", None) else float(value)
+        kind, shape = str(getattr(value, "dtype", "")), getattr(value, "shape", None)
+        odd = isinstance(value, bool | str | bytes) or kind == "bool" or bool(shape)
+        number = math.nan if odd else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if math.isnan(number):

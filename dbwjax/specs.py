@@ -13,7 +13,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from dbwjax import numbers
+from dbwjax import limits, numbers
 
 Table = Mapping[str, Callable[..., Any]]
 
@@ -30,6 +30,17 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"{hint}known: {', '.join(words)}"
 
 
+def text_of(spec: Any) -> str:
+    """A SPEC, which is text.
+
+    Raises:
+      ValueError: it is anything else.
+    """
+    if not isinstance(spec, str):
+        raise ValueError(f"{limits.shown(spec)} is no SPEC; write name or name:key=value, as text")
+    return spec
+
+
 def parse(spec: str) -> tuple[str, dict[str, str]]:
     """Splits a SPEC into its name and its settings, all still text.
 
@@ -39,7 +50,7 @@ def parse(spec: str) -> tuple[str, dict[str, str]]:
     Raises:
       ValueError: a setting without `=`, an empty name or key, or a key given twice.
     """
-    name, _, rest = spec.strip().partition(":")
+    name, _, rest = text_of(spec).strip().partition(":")
     settings: dict[str, str] = {}
     for item in filter(None, (part.strip() for part in rest.split(","))):
         key, equals, value = (part.strip() for part in item.partition("="))

@@ -11,7 +11,17 @@ import numpy as np
 import optax
 import pytest
 
-from dbwjax import build_delays, build_graph, build_policy, compare, compare_cells, from_arrays, gossip, train_policy
+from dbwjax import (
+    build_delays,
+    build_graph,
+    build_optimizer,
+    build_policy,
+    compare,
+    compare_cells,
+    from_arrays,
+    gossip,
+    train_policy,
+)
 from dbwjax.engine import simulate
 from dbwjax.experiments import compare as comparing
 from dbwjax.experiments import given
@@ -416,6 +426,11 @@ COMPARED = [
     ({"task": "quadratic", "graph": "ring", "workers": 4, "batch_size": 2.5}, "batch_size=2.5 is not a whole number"),
     ({"task": "quadratic", "graph": "ring", "workers": 4.0}, "workers=4.0 is not a whole number"),
     ({"graph": lambda seed: PIECES}, "the graph is not connected"),
+    (
+        {"task": lambda seed: build_task(f"quadratic:dimension={2 + seed}", workers=N)},
+        "simulations of different shapes cannot",
+    ),
+    ({"graph": lambda seed: build_graph("ring", N + seed)}, "numbers of workers differ"),
 ]
 
 
@@ -485,6 +500,12 @@ PARTS = [
     (lambda: neighbours.backup(1.0), "b=1.0 is not a whole number"),
     (lambda: neighbours.backup(1, "inf"), "gap='inf' is not a number"),
     (lambda: neighbours.dpsgd(weights=3), "weights=3 are no weights"),
+    (lambda: build_policy(None), "None is no SPEC; write name or name:key=value, as text"),
+    (lambda: build_graph(RING, 4), "is no SPEC; write name or name:key=value"),
+    (lambda: build_delays(1.0, 4), "1.0 is no SPEC"),
+    (lambda: build_task(DATA, workers=4), "is no SPEC"),
+    (lambda: build_optimizer(0.1, 0.1), "0.1 is no SPEC"),
+    (lambda: graphs.erdos_renyi(4, seed=None), "seed=None is not a whole number"),
     (lambda: graphs.ring(4.0), "workers=4.0 is not a whole number"),
     (lambda: graphs.grid(4, rows=2.0), "rows=2.0 is not a whole number"),
     (lambda: graphs.random_regular(4, degree=2.0), "degree=2.0 is not a whole number"),

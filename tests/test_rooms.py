@@ -18,7 +18,7 @@ GROUND = {"types", "specs", "files", "limits", "numbers"}
 BUILT = GROUND | {"network", "policies", "engine", "learners", "tasks"}
 ALLOWED = {
     "types": set(),
-    "specs": {"numbers"},
+    "specs": {"limits", "numbers"},
     "files": set(),
     "limits": {"numbers"},
     "numbers": set(),

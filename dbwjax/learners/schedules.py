@@ -40,7 +40,7 @@ def build_schedule(spec: str) -> Schedule:
     Raises:
       ValueError: an unknown name or key, or a value out of range.
     """
-    factors = [specs.build(part, SCHEDULES, "schedule") for part in spec.split("*")]
+    factors = [specs.build(part, SCHEDULES, "schedule") for part in specs.text_of(spec).split("*")]
     factors = [factor for factor in factors if factor is not _always_one] or [_always_one]
     return factors[0] if len(factors) == 1 else _product(tuple(factors))
 

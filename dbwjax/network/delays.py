@@ -151,7 +151,7 @@ def build_delays(spec: str, workers: int, seed: int = 0) -> Law:
     workers, seed = whole("workers", workers), numbers.seeds(seed).start
     require_count("workers", workers, lambda count: 16.0 * count)
     factors, seen = [], Counter[str]()
-    for part in spec.split("*"):
+    for part in specs.text_of(spec).split("*"):
         name, _ = specs.parse(part)
         factors.append(specs.build(part, DELAYS, "delays", workers, seed=seed, occurrence=seen[name]))
         seen[name] += 1

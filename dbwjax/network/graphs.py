@@ -383,7 +383,7 @@ def _from_lists(lists: list[np.ndarray], computes: np.ndarray | None) -> Graph:
 
 
 def _connected(draw: Callable[[np.random.Generator], Graph], seed: int, what: str, remedy: str) -> Graph:
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(whole("seed", seed, 0, LAST_SEED))
     for _ in range(TRIES):
         graph = draw(rng)
         if is_connected(graph):

@@ -216,5 +216,6 @@ def require_graph(graph: Graph, mixing: Mixing) -> None:
             listener, source = one_way[0]
             raise ValueError(
                 f"worker {listener} hears worker {source} and not the other way round, so that some would count for "
-                "more than others; use an undirected graph (of a file: undirected=true)"
+                "more than others; use an undirected graph (of a file: undirected=true), or a rule for directed ones "
+                "(backup)"
             )

@@ -112,7 +112,7 @@ def trace(workers: int, *, path: str, resample: str = "none") -> DelayModel:
         a `resample` that is not one, or a block as long as the file.
     """
     table = _read_trace(Path(path), workers)
-    _require_cells(path, table)
+    times.require_cells(path, table)
     if resample == "none":
         return Partial(_trace, _real(table))
     return Partial(_resampled, _real(table), jnp.asarray(_block_length(resample, path, len(table)), jnp.int32))
@@ -148,6 +148,7 @@ def build_delays(spec: str, workers: int, seed: int = 0) -> Law:
     spans = [_span(factor) for factor in factors]
     try:
         times.require(spans)
+        times.require_passing([factor.args[0] for factor in factors if getattr(factor, "func", None) is _trace])
     except ValueError as error:
         raise ValueError(f"delays '{spec}': {error}") from None
     laws = [_law(workers, factor, span) for factor, span in zip(factors, spans, strict=True)]
@@ -296,12 +297,6 @@ def _probability(name: str, value: float) -> float:
     if 0 < _share(name, value) < draws.finest():
         raise ValueError(f"{name}={value:g} is finer than a draw; use 0, or {draws.finest():.2g} to 1")
     return value
-
-
-def _require_cells(path: str, table: np.ndarray) -> None:
-    """Raises `ValueError` where float32 does not hold a time of a trace."""
-    for row, worker in np.argwhere((table != 0) & ((table < numbers.LEAST) | (table > numbers.MOST)))[:1]:
-        numbers.require(f"{path}: computation {row} of worker {worker}", float(table[row, worker]))
 
 
 def _read_trace(file: Path, workers: int) -> np.ndarray:

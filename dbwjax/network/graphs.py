@@ -95,10 +95,19 @@ def with_links(graph: Graph, *, latency: float = 0.0, bandwidth: float = math.in
     sending = numbers.require(said, message_bytes / bandwidth)
     seconds = numbers.require("latency", latency) + sending
     total = np.where(graph.links, np.asarray(graph.latency, np.float64) + seconds, 0)
-    for node, slot in np.argwhere((total != 0) & ~((total >= numbers.LEAST) & (total <= numbers.MOST)))[:1]:
+    return _with_latency(graph, total)
+
+
+def _with_latency(graph: Graph, seconds: np.ndarray) -> Graph:
+    """The same graph with other latencies `[N, D]`.
+
+    Raises:
+      ValueError: one that is no time, or that float32 does not hold.
+    """
+    for node, slot in np.argwhere((seconds != 0) & ~((seconds >= numbers.LEAST) & (seconds <= numbers.MOST)))[:1]:
         sender = int(graph.neighbours[node, slot])
-        numbers.not_negative(f"latency from node {sender} to node {node}", float(total[node, slot]))
-    return graph._replace(latency=jnp.asarray(total, graph.latency.dtype))
+        numbers.not_negative(f"latency from node {sender} to node {node}", float(seconds[node, slot]))
+    return graph._replace(latency=jnp.asarray(seconds, graph.latency.dtype))
 
 
 @jax.jit
@@ -232,7 +241,7 @@ def from_file(workers: int, *, path: str) -> Graph:
     for i, row in enumerate(np.asarray(graph.neighbours)):
         for s in np.flatnonzero(np.asarray(graph.links)[i]):
             latency[i, s] = seconds.get((i, int(row[s])), 0.0)
-    return graph._replace(latency=jnp.asarray(latency, graph.latency.dtype))
+    return _with_latency(graph, latency)
 
 
 GRAPHS: dict[str, Callable[..., Graph]] = {

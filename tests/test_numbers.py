@@ -173,6 +173,22 @@ def test_cells_of_a_trace(tmp_path):
             build_delays("trace:path=t.csv", 2)
 
 
+def test_latencies_of_a_file(tmp_path):
+    for cell, said in (("1e-46", "too small"), ("3.5e38", "too large")):
+        (tmp_path / "g.csv").write_text(f"0,1,{cell}\n1,2,0.1\n")
+        with pytest.raises(ValueError, match=f"latency from node . to node .=.* is {said} for float32"):
+            build_graph("from_file:path=g.csv", 3)
+
+
+def test_traces_that_never_let_time_pass(tmp_path):
+    (tmp_path / "a.csv").write_text("0,1\n1,1\n")
+    (tmp_path / "b.csv").write_text("1,1\n0,1\n")
+    (tmp_path / "c.csv").write_text("1,1\n0,1\n0,1\n")
+    with pytest.raises(ValueError, match="the traces give worker 0 nothing but 0 seconds; time must pass"):
+        build_delays("trace:path=a.csv*trace:path=b.csv", 2)
+    assert build_delays("trace:path=a.csv*trace:path=c.csv", 2).sure
+
+
 TYPED = [
     (["--delays", "constant:seconds=1e-46"], "seconds=1e-46"),
     (["--delays", "constant:seconds=1e30*constant:seconds=1e30"], "1e+60"),

@@ -158,6 +158,7 @@ def build_delays(spec: str, workers: int, seed: int = 0) -> Law:
     spans = [_span(factor) for factor in factors]
     try:
         times.require(spans)
+        times.require_passing([factor.args[0] for factor in factors if getattr(factor, "func", None) is _trace])
     except ValueError as error:
         raise ValueError(f"delays '{spec}': {error}") from None
     laws = [_law(workers, factor, span) for factor, span in zip(factors, spans, strict=True)]

@@ -7,16 +7,18 @@ plain NumPy; random ones come from networkx, which is imported when it is needed
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from dbwjax import numbers, specs
 from dbwjax.limits import divisors, real, require_count, whole
+from dbwjax.network.assembly import adjacency as adjacency
+from dbwjax.network.assembly import delivery as delivery
+from dbwjax.network.assembly import from_adjacency, from_links, from_lists, with_latency
+from dbwjax.network.assembly import pad as pad
+from dbwjax.network.assembly import with_links as with_links
 from dbwjax.network.graph_files import Links, Says, read_links
 from dbwjax.network.properties import is_connected, pieces
 from dbwjax.network.tables import Header, Unit
@@ -29,89 +31,6 @@ HOPELESS = 14.0
 """Expected nodes without a link beyond which no random graph is drawn: one in a million is connected (e^-14)."""
 
 _LISTED = 2000  # bytes of a worker's place in the graph's lists, the partition and the clock, a rough guess
-
-
-def from_adjacency(adjacency: np.ndarray, computes: np.ndarray | None = None) -> Graph:
-    """A graph from `adjacency [N, N]`: `adjacency[i, j]` says that `i` hears `j`; messages take no time.
-
-    Args:
-      adjacency: boolean, without self loops.
-      computes: `[N]`, False for nodes that never compute; all compute by default.
-
-    Raises:
-      ValueError: not a square matrix with at least one node, or a self loop.
-    """
-    matrix = np.asarray(adjacency, bool)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not len(matrix):
-        raise ValueError(f"adjacency has shape {matrix.shape}; give a square matrix with at least one node")
-    if matrix.diagonal().any():
-        raise ValueError(f"node {int(np.argmax(matrix.diagonal()))} is linked to itself; clear the diagonal")
-    return _from_lists([np.flatnonzero(row) for row in matrix], computes)
-
-
-def from_links(nodes: int, links: Iterable[tuple[int, int]]) -> Graph:
-    """An undirected graph from its links, given once each in either direction."""
-    lists: list[set[int]] = [set() for _ in range(nodes)]
-    for i, j in links:
-        if i != j:
-            lists[i].add(j)
-            lists[j].add(i)
-    return _from_lists([np.array(sorted(near), int) for near in lists], None)
-
-
-def adjacency(graph: Graph) -> np.ndarray:
-    """The matrix `[N, N]` of a graph: `[i, j]` says that `i` hears `j`."""
-    links, sources = np.asarray(graph.links), np.asarray(graph.neighbours)
-    matrix = np.zeros((len(links), len(links)), bool)
-    rows, slots = np.nonzero(links)
-    matrix[rows, sources[rows, slots]] = True
-    return matrix
-
-
-def pad(graph: Graph, slots: int) -> Graph:
-    """The same graph with rows of `slots` slots, so that graphs of different degrees stack into a batch.
-
-    Raises:
-      ValueError: fewer slots than the graph has.
-    """
-    have = graph.neighbours.shape[1]
-    if slots < have:
-        raise ValueError(f"slots={slots} is less than the {have} that this graph needs; use {have} or more")
-    more = ((0, 0), (0, slots - have))
-    own = jnp.repeat(graph.neighbours[:, :1], slots - have, axis=1)
-    return graph._replace(
-        neighbours=jnp.concatenate([graph.neighbours, own], axis=1),
-        links=jnp.pad(graph.links, more),
-        latency=jnp.pad(graph.latency, more),
-    )
-
-
-def with_links(graph: Graph, *, latency: float = 0.0, bandwidth: float = math.inf, message_bytes: float = 0.0) -> Graph:
-    """The same graph with messages that take `own latency + latency + message_bytes / bandwidth` seconds on every link.
-
-    Raises:
-      ValueError: a time, size or bandwidth that is not one, or a time on a link that float32 does not hold.
-    """
-    if not 0 <= latency < math.inf:
-        raise ValueError(f"latency={latency:g} is not a time; use 0 or more seconds")
-    if not bandwidth > 0:
-        raise ValueError(f"bandwidth={bandwidth:g} moves nothing; use more than 0 bytes a second (inf: no limit)")
-    if not 0 <= message_bytes < math.inf:
-        raise ValueError(f"message_bytes={message_bytes:g} is not a size; use 0 or more bytes")
-    said = f"bandwidth={bandwidth:g}, message_bytes={message_bytes:g}: seconds of a message"
-    sending = numbers.require(said, message_bytes / bandwidth)
-    seconds = numbers.require("latency", latency) + sending
-    total = np.where(graph.links, np.asarray(graph.latency, np.float64) + seconds, 0)
-    for node, slot in np.argwhere((total != 0) & ~((total >= numbers.LEAST) & (total <= numbers.MOST)))[:1]:
-        sender = int(graph.neighbours[node, slot])
-        numbers.not_negative(f"latency from node {sender} to node {node}", float(total[node, slot]))
-    return graph._replace(latency=jnp.asarray(total, graph.latency.dtype))
-
-
-@jax.jit
-def delivery(graph: Graph) -> Float[Array, " N"]:
-    """How long until all who hear a node have its message, in seconds; 0 for a node that nobody hears. Traceable."""
-    return jnp.zeros_like(graph.latency[:, 0]).at[graph.neighbours].max(graph.latency)
 
 
 def ring(workers: int) -> Graph:
@@ -259,14 +178,14 @@ def from_file(
     heard: list[list[int]] = [[] for _ in range(workers)]
     for receiver, sender in sorted(found.latency):
         heard[receiver].append(sender)
-    graph = _from_lists([np.array(near, int) for near in heard], None)
+    graph = from_lists([np.array(near, int) for near in heard], None)
     _require_one_piece(graph, path, found.names)
 
     seconds = _seconds(found, path, message_bytes)
     latency = np.zeros(graph.links.shape)
     for receiver, near in enumerate(heard):
         latency[receiver, 1 : 1 + len(near)] = [seconds[receiver, sender] for sender in near]
-    return graph._replace(latency=jnp.asarray(latency, graph.latency.dtype))
+    return with_latency(graph, latency)
 
 
 def _seconds(found: Links, path: str, message_bytes: float | None) -> dict[tuple[int, int], float]:
@@ -278,11 +197,7 @@ def _seconds(found: Links, path: str, message_bytes: float | None) -> dict[tuple
             f"{path} has bandwidths, and messages have no size here (--timing-only has none); take them out, or give "
             "message_bytes="
         )
-    total = {ends: latency + message_bytes / found.bandwidth[ends] for ends, latency in found.latency.items()}
-    longest = max(total.values(), default=0.0)
-    if longest > numbers.MOST:
-        raise ValueError(f"{path}: a message of {message_bytes:g} bytes takes {longest:g} s; use more bandwidth")
-    return total
+    return {ends: latency + message_bytes / found.bandwidth[ends] for ends, latency in found.latency.items()}
 
 
 GRAPHS: dict[str, Callable[..., Graph]] = {
@@ -367,23 +282,8 @@ def _columns(workers: int, rows: int) -> int:
     return workers // rows
 
 
-def _from_lists(lists: list[np.ndarray], computes: np.ndarray | None) -> Graph:
-    nodes, slots = len(lists), 1 + max(len(near) for near in lists)
-    neighbours = np.repeat(np.arange(nodes, dtype=np.int32)[:, None], slots, axis=1)
-    links = np.zeros((nodes, slots), bool)
-    for i, near in enumerate(lists):
-        neighbours[i, 1 : 1 + len(near)] = near
-        links[i, 1 : 1 + len(near)] = True
-    return Graph(
-        neighbours=jnp.asarray(neighbours),
-        links=jnp.asarray(links),
-        latency=jnp.asarray(np.zeros((nodes, slots)), jnp.result_type(float)),
-        computes=jnp.asarray(np.ones(nodes, bool) if computes is None else np.asarray(computes, bool)),
-    )
-
-
 def _connected(draw: Callable[[np.random.Generator], Graph], seed: int, what: str, remedy: str) -> Graph:
-    rng = np.random.default_rng(whole("seed", seed, 0, LAST_SEED))
+    rng = np.random.default_rng(numbers.seeds(seed).start)
     for _ in range(TRIES):
         graph = draw(rng)
         if is_connected(graph):

@@ -26,6 +26,9 @@ from dbwjax import numbers
 from dbwjax.network import draws
 from dbwjax.types import DelayModel, Key
 
+_ROWS = 1_000_000
+"""Rows, at most, over which a product of traces is looked through."""
+
 _ROUNDED = 1e-6  # parameters are float32 when they are looked at
 
 
@@ -118,6 +121,21 @@ def require(spans: Sequence[Span | None]) -> None:
                 raise ValueError(
                     f"its settings make times of {seconds:.6g} seconds, {what} for float32; use {numbers.RANGE}"
                 )
+
+
+def require_passing(tables: Sequence[Array]) -> None:
+    """Checks that time passes for every worker under a product of traces, each `[rows, N]` seconds.
+
+    Raises:
+      ValueError: all products of a worker's times are 0.
+    """
+    rows = math.lcm(*map(len, tables)) if tables else 0
+    if rows > _ROWS:  # then the clock itself says that it stands still
+        return
+    for worker in range(tables[0].shape[1] if len(tables) > 1 else 0):
+        columns = [np.asarray(table)[:, worker] > 0 for table in tables]
+        if not np.logical_and.reduce([np.resize(column, rows) for column in columns]).any():
+            raise ValueError(f"the traces give worker {worker} nothing but 0 seconds; time must pass")
 
 
 def never_leave(spans: Sequence[Span | None]) -> bool:

@@ -1,0 +1,55 @@
+"""A command as a process of its own: `python -m dbwjax.NAME` comes here before anything heavy is imported.
+
+Nothing beside the person is imported, signals and streams are in hand, and the surroundings are checked. Then the
+command runs; what it makes of its words, and its exit code, are its own business.
+"""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+
+def run(main: Callable[[], int]) -> NoReturn:
+    """Runs a command and ends the process with its exit code."""
+    here = _leave_here_out()
+    from dbwjax.runtime import interrupts
+
+    interrupts.guard()
+    from dbwjax.runtime import streams
+
+    streams.keep_open()
+    code = _code(main, here)
+    interrupts.let_go()
+    sys.exit(streams.finish(code))
+
+
+def _code(main: Callable[[], int], here: str | None) -> int:
+    from dbwjax.cli.command import guarded
+    from dbwjax.runtime import environment
+
+    def work() -> int:
+        environment.prepare(here)
+        return main()
+
+    try:
+        return guarded(work)
+    except SystemExit as ended:  # of `--help`
+        return ended.code if isinstance(ended.code, int) else 0
+
+
+def _leave_here_out() -> str | None:
+    """Takes the folder in which the person is off `sys.path`, where `python -m` has put it; returns it."""
+    import os
+
+    try:
+        here = os.getcwd()
+    except OSError:
+        here = ""  # it is gone
+    if sys.path and sys.path[0] in ("", here):
+        return sys.path.pop(0) or here or None
+    return None

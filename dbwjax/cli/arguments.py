@@ -16,11 +16,10 @@ from dbwjax.cli import conflicts
 from dbwjax.experiments import config as configs
 from dbwjax.experiments.config import RunOptions, TrainConfig
 from dbwjax.experiments.presets import PRESETS
+from dbwjax.runtime import streams
 
-SPEC = "A SPEC is a name, or a name with settings: name:key=value,key=value. python -m dbwjax.train --list shows all."
-
-_EXAMPLES = f"""
-{SPEC}
+_EXAMPLES = """
+A SPEC is a name, or a name with settings: name:key=value,key=value. --list shows all of them.
 
 examples:
   python -m dbwjax.train
@@ -45,6 +44,10 @@ class Parser(argparse.ArgumentParser):
             if not word.isprintable() and any("\ud800" <= c <= "\udfff" or c == "\0" for c in word):
                 raise ValueError(f"'{word}' is not text; write it in UTF-8, under another name where it is a file's")
         return super().parse_args(words, namespace)
+
+    def print_help(self, file: Any = None) -> None:
+        """To standard output, as all that is asked for."""
+        streams.show(self.format_help().rstrip("\n"))
 
     def error(self, message: str) -> NoReturn:
         """Raises `ValueError`."""

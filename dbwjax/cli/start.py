@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 def run(main: Callable[[], int]) -> NoReturn:
     """Runs a command and ends the process with its exit code."""
     here = _leave_here_out()
+    _open_descriptors()
     from dbwjax.runtime import interrupts
 
     interrupts.guard()
@@ -40,6 +41,18 @@ def _code(main: Callable[[], int], here: str | None) -> int:
         return guarded(work)
     except SystemExit as ended:  # of `--help`
         return ended.code if isinstance(ended.code, int) else 0
+
+
+def _open_descriptors() -> None:
+    """Opens standard streams that the process was started without, before another file gets their numbers, and with
+    them what native code writes there."""
+    import os
+
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, which is this
 
 
 def _leave_here_out() -> str | None:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from dbwjax.experiments.config import RunOptions, TrainConfig
     from dbwjax.experiments.sweep.config import SweepConfig
 
-_EXAMPLES = f"""
-{arguments.SPEC}
+_EXAMPLES = """
+A SPEC is a name, or a name with settings: name:key=value,key=value. python -m dbwjax.train --list shows all of them.
 
 examples:
   python -m dbwjax.sweep --graphs ring erdos_renyi:p=0.4 --learning-rates 0.1 0.5 --policies dybw full --seeds 3
@@ -60,7 +60,8 @@ def parse(argv: Sequence[str] | None = None) -> tuple[SweepConfig, RunOptions, b
     conflicts.require_one_way(given, [name for name, _ in settings])
     conflicts.require_of_sweeps(given)
     told = _told(given)
-    base, options = arguments.from_typed(given, told.base)
+    trained = {name: value for name, value in given.items() if name != "delays"}  # an axis here
+    base, options = arguments.from_typed(trained, told.base)
     config = _over(told, base, given, settings)
     if config.timing_only:
         conflicts.require_of_clocks(given)

@@ -139,7 +139,7 @@ def validate(config: TrainConfig, options: RunOptions) -> None:
     for name, place in places.items():
         if place == "":
             raise ValueError(f"--{name.replace('_', '-')} names no folder; name one, or leave it out")
-        if place is not None and any(c == "\0" or "\ud800" <= c <= "\udfff" for c in place):
+        if place is not None and any(c == "\0" or "\ud800" <= c <= "\udfff" for c in str(place)):
             raise ValueError(f"--{name.replace('_', '-')} '{place}' is not text; name a folder in UTF-8")
 
 
@@ -162,7 +162,7 @@ def _validate_budget(config: TrainConfig) -> None:
 def _validate_policies(config: TrainConfig) -> None:
     if not config.policies:
         raise ValueError("--policies names nobody; name at least one, as in --policies dybw full")
-    meanings = _meanings(config.policies)
+    meanings = [_meaning(spec) for spec in config.policies]
     for spec, meaning in zip(config.policies, meanings, strict=True):
         if meanings.count(meaning) > 1:
             raise ValueError(f"policy '{spec}' is named twice; name it once")
@@ -172,15 +172,10 @@ def _validate_policies(config: TrainConfig) -> None:
         )
 
 
-def _meanings(policies: tuple[str, ...]) -> list[Any]:
-    """What policies say, however they are spelled."""
-    names = [specs.parse(spec)[0] for spec in policies]
-    if len(set(names)) == len(names):
-        return names
-    from dbwjax.policies.table import POLICIES  # which needs JAX
-
-    table = {name: method.build for name, method in POLICIES.items()}
-    return [specs.meaning(spec, table) for spec in policies]
+def _meaning(spec: str) -> tuple[str, frozenset[tuple[str, str]]]:
+    """What a SPEC says, however it is spaced and ordered; `build_policies` knows defaults, too."""
+    name, settings = specs.parse(spec)
+    return name, frozenset(settings.items())
 
 
 def to_json(config: TrainConfig) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from dbwjax.experiments.training import slots_of
 from dbwjax.learners.optimizers import build_optimizer
 from dbwjax.network import graphs
 from dbwjax.network.delays import build_delays
-from dbwjax.policies import build_policy
+from dbwjax.policies.table import build_policies
 from dbwjax.runtime.memory import gradient_block, gradient_slices, in_dtype, require_workers, size_of
 from dbwjax.tasks import Task, build_task, of_one_width
 from dbwjax.types import DelayModel, Graph, Learner, Policy
@@ -86,7 +86,7 @@ def problems(told: Sequence[World], clocks_only: bool = False) -> list[Problem]:
     Raises:
       ValueError: one line about the first thing that is wrong.
     """
-    policies = {spec: build_policy(spec) for spec in told[0].config.policies}
+    policies = build_policies(told[0].config.policies)
     models = [build_delays(one.config.delays, one.config.workers, one.config.seed) for one in told]
     return [
         build([told[place] for place in members], [models[place] for place in members], policies, clocks_only)

@@ -101,19 +101,12 @@ def finish(code: int) -> int:
 
 
 def keep_open() -> None:
-    """Gives the process the three standard streams, where it was started without one: a file that is opened later would
-    get its number, and with it what native code writes there. In a command's own process only."""
-    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
-        try:
-            os.fstat(number)
-        except OSError:
-            nowhere = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
-            if nowhere != number:
-                os.dup2(nowhere, number)
-                os.close(nowhere)
+    """Gives Python the standard streams that it was started without, and lets none of them fail for its encoding. In a
+    command's own process only, whose descriptors are open."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115  # for the life of the process
-    for stream in (sys.stdout, sys.stderr):
+            setattr(sys, name, open(number, "w", closefd=False))  # noqa: SIM115  # for the life of the process
+        stream = getattr(sys, name)
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 

@@ -26,7 +26,7 @@ _THREADS = 4
 
 def data_folder(data_dir: str | None) -> Path:
     """`data_dir`, else the environment's TFDS_DATA_DIR, else `~/tensorflow_datasets`."""
-    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    return Path(os.path.expanduser(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"))
 
 
 def find(name: str, data_dir: str | None = None) -> Path:

@@ -69,7 +69,7 @@ def test_axes_are_cells_and_seeds_are_their_worlds(swept):
     assert (swept / "time_to_target-heatmap.png").stat().st_size > 5000
 
 
-TIMED = ["dybw", "dybw:late=carry", "backup:b=1,gap=inf", "full:barrier=neighbours", "full"]
+TIMED = ["dybw", "dybw:late=drop", "backup:b=1,gap=inf", "full:barrier=neighbours", "full"]
 
 
 @pytest.mark.parametrize("budget", [["--steps", "17"], ["--seconds", "21.5"]])
@@ -202,7 +202,7 @@ def test_a_thousand_random_graphs(tmp_path):
         (["--set", "workers=3,x"], "--set workers=3,x: not all are ints"),
         (["--set", "seed=1,2"], "--set seed has an option of its own"),
         (["--set", "workers"], "--set workers is not a setting; write key=value,value"),
-        (["--set", "batch_size=0"], "--batch-size 0 is out of range"),
+        (["--set", "pca=0"], "--pca 0 is out of range"),
         (["--seeds", "2", "--seed", "4294967295"], "--seeds 2 is out of range; use seeds up to 4294967295"),
         (["--policies", "fastest:k=99"], "k=99 is more than"),
         (["--steps", "10"], "--seconds and --steps are both given"),
@@ -215,7 +215,6 @@ def test_a_thousand_random_graphs(tmp_path):
 )
 def test_mistakes_are_one_line_and_write_nothing(tmp_path, capsys, words, said):
     base = CLOCKS if "--timing-only" in words else SMALL
-    base = [word for word in base if word != "--batch-size" and word != "4"] if "batch_size=0" in words else base
     assert sweep.main([*base, *words, "--out", str(tmp_path / "out")]) == 2
     told = capsys.readouterr().err
     assert said in told

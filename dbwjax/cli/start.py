@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 def run(main: Callable[[], int]) -> NoReturn:
     """Runs a command and ends the process with its exit code."""
+    _end_at_signals()
     here = _leave_here_out()
     _open_descriptors()
     from dbwjax.runtime import interrupts
@@ -41,6 +42,20 @@ def _code(main: Callable[[], int], here: str | None) -> int:
         return guarded(work)
     except SystemExit as ended:  # of `--help`
         return ended.code if isinstance(ended.code, int) else 0
+
+
+def _end_at_signals() -> None:
+    """What `interrupts.guard` does, for the moment in which it is imported, with what is built into Python."""
+    import _signal
+    import os
+
+    def end(signum: int, frame: object) -> None:
+        name = "SIGINT" if signum == _signal.SIGINT else "SIGTERM"
+        os.write(2, f"error: stopped by {name}; nothing on disk is lost\n".encode())
+        os._exit(128 + signum)
+
+    for signum in (_signal.SIGINT, _signal.SIGTERM):
+        _signal.signal(signum, end)
 
 
 def _open_descriptors() -> None:

@@ -158,7 +158,7 @@ class Driver:
         if processes.is_first():
             self.parts.keep(block.number, rows, self._timelines(block, training))
         bar.update(len(block.which))
-        if processes.any_process(bool(self.pending)) and not last:
+        if processes.any_process(bool(self.pending)):
             self.checkpoints.close()
             raise Interrupted(self.pending[0] if self.pending else signal.SIGTERM, f"the end of policy '{block.spec}'")
 

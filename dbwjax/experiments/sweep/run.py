@@ -96,7 +96,7 @@ def _run_clocks(
                 place = block.problem
                 rows = clock_rows(found[place], block, budgets[place], cut[place], meshes[place])
                 parts.keep(block.number, rows)
-                if pending and block is not every[-1]:
+                if pending:
                     raise Interrupted(pending[0], f"a block of policy '{block.spec}'")
             bar.update(len(block.which))
             bar.at(block.spec)

@@ -17,6 +17,8 @@ def guarded(work: Callable[[], int]) -> int:
     try:
         return work()
     except ImportError as error:  # of a part that is imported where it is used
+        if (error.name or "").startswith("dbwjax"):
+            raise
         return say(f"{error}; run python -m pip install -e . where dbwjax lies", 2)
     except ValueError as error:
         if processes.is_lost(error):

@@ -65,7 +65,8 @@ def trouble(error: BaseException) -> str | None:
 
 def no_devices(error: BaseException) -> str:
     """The line for devices that JAX cannot find or start."""
-    return f"JAX finds no devices ({_reason(error)}); {_remedy()}"
+    reason = "no platform can be used" if isinstance(error, AssertionError) else _reason(error)
+    return f"JAX finds no devices ({reason}); {_remedy()}"
 
 
 def _require_folder() -> None:

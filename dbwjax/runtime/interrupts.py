@@ -73,6 +73,8 @@ def collected() -> Iterator[list[int]]:
             yield found
         finally:
             _pending = None
+        if found:  # since the last look
+            _end(found[0])
         return
     before = {signum: signal.signal(signum, note) for signum in SIGNALS}
     try:
@@ -94,10 +96,18 @@ def _obey(signum: int) -> None:
         return
     if found is not None and signum not in found:
         found.append(signum)
-    elif _last_word.acquire(blocking=False):
+    else:
+        _end(signum, bar=found is not None and os.isatty(2))
+
+
+def _end(signum: int, bar: bool = False) -> None:
+    """Ends the process, unless it is about to end by itself; `bar`: there may be one on the terminal's line."""
+    if _last_word.acquire(blocking=False):
         line = f"error: stopped by {signal.Signals(signum).name}; {LINE}\n"
         try:
-            os.write(2, line.encode())  # not through `sys.stderr`, which the main thread may be writing to
+            os.write(
+                2, ("\n" * bar + line).encode()
+            )  # not through `sys.stderr`, which the main thread may be writing to
         finally:
             os._exit(128 + signum)
 

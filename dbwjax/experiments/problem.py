@@ -26,7 +26,7 @@ from dbwjax.experiments.training import slots_of
 from dbwjax.learners.optimizers import build_optimizer
 from dbwjax.network import graphs
 from dbwjax.network.delays import build_delays
-from dbwjax.policies.table import build_policies
+from dbwjax.policies import build_policies
 from dbwjax.runtime.memory import gradient_block, gradient_slices, in_dtype, require_workers, size_of
 from dbwjax.tasks import Task, build_task, of_one_width
 from dbwjax.types import DelayModel, Graph, Learner, Policy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import logging
 import os
@@ -202,6 +203,22 @@ def test_off_a_terminal_a_line_every_ten_seconds(monkeypatch, capsys):
         "fastest:k=6: 60.0 of 100.0 s; 3 of 4 simulations done",
     ]
     assert lines_of(monkeypatch, capsys, progress=False) == []
+
+
+def test_on_a_terminal_a_bar(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with progress.Progress(RunOptions(), 4) as shown:
+        for place in (1.0, 2.0):
+            shown.at("full\x1b", place, 3.0)
+            shown.update(2)
+    said = sys.stderr.getvalue()
+    assert "full\\x1b: 2.0 of 3.0 s" in said
+    assert "4/4" in said
+    assert "done" not in said
 
 
 def test_a_terminal_that_goes_away_stops_no_work(monkeypatch):

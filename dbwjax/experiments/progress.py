@@ -31,7 +31,7 @@ class Progress:
         if self._shown and sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._on_terminal(lambda: tqdm(total=self.total, unit=" simulations"))
+            self._on_terminal(self._open, tqdm)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -43,7 +43,7 @@ class Progress:
         """Says which policy is at work, and how far: virtual seconds of how many."""
         place = policy if seconds is None else f"{policy}: {seconds:.1f} of {budget:.1f} s"
         if self._bar is not None:
-            self._on_terminal(lambda: self._bar.set_postfix_str(streams.one_line(place)))
+            self._on_terminal(self._bar.set_postfix_str, streams.one_line(place))
         elif self._shown and time.monotonic() - self._told >= EVERY:
             self._told = time.monotonic()
             streams.progress(f"{place}; {self.done} of {self.total} simulations done")
@@ -52,11 +52,14 @@ class Progress:
         """Counts simulations that are done."""
         self.done += count
         if self._bar is not None:
-            self._on_terminal(lambda: self._bar.update(count))
+            self._on_terminal(self._bar.update, count)
 
-    def _on_terminal(self, show: Any) -> None:
+    def _open(self, tqdm: Any) -> None:
+        self._bar = tqdm(total=self.total, unit=" simulations")
+
+    def _on_terminal(self, show: Any, *told: Any) -> None:
         """A terminal may go away; the work goes on."""
         try:
-            self._bar = show() or self._bar
+            show(*told)
         except OSError:
             self._bar, self._shown = None, False

@@ -7,9 +7,8 @@ The names below are what a script or a notebook needs. They are imported when th
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version as _version
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # what type checkers take for true; `typing` would cost more than all the rest here
 if TYPE_CHECKING:
     from typing import Any
 
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from dbwjax.types import Policy as Policy
     from dbwjax.types import WaitRule as WaitRule
 
-__version__ = _version("dbwjax")
+__version__: str
 
 _HOMES = {
     "Graph": "types.Graph",
@@ -82,6 +81,10 @@ __all__ = [
 if not TYPE_CHECKING:  # or every word would be a name of type Any
 
     def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("dbwjax")
         if name not in _HOMES:
             raise AttributeError(f"module 'dbwjax' has no attribute '{name}'; it has {', '.join(__all__)}")
         module, _, attribute = _HOMES[name].rpartition(".")

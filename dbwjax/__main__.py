@@ -1,6 +1,14 @@
 """`python -m dbwjax`: lists the commands."""
 
-from dbwjax.cli.overview import main
+from dbwjax.cli.start import run
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    from dbwjax.cli.overview import main
+
+    return main(argv)
+
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run(main)

@@ -85,6 +85,31 @@ def describe(name: str, builder: Callable[..., Any], context: Iterable[str] = ()
     return name + (":" + ",".join(parts) if parts else "")
 
 
+def meaning(spec: str, table: Table, context: Iterable[str] = ()) -> tuple[str, frozenset[tuple[str, Any]]]:
+    """What a SPEC says, however it is spelled: its name and the values of all its keys, defaults filled in.
+
+    Two SPECs of one meaning are one thing. What `build` would refuse is left as it is typed.
+
+    >>> def grid(*, rows: int = 2): ...
+    >>> meaning("grid", {"grid": grid}) == meaning(" grid: rows=02", {"grid": grid})
+    True
+
+    Raises:
+      ValueError: as `parse`.
+    """
+    name, settings = parse(spec)
+    if name not in table:
+        return name, frozenset(settings.items())
+    accepted = keys(table[name], context)
+    values = {key: one.default for key, one in accepted.items() if one.default is not one.empty}
+    for key, text in settings.items():
+        try:
+            values[key] = _convert("", spec, key, text, accepted[key].annotation) if key in accepted else text
+        except ValueError:
+            values[key] = text
+    return name, frozenset(values.items())
+
+
 def build(spec: str, table: Table, kind: str, *args: Any, **context: Any) -> Any:
     """Calls the builder that `spec` names in `table` with its settings.
 

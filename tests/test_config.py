@@ -44,6 +44,7 @@ OUR_WORDS = [
     "--compile-cache",
     "--checkpoint-every",
     "--no-progress",
+    "--config",
     "--help",
 ]
 
@@ -98,7 +99,10 @@ BAD = [
     (["--steps", "5", "--eval-every", "6"], "--eval-every 6 is out of range; use 1 to steps=5"),
     (["--steps", "5", "--eval-every", "0"], "--eval-every 0 is out of range; use 1 to steps=5"),
     (["--eval-every", "5", "--seconds", "5"], "--eval-every counts the baseline's iterations; use --rows with --sec"),
-    (["--steps", "5", "--eval-every", "5", "--rows", "5"], "--rows and --eval-every both say where rows"),
+    (
+        ["--steps", "5", "--eval-every", "5", "--rows", "5"],
+        "--rows and --eval-every say the same in two ways; give one",
+    ),
     (["--steps", "5", "--seconds", "5"], "--seconds and --steps are both given; give one budget"),
     (["--seconds", "0"], "--seconds 0.0 is out of range; use a finite time above 0"),
     (["--seconds", "inf"], "--seconds inf"),
@@ -129,7 +133,7 @@ BAD = [
     (["--bandwidth", "nan"], "--bandwidth: nan"),
     (["--checkpoint-every", "0"], "--checkpoint-every 0"),
     (["--out", ""], "--out names no folder"),
-    (["--data-dir", ""], "--data-dir names no folder"),
+    (["mnist-lrm", "--data-dir", ""], "--data-dir names no folder"),
     (["--compile-cache", ""], "--compile-cache names no folder"),
     (["--compile-cache", __file__], "cannot hold compiled programs"),
     (["--compile-cache", os.path.join(__file__, "below")], "cannot hold compiled programs"),

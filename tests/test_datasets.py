@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dbwjax.tasks import build_task, cache, pca, prepare, tfds_folder
+from dbwjax import prepare
+from dbwjax.tasks import build_task, cache, pca, tfds_folder
 from dbwjax.tasks.datasets import load
 
 KEY = jax.random.key(0)
@@ -199,7 +200,7 @@ def test_a_data_set_that_is_not_prepared_is_told_at_once(name, tmp_path, monkeyp
         with pytest.raises(ValueError, match="is not prepared in") as error:
             build_task(name, workers=10, data_dir=str(where))
         assert time.perf_counter() - start < 1
-        for word in (str(where), "--data-dir", "TFDS_DATA_DIR", f"dbwjax.tasks.prepare {name}"):
+        for word in (str(where), "--data-dir", "TFDS_DATA_DIR", f"dbwjax.prepare {name}"):
             assert word in str(error.value)
         assert "\n" not in str(error.value)
     assert not (tmp_path / "nowhere").exists()
@@ -241,7 +242,9 @@ def test_folders_of_another_kind(tmp_path, info, message):
 def test_prepare_says_what_it_needs(monkeypatch, capsys):
     monkeypatch.setattr(tfds_folder.importlib.util, "find_spec", lambda name: None)
     assert prepare.main(["mnist"]) == 2
-    assert capsys.readouterr().err == "preparing 'mnist' needs TensorFlow; run pip install 'dbwjax[data]' first\n"
+    assert (
+        capsys.readouterr().err == "error: preparing 'mnist' needs TensorFlow; run pip install 'dbwjax[data]' first\n"
+    )
 
 
 def test_prepare_asks_tfds_for_array_records(monkeypatch, tmp_path, capsys):

@@ -77,7 +77,7 @@ def test_imports_go_one_way():
 
 
 def test_the_reader_of_imports_sees_every_form():
-    assert "dbwjax.policies.build_policy" in imported("experiments/problem.py")
+    assert "dbwjax.policies.build_policies" in imported("experiments/problem.py")
     assert "dbwjax.report.run_figures.write_figures" in imported("experiments/run.py")  # inside a function
     assert "dbwjax.specs" in imported("policies/table.py")  # from dbwjax import specs
     assert {room_of(name) for name in MODULES if name != "__init__.py"} == set(ALLOWED)

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
+import json
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from dbwjax.cli import arguments
+from dbwjax.cli import arguments, conflicts
 from dbwjax.cli.command import guarded
-from dbwjax.experiments.config import RunOptions
-from dbwjax.experiments.sweep.config import SweepConfig, axis, setting, validate
+from dbwjax.runtime import environment, streams
+
+if TYPE_CHECKING:
+    from dbwjax.experiments.config import RunOptions, TrainConfig
+    from dbwjax.experiments.sweep.config import SweepConfig
+
+_EXAMPLES = """
+A SPEC is a name, or a name with settings: name:key=value,key=value. python -m dbwjax.train --list shows all of them.
+
+examples:
+  python -m dbwjax.sweep --graphs ring erdos_renyi:p=0.4 --learning-rates 0.1 0.5 --policies dybw full --seeds 3
+  python -m dbwjax.sweep --graphs random_regular:degree=4 --graph-seeds 20 --set workers=16,64 --timing-only
+  python -m dbwjax.sweep --delays pareto:alpha=2 "uniform*slow_workers:factor=4" --set "partition=iid;shards"
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,44 +31,102 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> int:
-    config, options = parse(argv)
+    config, options, printed = parse(argv)
+    from dbwjax.experiments.sweep.config import content
+
+    if printed:
+        streams.show(json.dumps(content(config), indent=2, allow_nan=False))
+        return 0
     from dbwjax.experiments.sweep.run import run_sweep
 
     return run_sweep(config, options)
 
 
-def parse(argv: Sequence[str] | None = None) -> tuple[SweepConfig, RunOptions]:
+def parse(argv: Sequence[str] | None = None) -> tuple[SweepConfig, RunOptions, bool]:
     """Reads and checks the command line.
+
+    Returns:
+      The sweep, the options, and whether only to print the sweep.
 
     Raises:
       ValueError: one line about the first word that is wrong.
     """
-    typed = vars(_parser().parse_args(argv))
-    names = ("graphs", "graph_seeds", "learning_rates", "settings", "delays", "timing_only")
-    given = {name: typed.pop(name) for name in names}
-    base, options = arguments.from_typed(typed)
-    config = SweepConfig(
-        base=base,
-        graphs=axis("--graphs", given["graphs"], base.graph),
-        graph_seeds=given["graph_seeds"],
-        delays=axis("--delays", given["delays"], base.delays),
-        learning_rates=axis("--learning-rates", given["learning_rates"], base.learning_rate),
-        settings=tuple(setting(text) for text in given["settings"] or ()),
-        timing_only=given["timing_only"],
-    )
+    given = arguments.typed_of(vars(_parser().parse_args(argv)))
+    printed = given.pop("print_config", False)
+    environment.start_jax()
+    from dbwjax.experiments.sweep.config import setting, validate
+
+    settings = [setting(text) for text in given.get("settings", ())]
+    conflicts.require_one_way(given, [name for name, _ in settings])
+    conflicts.require_of_sweeps(given)
+    told = _told(given)
+    trained = {name: value for name, value in given.items() if name != "delays"}  # an axis here
+    base, options = arguments.from_typed(trained, told.base)
+    config = _over(told, base, given, settings)
+    if config.timing_only:
+        conflicts.require_of_clocks(given)
+    conflicts.require_use(given, dict(config.settings).get("dataset", (base.dataset,)), options)
     validate(config, options)
-    return config, options
+    return config, options, printed
 
 
-def _parser() -> argparse.ArgumentParser:
+def _told(given: dict[str, Any]) -> SweepConfig:
+    """The sweep that typed words are put over: of `--config`, or of a preset or a training without axes.
+
+    Raises:
+      ValueError: it is none.
+    """
+    from dbwjax.experiments.sweep.config import SweepConfig, from_content
+
+    content = arguments.read_config(given)
+    if isinstance(content, dict) and "base" in content:
+        base = arguments.config_of(content["base"], given["config"])
+        try:
+            return from_content(content, base)
+        except ValueError as error:
+            raise ValueError(f"{given['config']} is {error}; {arguments.CONFIG_REMEDY}") from error
+    base = arguments.preset(given) if content is None else arguments.config_of(content, given["config"])
+    return SweepConfig(base, (base.graph,), None, (base.delays,), (base.learning_rate,), (), False)
+
+
+def _over(told: SweepConfig, base: TrainConfig, given: dict[str, Any], settings: list) -> SweepConfig:
+    """A sweep with what was typed put over it; a word for a single value ends the axis of it that a file has.
+
+    Raises:
+      ValueError: a value that an axis names twice.
+    """
+    from dbwjax.experiments.sweep.config import axis
+
+    graphs = given.get("graphs") or ([base.graph] if "graph" in given else told.graphs)
+    rates = given.get("learning_rates") or ([base.learning_rate] if "learning_rate" in given else told.learning_rates)
+    typed = {*given, *(name for name, _ in settings)}
+    return dataclasses.replace(
+        told,
+        base=base,
+        graphs=axis("--graphs", graphs, "graph"),
+        graph_seeds=given.get("graph_seeds", told.graph_seeds),
+        delays=axis("--delays", given.get("delays") or told.delays, "delays"),
+        learning_rates=axis("--learning-rates", rates, "learning_rate"),
+        settings=(*(one for one in told.settings if one[0] not in typed), *settings),
+        timing_only=told.timing_only or "timing_only" in given,
+    )
+
+
+def _parser() -> arguments.Parser:
     parser = arguments.parser(
-        "python -m dbwjax.sweep", "Runs every combination of the axes under every policy, in batches.", "resolve"
+        "python -m dbwjax.sweep",
+        "Runs every combination of the axes under every policy, in batches.",
+        _EXAMPLES,
+        "resolve",
     )
     add = parser.add_argument_group("the axes").add_argument
-    add("--graphs", nargs="+", metavar="SPEC", help="who hears whom")
+    more: dict[str, Any] = {"nargs": "+", "action": "extend"}
+    add("--graphs", metavar="SPEC", help="who hears whom", **more)
     add("--graph-seeds", type=arguments.whole, metavar="K", help="so many random graphs, the same for all seeds")
-    add("--delays", nargs="+", metavar="SPEC", help="seconds per computation")
-    add("--learning-rates", nargs="+", type=arguments.number, metavar="X", help="base rates")
+    add("--delays", metavar="SPEC", help="seconds per computation", **more)
+    add("--learning-rates", type=arguments.number, metavar="X", help="base rates", **more)
     add("--set", dest="settings", action="append", metavar="KEY=V1,V2", help="values of any other option of train")
-    add("--timing-only", action="store_true", help="run the clocks alone: no data, no parameters")
+    add("--timing-only", action="store_const", const=True, help="run the clocks alone: no data, no parameters")
+    add = parser.add_argument_group("instead of a sweep").add_argument
+    add("--print-config", action="store_const", const=True, help="the configuration as JSON")
     return parser

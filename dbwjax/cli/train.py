@@ -29,20 +29,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> int:
     from dbwjax.cli import arguments
     from dbwjax.experiments import config as configs
-    from dbwjax.runtime import processes
+    from dbwjax.runtime import environment, interrupts, processes, streams
 
     config, options, action = arguments.parse(argv)
     if action == "list":
+        environment.start_jax()
         from dbwjax.cli.listing import listing
 
-        print(listing())
+        streams.show(listing())
         return 0
     configs.validate(config, options)
     processes.check(options)
     if action == "print-config":
-        print(json.dumps(configs.to_json(config), indent=2))
+        streams.show(json.dumps(configs.to_json(config), indent=2))
         return 0
+    environment.start_jax()
     processes.connect(options)
+    interrupts.arm()  # JAX's processes take SIGTERM for themselves
     from dbwjax.experiments import run
 
+    if options.distributed:
+        from dbwjax.runtime import devices
+
+        devices.here()
     return run.run_experiment(config, options)

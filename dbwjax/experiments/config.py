@@ -122,14 +122,19 @@ def validate(config: TrainConfig, options: RunOptions) -> None:
     _require_count("devices", options.devices, "1 or more")
     if config.dtype not in DTYPES:
         raise ValueError(f"unknown --dtype '{config.dtype}'; {specs.nearest(config.dtype, DTYPES)}")
-    for kind in options.figures.split(","):
-        if kind.strip() not in FIGURE_KINDS:
+    kinds = [kind.strip() for kind in options.figures.split(",")]
+    for kind in kinds:
+        if kind not in FIGURE_KINDS:
             raise ValueError(f"--figures {options.figures}: unknown '{kind}'; {specs.nearest(kind, FIGURE_KINDS)}")
+        if kinds.count(kind) > 1:
+            raise ValueError(f"--figures {options.figures} names {kind} twice; name it once")
     _validate_policies(config)
     places = {"data_dir": config.data_dir, "out": options.out, "compile_cache": options.compile_cache}
     for name, place in places.items():
         if place == "":
             raise ValueError(f"--{name.replace('_', '-')} names no folder; name one, or leave it out")
+        if place is not None and any(c == "\0" or "\ud800" <= c <= "\udfff" for c in str(place)):
+            raise ValueError(f"--{name.replace('_', '-')} '{place}' is not text; name a folder in UTF-8")
 
 
 def _validate_counts(config: TrainConfig, options: RunOptions) -> None:
@@ -203,7 +208,7 @@ def _validate_policies(config: TrainConfig) -> None:
 
 
 def _meaning(spec: str) -> tuple[str, frozenset[tuple[str, str]]]:
-    """What a SPEC says, however it is spaced and ordered."""
+    """What a SPEC says, however it is spaced and ordered; `build_policies` knows defaults, too."""
     name, settings = specs.parse(spec)
     return name, frozenset(settings.items())
 
@@ -231,7 +236,7 @@ def from_json(content: Any) -> TrainConfig:
     bandwidth = math.inf if content["bandwidth"] is None else content["bandwidth"]
     values = content | {"policies": policies, "bandwidth": bandwidth}
     hints = typing.get_type_hints(TrainConfig)
-    odd = sorted(name for name, value in values.items() if not _fits(value, hints[name]))
+    odd = sorted(name for name, value in values.items() if not fits(value, hints[name]))
     if odd:
         raise ValueError(f"not a configuration of this version (fields of another type: {', '.join(odd)})")
     return TrainConfig(**values)
@@ -247,7 +252,7 @@ def differences(old: TrainConfig, new: TrainConfig) -> list[str]:
     ]
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def fits(value: Any, hint: Any) -> bool:
     """Whether a value read from JSON is of a field's type; a whole number is a float too."""
     if typing.get_origin(hint) is tuple:
         return isinstance(value, tuple) and all(isinstance(word, str) for word in value)

@@ -8,8 +8,7 @@ batches are functions of the seed, and all sums are taken in order.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,6 +18,7 @@ from dbwjax.experiments import resuming
 from dbwjax.experiments.blocks import Block, Places, Sizes
 from dbwjax.experiments.config import RunOptions, TrainConfig
 from dbwjax.experiments.problem import Problem
+from dbwjax.experiments.progress import Progress
 from dbwjax.experiments.timing import NotATime, Standstill
 from dbwjax.experiments.training import SINGLE_WORKERS, Diverged, Stalled, Training
 from dbwjax.report.statistics import crossing
@@ -99,7 +99,7 @@ class Driver:
         if processes.is_first():
             kept = [block.number for block, done in zip(blocks, finished, strict=True) if done]
             self.log.restart([row for number in kept for row in self.parts.rows(number)])
-        with progress_bar(self.options, sum(len(block.which) for block in blocks)) as bar:
+        with Progress(self.options, sum(len(block.which) for block in blocks)) as bar:
             bar.update(sum(len(block.which) for block in blocks) - sum(len(block.which) for block in todo))
             for block in todo:
                 here = begun if begun and begun["block"] == block.number else None
@@ -128,7 +128,7 @@ class Driver:
         evaluate = evaluate_own(problem, filled) if few else None
         return Training(places.place(block), grids, computes, few, evaluate, real=len(block.which))
 
-    def _block(self, block: Block, begun: dict[str, Any] | None, bar: Any, last: bool) -> None:
+    def _block(self, block: Block, begun: dict[str, Any] | None, bar: Progress, last: bool) -> None:
         training, rows = self.training(block), []
         if begun is not None:
             state, meta = self.checkpoints.load(resuming.like(training, begun))
@@ -159,7 +159,7 @@ class Driver:
         if processes.is_first():
             self.parts.keep(block.number, rows, self._timelines(block, training))
         bar.update(len(block.which))
-        if processes.any_process(bool(self.pending)) and not last:
+        if processes.any_process(bool(self.pending)):
             self.checkpoints.close()
             raise Interrupted(self.pending[0] if self.pending else signal.SIGTERM, f"the end of policy '{block.spec}'")
 
@@ -205,9 +205,8 @@ class Driver:
         meta = {"number": self.saved, "block": block.number, "rows": rows}
         self.checkpoints.save(self.saved, resuming.saved(training), {**meta, **resuming.facts(training)})
 
-    def _show(self, bar: Any, block: Block, training: Training) -> None:
-        budget = max(float(account.grid[-1]) for account in training.accounts)
-        bar.set_postfix_str(f"{block.spec}: {training.seconds:.1f} of {budget:.1f} s")
+    def _show(self, bar: Progress, block: Block, training: Training) -> None:
+        bar.at(block.spec, training.seconds, max(float(account.grid[-1]) for account in training.accounts))
 
 
 def _world_of(row: Mapping[str, Any]) -> tuple:
@@ -234,31 +233,6 @@ def evaluate_own(problem: Problem, filled: np.ndarray) -> Callable[[int, Any], n
 @jax.jit
 def _each(evaluate: Any, models: Any) -> dict[str, jax.Array]:
     return jax.lax.map(evaluate, models)
-
-
-def progress_bar(options: RunOptions, total: int) -> Any:
-    """A bar of simulations, where a person watches."""
-    from tqdm import tqdm
-
-    hidden = None if options.progress and processes.is_first() else True  # None: unless a person watches
-    return tqdm(total=total, unit=" simulations", disable=hidden)
-
-
-@contextmanager
-def signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM, to be obeyed between chunks; a second one of a kind acts at once."""
-    pending: list[int] = []
-
-    def note(signum: int, frame: Any) -> None:
-        pending.append(signum)
-        signal.signal(signum, signal.SIG_DFL)
-
-    before = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield pending
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 def agreed_sizes(kept: Sequence[int] | None, fits: Sequence[Sizes], remedy: str) -> list[int]:

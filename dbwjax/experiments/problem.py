@@ -28,7 +28,7 @@ from dbwjax.experiments.training import slots_of
 from dbwjax.learners.optimizers import build_optimizer
 from dbwjax.learners.schedules import require_rates
 from dbwjax.network.delays import build_delays
-from dbwjax.policies import build_policy
+from dbwjax.policies import build_policies
 from dbwjax.runtime.memory import (
     gradient_block,
     gradient_slices,
@@ -95,7 +95,7 @@ def problems(told: Sequence[World], clocks_only: bool = False) -> list[Problem]:
     Raises:
       ValueError: one line about the first thing that is wrong.
     """
-    policies = {spec: build_policy(spec) for spec in told[0].config.policies}
+    policies = build_policies(told[0].config.policies)
     if not clocks_only:
         _check_memory(told)
     models = [build_delays(one.config.delays, one.config.workers, one.config.seed) for one in told]

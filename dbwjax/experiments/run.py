@@ -6,7 +6,6 @@ Everything a person may have got wrong is checked before the folder is touched.
 from __future__ import annotations
 
 import platform
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -26,13 +25,13 @@ from dbwjax.experiments.config import (
     require_fit,
     to_json,
 )
-from dbwjax.experiments.driver import Driver, NoLog, agreed_sizes, signals
+from dbwjax.experiments.driver import Driver, NoLog, agreed_sizes
 from dbwjax.experiments.fingerprints import fingerprints
 from dbwjax.experiments.problem import Problem, of_seeds, problems
 from dbwjax.files import replace_file, write_json
 from dbwjax.policies.table import notes
 from dbwjax.report.run_figures import FIGURES, write_figures
-from dbwjax.runtime import processes
+from dbwjax.runtime import interrupts, processes, streams
 from dbwjax.runtime.devices import cache_programs, choose, cores_or
 from dbwjax.storage.checkpoint import Checkpoints
 from dbwjax.storage.metrics_log import MetricsLog
@@ -83,7 +82,7 @@ def run_experiment(config: TrainConfig, options: RunOptions) -> int:
         with (
             Checkpoints(path / "checkpoint") as checkpoints,
             MetricsLog(path / "metrics.jsonl") if processes.is_first() else NoLog() as log,
-            signals() as pending,
+            interrupts.collected() as pending,
         ):
             Driver(config, options, found, times, places, parts, checkpoints, log, pending).run(every)
         if processes.is_first():
@@ -99,7 +98,7 @@ def _say_notes(config: TrainConfig, found: list[Problem]) -> None:
     for spec in config.policies:
         first = rows_of(found[0].states[spec], 0)
         for note in notes(spec, found[0].alone(0).graph, first):
-            print(f"note: {note}", file=sys.stderr)
+            streams.note(note)
 
 
 def _claim(folder: RunFolder, config: TrainConfig, devices: int, cut: list[int], names: list[str] | None) -> list[int]:
@@ -121,10 +120,7 @@ def _claim(folder: RunFolder, config: TrainConfig, devices: int, cut: list[int],
     if changed:
         raise ValueError(f"{folder.path} holds another run ({'; '.join(changed)}); {_REMEDY}")
     if kept.get("environment") != environment:
-        print(
-            f"note: begun with {kept.get('environment')}, now {environment}: numbers agree to rounding only",
-            file=sys.stderr,
-        )
+        streams.note(f"begun with {kept.get('environment')}, now {environment}: numbers agree to rounding only")
     begun = kept.get("blocks")
     if (
         not isinstance(begun, list)
@@ -178,8 +174,8 @@ def _leave(
     figures = write_figures(path, rows, summary, timelines, picture_of(found[0], config.graph), formats=kinds)
     if options.tensorboard:
         write_tensorboard(path / "tensorboard", rows)
-    print(format_table(summary))
-    print(f"figures: {figures[0]} and {len(figures) - 1} more in {path}")
+    told = f"{format_table(summary)}\nfigures: {figures[0]} and {len(figures) - 1} more in {path}"
+    streams.show(told, elsewhere=str(path / "table.csv"))
 
 
 def _timelines(parts: Parts, every: list[Block]) -> Timelines:

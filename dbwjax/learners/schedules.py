@@ -38,10 +38,11 @@ def build_schedule(spec: str) -> Schedule:
     >>> warm = build_schedule("warmup:steps=10*cosine:steps=400")
 
     Raises:
-      ValueError: an unknown name or key, or a value out of range.
+      ValueError: an unknown name or key, a value out of range, or a factor that is 1 all the time.
     """
     factors = [specs.build(part, SCHEDULES, "schedule") for part in specs.text_of(spec).split("*")]
-    factors = [factor for factor in factors if factor is not _always_one] or [_always_one]
+    if len(factors) > 1 and _always_one in factors:
+        raise ValueError(f"schedule '{spec}': the factor constant does nothing; leave it out")
     return factors[0] if len(factors) == 1 else _product(tuple(factors))
 
 
@@ -152,6 +153,7 @@ def cosine(*, steps: int, alpha: float = 0.0) -> Schedule:
 
     _require_steps("steps", steps)
     _require_share("alpha", alpha)
+    _require_change("alpha=1", alpha)
     return optax.cosine_decay_schedule(1.0, float(steps), alpha)
 
 
@@ -162,6 +164,7 @@ def step(*, every: int, factor: float = 0.1) -> Schedule:
     _require_steps("every", every)
     if not 0 < real("factor", factor) < math.inf:
         raise ValueError(f"factor={factor:g} is not a factor of a rate; use a finite number above 0")
+    _require_change("factor=1", factor)
     return optax.exponential_decay(1.0, float(every), factor, staircase=True)
 
 
@@ -172,6 +175,7 @@ def warmup(*, steps: int, start: float = 0.0) -> Schedule:
 
     _require_steps("steps", steps)
     _require_share("start", start)
+    _require_change("start=1", start)
     return optax.linear_schedule(start, 1.0, float(steps))
 
 
@@ -186,6 +190,7 @@ def warmup_cosine(*, warmup: int, steps: int, alpha: float = 0.0, start: float =
         raise ValueError(f"steps={steps} leaves no update after warmup={warmup}; use {warmup + 1} or more")
     _require_share("alpha", alpha)
     _require_share("start", start)
+    _require_change("start=1, alpha=1", start, alpha)
     up = optax.linear_schedule(start, 1.0, float(warmup))
     down = optax.cosine_decay_schedule(1.0, float(steps - warmup), alpha)
     return optax.join_schedules([up, down], [warmup])
@@ -248,6 +253,11 @@ def _require_rate(state: PyTree) -> None:
 
 def _require_steps(name: str, value: int) -> None:
     whole(name, value)
+
+
+def _require_change(said: str, *values: float) -> None:
+    if all(value == 1 for value in values):
+        raise ValueError(f"{said} keeps the base rate all the time; use constant")
 
 
 def _require_share(name: str, value: float) -> None:

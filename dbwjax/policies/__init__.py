@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from dbwjax.policies.method import Method
-from dbwjax.policies.table import POLICIES, build_policy, idealisations, notes
+from dbwjax.policies.table import POLICIES, build_policies, build_policy, idealisations, notes
 
-__all__ = ["POLICIES", "Method", "build_policy", "idealisations", "notes"]
+__all__ = ["POLICIES", "Method", "build_policies", "build_policy", "idealisations", "notes"]

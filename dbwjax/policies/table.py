@@ -5,6 +5,8 @@ Every method's row stands at the end of the method's own file.
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+
 from jaxtyping import PyTree
 
 from dbwjax import specs
@@ -22,6 +24,22 @@ def build_policy(spec: str) -> Policy:
       ValueError: an unknown name or key, or a value that the policy refuses.
     """
     return specs.build(spec, {name: method.build for name, method in POLICIES.items()}, "policy")
+
+
+def build_policies(named: Sequence[str]) -> dict[str, Policy]:
+    """The policies of a comparison, by SPEC.
+
+    Raises:
+      ValueError: as `build_policy`, or two SPECs that say the same once defaults are filled in.
+    """
+    found, builders = {}, {name: method.build for name, method in POLICIES.items()}
+    told: dict[Hashable, str] = {}
+    for spec in named:
+        found[spec] = build_policy(spec)
+        same = told.setdefault(specs.meaning(spec, builders), spec)
+        if same != spec:
+            raise ValueError(f"policies '{same}' and '{spec}' are the same, named twice; name it once")
+    return found
 
 
 def idealisations(spec: str) -> list[str]:

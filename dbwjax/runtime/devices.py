@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,28 @@ from typing import Any
 import jax
 
 from dbwjax.engine.sharding.schedule import Exchange
-from dbwjax.runtime import processes
+from dbwjax.runtime import environment, processes, streams
+
+
+def here() -> Sequence[Any]:
+    """All devices, which JAX starts now if it has not yet.
+
+    Raises:
+      ValueError: there are none, or none of the kind that JAX is told to use.
+    """
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(environment.no_devices(error)) from error
 
 
 def choose(count: int | None) -> Sequence[Any]:
     """The devices to use: all that are here, or `count` of them, the same number of each process.
 
     Raises:
-      ValueError: more than there are, or a number that the processes cannot share.
+      ValueError: more than there are, or a number that the processes cannot share; or as `here`.
     """
-    everything, several = jax.devices(), processes.count()
+    everything, several = here(), processes.count()
     if count is None:
         return everything
     if count > len(everything):
@@ -44,10 +55,9 @@ def note_padding(exchange: Exchange) -> None:
     if rows == exchange.nodes:
         return
     fits = [count for count in range(1, exchange.devices) if exchange.nodes % count == 0]
-    print(
-        f"note: {exchange.nodes} workers on {exchange.devices} devices are padded to {rows} rows; "
-        f"--devices {max(fits)} needs no padding",
-        file=sys.stderr,
+    streams.note(
+        f"{exchange.nodes} workers on {exchange.devices} devices are padded to {rows} rows; "
+        f"--devices {max(fits)} needs no padding"
     )
 
 

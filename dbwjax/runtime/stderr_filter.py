@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import sys
 from typing import TextIO
 
@@ -34,6 +33,8 @@ def stand_between() -> None:
     `sys.stderr` stays the real one, so that progress bars still see a terminal and no traceback is dropped; what the
     filter must know of, the line that says why the process ends, goes to `last_words`.
     """
+    import subprocess
+
     global _between
     sys.stderr.flush()
     real = os.dup(2)

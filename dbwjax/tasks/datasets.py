@@ -170,6 +170,9 @@ DATASETS: dict[str, Callable[..., Task]] = {
     "logistic": logistic,
 }
 
+WITHOUT_ACCURACY = ("quadratic",)
+"""The data sets in which nothing is classified."""
+
 CONTEXT = ("model", "workers", "partition", "batch_size", "seed", "pca", "data_dir")
 """The arguments of `build_task` that reach a builder beside its SPEC; `specs.describe` leaves them out."""
 

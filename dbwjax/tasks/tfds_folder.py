@@ -26,7 +26,7 @@ _THREADS = 4
 
 def data_folder(data_dir: str | None) -> Path:
     """`data_dir`, else the environment's TFDS_DATA_DIR, else `~/tensorflow_datasets`."""
-    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    return Path(os.path.expanduser(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"))
 
 
 def find(name: str, data_dir: str | None = None) -> Path:
@@ -48,14 +48,14 @@ def find(name: str, data_dir: str | None = None) -> Path:
     if not versions:
         raise ValueError(
             f"'{name}' is not prepared in {base}; name its TFDS folder with --data-dir or TFDS_DATA_DIR, or, "
-            f"with TensorFlow and a network, run python -m dbwjax.tasks.prepare {name} --data-dir {base}"
+            f"with TensorFlow and a network, run python -m dbwjax.prepare {name} --data-dir {base}"
         )
     newest = max(versions, key=lambda path: [int(part) for part in path.name.split(".")])
     form = _info(newest).get("fileFormat")
     if form != "array_record":
         raise ValueError(
             f"'{name}' in {newest} is stored as {form}, which needs TensorFlow to read; prepare it again with "
-            f"python -m dbwjax.tasks.prepare {name} and another --data-dir"
+            f"python -m dbwjax.prepare {name} and another --data-dir"
         )
     return newest
 

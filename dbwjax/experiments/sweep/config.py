@@ -17,7 +17,7 @@ from typing import Any
 
 from dbwjax import numbers, specs
 from dbwjax.experiments import config as configs
-from dbwjax.experiments.config import RunOptions, TrainConfig, to_json
+from dbwjax.experiments.config import RunOptions, TrainConfig, fits, to_json
 from dbwjax.experiments.problem import World
 
 OWN_AXES = ("policies", "graph", "delays", "learning_rate", "seed", "seeds", "preset", "data_dir")
@@ -28,9 +28,6 @@ COMMON = ("seconds", "steps", "rows", "eval_every", "target_accuracy", "until_ta
 
 TIMED = ("workers", "latency")
 """Fields that a clock alone reads."""
-
-UNUSED = ("distributed", "coordinator", "processes", "process_id", "patience", "tensorboard")
-"""Options of training that a sweep has no use for."""
 
 _READERS: dict[Any, Callable[[str], Any]] = {int: lambda text: numbers.whole(text, numbers.INT64), float: numbers.real}
 
@@ -91,9 +88,10 @@ def is_random(graph: str) -> bool:
 
 
 def content(config: SweepConfig) -> dict[str, Any]:
-    """The sweep as plain JSON."""
+    """The sweep as plain JSON; an infinite bandwidth is null."""
     fields = {name: value for name, value in dataclasses.asdict(config).items() if name != "base"}
-    return {"base": to_json(config.base), **fields}
+    settings = [[name, [None if value == math.inf else value for value in values]] for name, values in config.settings]
+    return {"base": to_json(config.base), **fields, "settings": settings}
 
 
 def validate(config: SweepConfig, options: RunOptions) -> None:
@@ -112,9 +110,8 @@ def validate(config: SweepConfig, options: RunOptions) -> None:
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"--set {name} is given twice; list all its values in one")
-    for name in UNUSED:
-        if getattr(options, name) != getattr(RunOptions(), name):
-            raise ValueError(f"--{name.replace('_', '-')} does nothing in a sweep; leave it out")
+    if config.graph_seeds is not None and not any(map(is_random, config.graphs)):
+        raise ValueError(f"--graph-seeds {config.graph_seeds} draws nothing: no graph is random; leave it out")
     if config.timing_only:
         unread = [f"--set {name}" for name in names if name not in TIMED]
         unread += ["--learning-rates"] * (len(config.learning_rates) > 1)
@@ -127,17 +124,37 @@ def validate(config: SweepConfig, options: RunOptions) -> None:
         configs.validate(world.config, options)
 
 
-def axis(word: str, given: Sequence[Any] | None, default: Any) -> tuple[Any, ...]:
-    """The values of an axis.
+def axis(word: str, given: Sequence[Any], field: str) -> tuple[Any, ...]:
+    """The values of an axis over a field.
 
     Raises:
-      ValueError: one that is named twice.
+      ValueError: one that is named twice, under whatever spelling.
     """
-    values = tuple(given) if given else (default,)
-    for value in values:
-        if values.count(value) > 1:
+    values = tuple(given)
+    meanings = [_meaning(field, value) for value in values]
+    for value, meaning in zip(values, meanings, strict=True):
+        if meanings.count(meaning) > 1:
             raise ValueError(f"{word} names {value} twice; name it once")
     return values
+
+
+def _meaning(field: str, value: Any) -> Any:
+    """What a value of a field says, however it is spelled."""
+    if not isinstance(value, str):
+        return value
+    from dbwjax.learners.optimizers import OPTIMIZERS
+    from dbwjax.learners.schedules import SCHEDULES
+    from dbwjax.network.delays import DELAYS
+    from dbwjax.network.graphs import GRAPHS
+    from dbwjax.tasks import DATASETS, PARTITIONS
+    from dbwjax.tasks.datasets import CONTEXT
+
+    tables: dict[str, Any] = {"graph": GRAPHS, "delays": DELAYS, "dataset": DATASETS, "partition": PARTITIONS}
+    tables |= {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
+    if field not in tables:
+        return value.strip()
+    parts = value.split("*") if field in ("delays", "schedule") else [value]
+    return tuple(specs.meaning(part, tables[field], (*CONTEXT, "learning_rate")) for part in parts)
 
 
 def setting(text: str) -> tuple[str, tuple[Any, ...]]:
@@ -168,4 +185,52 @@ def setting(text: str) -> tuple[str, tuple[Any, ...]]:
     except ValueError as error:
         what = f"not all are {kinds[0].__name__}s (one {error})"
         raise ValueError(f"--set {key}={listed}: {what}; write key=value,value") from None
-    return key, axis(f"--set {key}", values, None)
+    return key, axis(f"--set {key}", values, key)
+
+
+def from_content(content: dict[str, Any], base: TrainConfig) -> SweepConfig:
+    """The inverse of `content`.
+
+    Args:
+      content: what `content` returned, through JSON.
+      base: what its part `base` says.
+
+    Raises:
+      ValueError: fields missing, unknown or of another type.
+    """
+    names = {one.name for one in dataclasses.fields(SweepConfig)}
+    kinds: dict[str, Any] = {"graphs": str, "delays": str, "learning_rates": float}
+    odd = sorted(names ^ set(content))
+    if odd:
+        raise ValueError(f"not a sweep of this version (fields that differ: {', '.join(odd)})")
+    values = {name: content[name] for name in names if name != "base"}
+    odd = [name for name, kind in kinds.items() if not _is_axis(values[name], kind)]
+    odd += [] if fits(values["graph_seeds"], int | None) else ["graph_seeds"]
+    odd += [] if isinstance(values["timing_only"], bool) else ["timing_only"]
+    if not odd:
+        settings, odd = _settings(values["settings"])
+    if odd:
+        raise ValueError(f"not a sweep of this version (fields of another type: {', '.join(sorted(odd))})")
+    axes = {name: tuple(map(kind, values[name])) for name, kind in kinds.items()}
+    return SweepConfig(base, **(values | axes | {"settings": settings}))
+
+
+def _settings(found: Any) -> tuple[tuple[tuple[str, tuple[Any, ...]], ...], list[str]]:
+    """The further axes from JSON, and what is wrong with them."""
+    hints = typing.get_type_hints(TrainConfig)
+    if not isinstance(found, list) or not all(isinstance(one, list) and len(one) == 2 for one in found):
+        return (), ["settings"]
+    known = [name for name in hints if name not in (*OWN_AXES, *COMMON)]
+    read = []
+    for name, values in found:
+        if name not in known or not isinstance(values, list) or not values:
+            return (), ["settings"]
+        values = [math.inf if name == "bandwidth" and value is None else value for value in values]
+        if not all(fits(value, hints[name]) for value in values):
+            return (), ["settings"]
+        read.append((name, tuple(values)))
+    return tuple(read), []
+
+
+def _is_axis(found: Any, kind: Any) -> bool:
+    return isinstance(found, list) and bool(found) and all(fits(value, kind) for value in found)

@@ -15,15 +15,16 @@ from dbwjax.engine import batch
 from dbwjax.experiments.blocks import Block, Places, Sizes, blocks, sizes
 from dbwjax.experiments.budget import grids, require_ends
 from dbwjax.experiments.config import RunOptions, TrainConfig
-from dbwjax.experiments.driver import Driver, Interrupted, NoLog, agreed_sizes, progress_bar, signals
+from dbwjax.experiments.driver import Driver, Interrupted, NoLog, agreed_sizes
 from dbwjax.experiments.fingerprints import fingerprints
 from dbwjax.experiments.nets import listed
 from dbwjax.experiments.problem import Problem, problems
+from dbwjax.experiments.progress import Progress
 from dbwjax.experiments.sweep.clocks import clock_rows, clocks_at_once, require_clocks_end
 from dbwjax.experiments.sweep.config import SweepConfig, content, worlds
 from dbwjax.files import replace_file, write_json
 from dbwjax.report.sweep_figures import QUANTITIES
-from dbwjax.runtime import memory
+from dbwjax.runtime import interrupts, memory, streams
 from dbwjax.runtime.devices import cache_programs, cores_or
 from dbwjax.storage.checkpoint import Checkpoints
 from dbwjax.storage.parts import Parts
@@ -45,8 +46,8 @@ def run_sweep(config: SweepConfig, options: RunOptions) -> int:
     if options.compile_cache is not None:
         cache_programs(options.compile_cache)
     told = worlds(config)
+    devices = cores_or(options.devices)  # before anything else starts JAX's devices
     memory.require_graphs({(one.config.graph, one.config.workers, one.graph_seed) for one in told})
-    devices = cores_or(options.devices)
     found = problems(told, config.timing_only)
     _require_no_readers(found)
     # Clocks alone read nothing of a grid but its end.
@@ -68,7 +69,7 @@ def run_sweep(config: SweepConfig, options: RunOptions) -> int:
             _run_clocks(options, found, times, cut, parts, every, devices)
         else:
             places = [Places(one, devices, fit.cut, size) for one, fit, size in zip(found, fits, cut, strict=True)]
-            with Checkpoints(run.path / "checkpoint") as checkpoints, signals() as pending:
+            with Checkpoints(run.path / "checkpoint") as checkpoints, interrupts.collected() as pending:
                 driver = Driver(
                     config.base, options, found, times, places, parts, checkpoints, NoLog(), pending, stops=False
                 )
@@ -107,15 +108,16 @@ def _run_clocks(
 ) -> None:
     meshes = [batch.mesh_of(devices[: min(len(devices), size)]) for size in cut]
     budgets = [np.array([grid[-1] for grid in own]) for own in times]
-    with progress_bar(options, sum(len(block.which) for block in every)) as bar, signals() as pending:
+    with Progress(options, sum(len(block.which) for block in every)) as bar, interrupts.collected() as pending:
         for block in every:
             if not parts.done(block.number):
                 place = block.problem
                 rows = clock_rows(found[place], block, budgets[place], cut[place], meshes[place])
                 parts.keep(block.number, rows)
-                if pending and block is not every[-1]:
+                if pending:
                     raise Interrupted(pending[0], f"a block of policy '{block.spec}'")
             bar.update(len(block.which))
+            bar.at(block.spec)
 
 
 def _claim(run: RunFolder, told: dict, fits: list[Sizes]) -> list[int]:
@@ -157,7 +159,6 @@ def _leave(path: Path, config: SweepConfig, options: RunOptions, found: list[Pro
         replace_file(path / name, lambda file, written=written: file.write(written.encode()))  # type: ignore[misc]
     kinds = tuple(kind.strip() for kind in options.figures.split(","))
     figures = write_figures(path, summary, rows, formats=kinds)
-    print(format_table(summary))
-    print(
-        f"{len(rows)} rows in {path / 'results.csv'}; figures: {', '.join(figure.name for figure in figures) or 'none'}"
-    )
+    drawn_as = ", ".join(figure.name for figure in figures) or "none"
+    told = f"{format_table(summary)}\n{len(rows)} rows in {path / 'results.csv'}; figures: {drawn_as}"
+    streams.show(told, elsewhere=str(path / "table.csv"))

@@ -1,30 +1,28 @@
-"""`python -m dbwjax.replay RUN`: draws a finished run's arrival order again, checks it, and trains on it anew."""
+"""`python -m dbwjax.replay RUN`: computes a finished run once more, and compares it with what the run left."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
+
+from dbwjax.cli.command import guarded
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command: 0 when every order is the recorded one, 1 when one is not, 2 for a folder without a run."""
+    """Runs the command: 0 where everything agrees, 2 for a folder without a run, 3 where something does not agree or is
+    not finite."""
+    return guarded(lambda: _main(argv))
+
+
+def _main(argv: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="python -m dbwjax.replay", description=__doc__)
     parser.add_argument("run", metavar="RUN", help="a folder that python -m dbwjax.train finished")
     folder = parser.parse_args(argv).run
-    from dbwjax.experiments.replay import replay_run
+    from dbwjax.experiments.replay import replay_run, require_agreement
 
-    same = True
-    try:
-        for found in replay_run(folder):
-            order = "the recorded order" if found.same_order else "ANOTHER ORDER than recorded"
-            now, before = ("not finite" if loss is None else f"{loss:.6f}" for loss in (found.replayed, found.recorded))
-            print(
-                f"{found.policy}, world {found.world}: {found.steps} steps in {order}; "
-                f"test loss at the end {now} (recorded {before})"
-            )
-            same &= found.same_order
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0 if same else 1
+    every = []
+    for found in replay_run(folder):
+        print(found)
+        every.append(found)
+    require_agreement(every)
+    return 0

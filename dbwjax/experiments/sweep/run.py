@@ -6,17 +6,20 @@ import csv
 import dataclasses
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dbwjax.engine import batch
-from dbwjax.experiments.blocks import Block, Places, Sizes, blocks, sizes
+from dbwjax.experiments.blocks import Block, Places, blocks, sizes
 from dbwjax.experiments.budget import grids
+from dbwjax.experiments.claim import REMEDY, claim
 from dbwjax.experiments.config import RunOptions, TrainConfig
-from dbwjax.experiments.driver import Driver, Interrupted, NoLog, agreed_sizes, progress_bar, signals
+from dbwjax.experiments.driver import Driver, Interrupted, NoLog, agreed_sizes, progress_bar, signals, unfinished
 from dbwjax.experiments.fingerprints import fingerprints
+from dbwjax.experiments.inputs import inputs, say_sampled
 from dbwjax.experiments.problem import Problem, problems
 from dbwjax.experiments.sweep.clocks import clock_rows, clocks_at_once
 from dbwjax.experiments.sweep.config import SweepConfig, content, worlds
@@ -25,10 +28,9 @@ from dbwjax.report.sweep_figures import QUANTITIES
 from dbwjax.runtime import memory
 from dbwjax.runtime.devices import cache_programs, cores_or
 from dbwjax.storage.checkpoint import Checkpoints
+from dbwjax.storage.manifest import write_manifest
 from dbwjax.storage.parts import Parts
-from dbwjax.storage.run_folder import RunFolder
-
-_REMEDY = "use --overwrite to start anew, or another --out"
+from dbwjax.storage.run_folder import RECORDS, RunFolder
 
 
 def run_sweep(config: SweepConfig, options: RunOptions) -> int:
@@ -48,6 +50,8 @@ def run_sweep(config: SweepConfig, options: RunOptions) -> int:
     devices = cores_or(options.devices)
     found = problems(told, config.timing_only)
     _require_no_readers(found)
+    read = inputs((one.config for one in told), data=not config.timing_only)
+    say_sampled(read)
     times = [grids(one, config.base) for one in found]
     fits = [
         clocks_at_once(one) if config.timing_only else sizes(one, devices, max(map(len, grid)))
@@ -57,18 +61,23 @@ def run_sweep(config: SweepConfig, options: RunOptions) -> int:
     axes = ("heatmap", "graph_seed", *(field.name for field in dataclasses.fields(TrainConfig)))
     figures = [f"{quantity}-{axis}" for quantity in QUANTITIES for axis in axes]
     with RunFolder.open(folder, options.overwrite, figures) as run:
-        cut = _claim(run, content(config), fits)
-        parts, every = Parts(run.path / "parts"), list(blocks(config.base.policies, found, cut))
+        words = json.loads(json.dumps(content(config)))
+        fitting = [one.size for one in fits]
+        name, kept = claim(run, "sweep", words, _differences(words), read, fitting, len(devices))
+        cut = agreed_sizes(kept, fits, REMEDY)
+        parts, every = Parts(run.path / "parts", name), list(blocks(config.base.policies, found, cut))
         if config.timing_only:
             _run_clocks(options, found, times, cut, parts, every, devices)
         else:
             places = [Places(one, devices, fit.cut, size) for one, fit, size in zip(found, fits, cut, strict=True)]
-            with Checkpoints(run.path / "checkpoint") as checkpoints, signals() as pending:
+            with Checkpoints(run.path / "checkpoint", name) as checkpoints, signals() as pending:
                 driver = Driver(
                     config.base, options, found, times, places, parts, checkpoints, NoLog(), pending, stops=False
                 )
                 driver.run(every)
-        _leave(run.path, config, options, found, [row for block in every for row in parts.rows(block.number)])
+        rows = [row for block in every for row in parts.rows(block.number)]
+        written = _leave(run.path, config, options, found, rows)
+        write_manifest(run.path, name, [*RECORDS, *(figure.name for figure in written)])
     return 0
 
 
@@ -90,8 +99,9 @@ def _run_clocks(
     meshes = [batch.mesh_of(devices[: min(len(devices), size)]) for size in cut]
     budgets = [np.array([grid[-1] for grid in own]) for own in times]
     with progress_bar(options, sum(len(block.which) for block in every)) as bar, signals() as pending:
+        todo = {block.number for block in unfinished(parts, every)}
         for block in every:
-            if not parts.done(block.number):
+            if block.number in todo:
                 place = block.problem
                 rows = clock_rows(found[place], block, budgets[place], cut[place], meshes[place])
                 parts.keep(block.number, rows)
@@ -100,25 +110,18 @@ def _run_clocks(
             bar.update(len(block.which))
 
 
-def _claim(run: RunFolder, told: dict, fits: list[Sizes]) -> list[int]:
-    """The sizes of the blocks: those that the sweep began with.
+def _differences(told: dict[str, Any]) -> Callable[[Any], list[str]]:
+    """Where the data lie does not count."""
 
-    Raises:
-      ValueError: the folder holds another sweep, or blocks that no longer fit the memory.
-    """
-    told, kept = json.loads(json.dumps(told)), run.read_config()
-    if kept is None:
-        run.write_config({"sweep": told, "blocks": [one.size for one in fits]})
-        return [one.size for one in fits]
-    if kept.get("sweep") != told or not isinstance(kept.get("blocks"), list) or len(kept["blocks"]) != len(fits):
-        raise ValueError(f"{run.path} holds another sweep; {_REMEDY}")
-    try:
-        return agreed_sizes(kept["blocks"], fits, _REMEDY)
-    except ValueError as error:
-        raise ValueError(f"{run.path}: {error}") from error
+    def placeless(sweep: Any) -> Any:
+        base = sweep.get("base") if isinstance(sweep, dict) else None
+        return {**sweep, "base": {**base, "data_dir": None}} if isinstance(base, dict) else sweep
+
+    return lambda kept: [] if placeless(kept) == placeless(told) else ["its axes or options are others"]
 
 
-def _leave(path: Path, config: SweepConfig, options: RunOptions, found: list[Problem], rows: list[dict]) -> None:
+def _leave(path: Path, config: SweepConfig, options: RunOptions, found: list[Problem], rows: list[dict]) -> list[Path]:
+    """Writes the rows, the summary, the tables and the figures, and prints the table; the figures."""
     from dbwjax.report.statistics import summarise
     from dbwjax.report.sweep_figures import write_figures
     from dbwjax.report.table import format_table, to_csv, to_tex
@@ -143,3 +146,4 @@ def _leave(path: Path, config: SweepConfig, options: RunOptions, found: list[Pro
     print(
         f"{len(rows)} rows in {path / 'results.csv'}; figures: {', '.join(figure.name for figure in figures) or 'none'}"
     )
+    return figures

@@ -1,0 +1,94 @@
+"""Taking a folder for a run or a sweep: at first its configuration is written, later it must be the same."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+import jax
+import numpy as np
+
+from dbwjax.experiments.inputs import Inputs, require_same
+from dbwjax.runtime import processes
+from dbwjax.storage.run_folder import RunFolder
+
+REMEDY = "use --overwrite to start anew, or another --out"
+
+
+def claim(
+    folder: RunFolder,
+    kind: str,
+    told: dict[str, Any],
+    differences: Callable[[Any], list[str]],
+    inputs: Inputs,
+    cut: list[int],
+    devices: int,
+) -> tuple[str, list[int]]:
+    """Writes `config.json`, or makes sure that the one there is of the same run.
+
+    Args:
+      folder: the folder.
+      kind: "config" or "sweep"; the key of what was told.
+      told: the configuration as JSON.
+      differences: what it says about a configuration that was kept, one phrase each.
+      inputs: what it reads.
+      cut: sizes of its blocks, by problem.
+      devices: how many it uses.
+
+    Returns:
+      The identity of the run, and the sizes of blocks that it began with.
+
+    Raises:
+      ValueError: the folder is of another configuration, of other inputs, or cannot be understood.
+    """
+    kept, now = folder.read_config(), environment(devices)
+    if kept is None:
+        content = {kind: told, "inputs": inputs, "blocks": cut, "environment": now}
+        return folder.write_config(content), cut
+    before, run = kept
+    if kind not in before:
+        raise ValueError(f"{folder.path} holds no {_name(kind)}; {REMEDY}")
+    try:
+        changed = differences(before[kind])
+    except ValueError as error:
+        raise ValueError(f"{folder.path}/config.json is {error}; use --overwrite, or another --out") from error
+    if changed:
+        raise ValueError(f"{folder.path} holds another {_name(kind)} ({'; '.join(changed)}); {REMEDY}")
+    require_same(before.get("inputs"), inputs, str(folder.path), REMEDY)
+    if before.get("environment") != now:
+        print(
+            f"note: begun with {before.get('environment')}, now {now}: numbers agree to rounding only", file=sys.stderr
+        )
+    begun = before.get("blocks")
+    if (
+        not isinstance(begun, list)
+        or len(begun) != len(cut)
+        or not all(isinstance(one, int) and one > 0 for one in begun)
+    ):
+        raise ValueError(f"{folder.path}/config.json is not of this version (blocks: {begun}); {REMEDY}")
+    return run, begun
+
+
+def _name(kind: str) -> str:
+    return "run" if kind == "config" else "sweep"
+
+
+def environment(devices: int) -> dict[str, str]:
+    """What bitwise repetition depends on beside the configuration."""
+    here = {"device": jax.devices()[0].device_kind, "devices": str(devices), "processes": str(processes.count())}
+    return {**versions(), **here}
+
+
+def versions() -> dict[str, str]:
+    """Of everything that computes."""
+    return {
+        "dbwjax": version("dbwjax"),
+        "jax": jax.__version__,
+        "flax": version("flax"),
+        "optax": version("optax"),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }

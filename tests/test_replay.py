@@ -57,13 +57,11 @@ def test_nothing_is_written(finished):
 
 
 def forged(folder, rows=None, arrays=None, environment=None):
-    """A folder whose numbers are others and whose checksums are computed again: what only a replay can find."""
+    """Numbers that are others, under checksums that are computed again: what only a replay can find."""
     config, run = manifest.read_config(folder, "")
     if environment is not None:
-        kept = {
-            number: (Parts(folder / "parts", run).rows(number), Parts(folder / "parts", run).timelines(number))
-            for number in (0, 1)
-        }
+        parts = Parts(folder / "parts", run)
+        kept = {number: (parts.rows(number), parts.timelines(number)) for number in (0, 1)}
         run = manifest.write_config(folder, config | {"environment": config["environment"] | environment})
         for number, (own, timelines) in kept.items():
             Parts(folder / "parts", run).keep(number, own, timelines)
@@ -152,7 +150,7 @@ def reconfigured(**changes):
         (lambda run: (run / "summary.json").unlink(), "is not a finished run"),
         (lambda run: (run / "config.json").unlink(), "no config.json"),
         (lambda run: shutil.rmtree(run), "is not a finished run"),
-        (lambda run: (run / "parts" / "0.json").rename(run / "parts" / "1.json"), "is of block 0"),
+        (lambda run: shutil.copy(run / "parts" / "0.json", run / "parts" / "1.json"), "is of block 0"),
         (reconfigured(workers=0), "--workers 0 is out of range"),
         (reconfigured(seed=-1), "--seed -1 is out of range"),
         (reconfigured(policies=["dybw", "dybw"]), "named twice"),
@@ -178,9 +176,9 @@ def test_figures_may_be_thrown_away_and_a_checkpoint_too(copy):
 
 def test_a_loss_that_is_not_finite_ends_with_3(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(run_figures, "write_figures", lambda path, *_, **__: [path / "summary.png"])
-    words = ["--policies", "full", "--learning-rate", "1e38", "--out", str(tmp_path / "run"), "--graph", "complete"]
-    assert train.main([*WORDS, *words, "--dataset", "quadratic"]) == 0
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["policies"]["full"]["diverged"] == 2
+    words = ["--policies", "backup:b=1", "--learning-rate", "1e38", "--graph", "complete"]
+    assert train.main([*WORDS, *words, "--out", str(tmp_path / "run")]) == 0
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["policies"]["backup:b=1"]["diverged"] == 2
     assert replay.main([str(tmp_path / "run")]) == 3
     assert "the loss is not finite at" in capsys.readouterr().out
 

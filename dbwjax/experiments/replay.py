@@ -118,6 +118,10 @@ class _Again:
         self.config, self.found, self.parts = config, found, Parts(path / "parts", run)
         self.computation = Computation(config, found, times, places)
         self.every = list(blocks(config.policies, found, cut))
+        for block in self.every:
+            trouble = self.parts.trouble(block.number)
+            if trouble is not None:
+                raise ValueError(f"{trouble}; start the run's command again to compute that block again")
 
     def compare(self, block: Block) -> Iterator[Replayed]:
         """Computes a block, and compares each of its worlds with what was kept."""

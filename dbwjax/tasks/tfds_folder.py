@@ -85,8 +85,9 @@ def files_of(folder: Path) -> dict[str, Path]:
     """Every file that is read of a data set, by name.
 
     Raises:
-      ValueError: `dataset_info.json` cannot be read, or is of another kind.
+      ValueError: `dataset_info.json` or `features.json` cannot be read, or is of another kind.
     """
+    described(folder)
     names = [
         "dataset_info.json",
         "features.json",

@@ -276,7 +276,8 @@ def folder_of(where, features, **info):
     folder = where / "mnist" / "1.0.0"
     folder.mkdir(parents=True)
     splits = [{"name": split, "shardLengths": ["5"]} for split in ("train", "test")]
-    (folder / "dataset_info.json").write_text(json.dumps({"fileFormat": "array_record", "splits": splits, **info}))
+    kept = {"name": "mnist", "version": "1.0.0", "fileFormat": "array_record", "splits": splits, **info}
+    (folder / "dataset_info.json").write_text(json.dumps(kept))
     (folder / "features.json").write_text(features if isinstance(features, str) else json.dumps(features))
     return folder
 

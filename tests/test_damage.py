@@ -9,6 +9,7 @@ import ast
 import io
 import json
 import os
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -109,9 +110,8 @@ def changed(path, old=None, new=None):
         return
     place = len(content) // 2
     if path.suffix in (".json", ".jsonl"):
-        place = next(
-            i for i in range(place, len(content)) if content[i] in b"12345678" and content[i - 1] in b"0123456789"
-        )
+        # The first digit of a number, for the last ones of a float may say nothing.
+        place = re.compile(rb"(?<=[ .])[1-8]").search(content, place).start()
         path.write_bytes(content[:place] + bytes([content[place] + 1]) + content[place + 1 :])
     else:
         path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])

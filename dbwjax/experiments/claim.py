@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import platform
 import sys
 from collections.abc import Callable
@@ -12,6 +14,7 @@ import jax
 import numpy as np
 
 from dbwjax.experiments.inputs import Inputs, require_same
+from dbwjax.files import read_text
 from dbwjax.runtime import processes
 from dbwjax.storage.run_folder import RunFolder
 
@@ -79,7 +82,21 @@ def _name(kind: str) -> str:
 def environment(devices: int) -> dict[str, str]:
     """What bitwise repetition depends on beside the configuration."""
     here = {"device": jax.devices()[0].device_kind, "devices": str(devices), "processes": str(processes.count())}
-    return {**versions(), **here}
+    return {**versions(), **here, "machine": _machine()}
+
+
+def _machine() -> str:
+    """The processor, for which XLA compiles, and how many threads share a sum."""
+    model, features = platform.processor(), ""
+    if os.path.exists("/proc/cpuinfo"):
+        lines = read_text("/proc/cpuinfo", "").splitlines()
+        facts = dict(reversed([line.partition(":")[::2] for line in lines]))  # of the first of them
+        told = {name.strip(): value.strip() for name, value in facts.items()}
+        model = told.get("model name", model)
+        features = told.get("flags", told.get("Features", ""))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    kind = hashlib.sha256(features.encode()).hexdigest()[:8]
+    return f"{platform.system()} {platform.machine()}, {model} ({kind}), {cores} cores"
 
 
 def versions() -> dict[str, str]:

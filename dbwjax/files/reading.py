@@ -174,6 +174,8 @@ def _open(path: Path, within: str | Path | None) -> int:
     if within is None:
         return os.open(path, flags)
     *folders, name = path.relative_to(within).parts
+    if ".." in (*folders, name):
+        raise OSError(errno.EPERM, "outside of the folder")
     here = os.open(within, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for part in folders:

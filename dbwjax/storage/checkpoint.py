@@ -215,6 +215,8 @@ class Checkpoints:
         facts = manifest.read_sealed(path, self.run, _READ_REMEDY, self.directory.parent)
         if facts.get("step") != step:
             raise ValueError(f"{path} is of checkpoint {facts.get('step')}; {_READ_REMEDY}")
+        if not all(isinstance(facts.get(name), dict) for name in ("meta", "leaves", "files")):
+            raise ValueError(f"{path} is corrupt; {_READ_REMEDY}")
         return facts
 
     def _wait(self) -> None:

@@ -95,7 +95,10 @@ def require_whole(folder: Path, run: str) -> None:
     """
     remedy = "start the run's command again, which writes it anew"
     kept = read_sealed(folder / MANIFEST, run, remedy, folder)
-    for name, told in kept["files"].items():
+    listed = kept.get("files")
+    if not isinstance(listed, dict):
+        raise ValueError(f"{folder / MANIFEST} is corrupt; {remedy}")
+    for name, told in listed.items():
         if os.path.lexists(folder / name) and checksum(folder / name, remedy, folder) != told:
             raise ValueError(f"{folder / name} has changed since it was written; {remedy}")
 

@@ -26,7 +26,7 @@ class MetricsLog:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self._file = os.fdopen(hold(self.path, "delete it, or use another --out"), "ab+", buffering=0)
+        self._file = os.fdopen(hold(self.path, "use another --out, or delete that file"), "ab+", buffering=0)
 
     def __enter__(self) -> MetricsLog:
         return self

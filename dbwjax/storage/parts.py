@@ -43,7 +43,7 @@ class Parts:
         """
         try:
             record = self._read(number)
-            if record["timelines"] is not None:
+            if record.get("timelines") is not None:
                 self._arrays(number, record)
         except ValueError as error:
             if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
@@ -66,7 +66,7 @@ class Parts:
           ValueError: as `rows`.
         """
         record = self._read(number)
-        if record["timelines"] is None:
+        if record.get("timelines") is None:
             return {}
         # They need not fit a limit of their own: what was computed is never lost for its size.
         most, file = min(int(record["timelines"]["bytes"]), _limit()), io.BytesIO(self._arrays(number, record))
@@ -99,6 +99,10 @@ class Parts:
         record = read_sealed(path, self.run, _REMEDY, self.folder.parent)
         if record.get("block") != number:
             raise ValueError(f"{path} is of block {record.get('block')}; {_REMEDY}")
+        rows, told = record.get("rows"), record.get("timelines")
+        kept = told is None or (isinstance(told, dict) and isinstance(told.get("bytes"), int) and "checksum" in told)
+        if not kept or not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise ValueError(f"{path} is corrupt; {_REMEDY}")
         return record
 
     def _arrays(self, number: int, record: dict[str, Any]) -> bytes:

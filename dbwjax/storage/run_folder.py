@@ -106,7 +106,7 @@ class RunFolder:
 
 def _take_lock(folder: Path) -> int:
     """A descriptor that holds the folder's lock until it is closed; the system closes it when the process dies."""
-    lock = hold(folder / _LOCK, "delete it, or use another --out")
+    lock = hold(folder / _LOCK, "use another --out, or delete that file")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.ftruncate(lock, 0)

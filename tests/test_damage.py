@@ -210,6 +210,18 @@ WRONG = {
         lambda run, other: ((run / "config.json").unlink(), os.mkfifo(run / "config.json")),
         "is not a regular file",
     ),
+    "a file in the place of parts": (
+        lambda run, other: (shutil.rmtree(run / "parts"), (run / "parts").write_text("x")),
+        "parts is no folder",
+    ),
+    "a file in the place of checkpoints": (
+        lambda run, other: (shutil.rmtree(run / "checkpoint"), (run / "checkpoint").write_text("x")),
+        "checkpoint is no folder",
+    ),
+    "a folder in the place of a part": (
+        lambda run, other: ((run / "parts" / "0.json").unlink(), (run / "parts" / "0.json").mkdir()),
+        "0.json is not a regular file",
+    ),
     "a deep configuration": (
         lambda run, other: (run / "config.json").write_text("[" * 10**5),
         "config.json is corrupt",

@@ -6,6 +6,7 @@ and every row of metrics. Elsewhere durations must agree to 1e-6; losses are rep
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Iterator
@@ -70,7 +71,7 @@ def replay_run(folder: str | Path) -> Iterator[Replayed]:
     path = Path(folder)
     kept, run = _kept(path)
     try:
-        config = from_json(kept["config"])
+        config = _here(from_json(kept["config"]))
         validate(config, RunOptions())
     except ValueError as error:
         raise ValueError(f"{path}/config.json: {error}") from error
@@ -86,6 +87,13 @@ def require_agreement(found: list[Replayed]) -> None:
     apart = [f"{one.policy}, world {one.world}" for one in found if one.trouble is not None]
     if apart:
         raise Disagrees(f"{len(apart)} of {len(found)} are not as recorded, the first {apart[0]}")
+
+
+def _here(config: TrainConfig) -> TrainConfig:
+    """Data that lay elsewhere on another machine are looked for where they usually lie; their hash must be the same."""
+    if config.data_dir is None or Path(config.data_dir).is_dir():
+        return config
+    return dataclasses.replace(config, data_dir=None)
 
 
 def _kept(path: Path) -> tuple[dict[str, Any], str]:

@@ -28,5 +28,5 @@ from dbwjax.files.writing import hold as hold
 from dbwjax.files.writing import is_stray as is_stray
 from dbwjax.files.writing import make_folder as make_folder
 from dbwjax.files.writing import replace_file as replace_file
-from dbwjax.files.writing import require_no_link as require_no_link
+from dbwjax.files.writing import require_folder as require_folder
 from dbwjax.files.writing import write_json as write_json

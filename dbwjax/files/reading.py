@@ -162,10 +162,13 @@ def refused(trouble: str, remedy: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _regular(path: str | Path, remedy: str, within: str | Path | None) -> Iterator[IO[bytes]]:
     """An open regular file; what the operating system refuses while it is open is one line, too."""
-    with refused(f"{path} cannot be read", remedy), open(_open(Path(path), within), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ValueError(f"{path} is not a regular file; {remedy}")
-        yield file
+    with refused(f"{path} cannot be read", remedy):
+        descriptor = _open(Path(path), within)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise ValueError(f"{path} is not a regular file; {remedy}") from OSError(errno.EINVAL, "not regular")
+        with open(descriptor, "rb") as file:
+            yield file
 
 
 def _open(path: Path, within: str | Path | None) -> int:

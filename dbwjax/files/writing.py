@@ -94,16 +94,22 @@ def make_folder(path: Path, remedy: str) -> None:
     Raises:
       ValueError: it is a link or a file, or the operating system refuses.
     """
-    require_no_link(path, remedy)
+    require_folder(path, remedy)
     with refused(f"{path} cannot be made", remedy):
         path.mkdir(parents=True, exist_ok=True)
 
 
-def require_no_link(path: Path, remedy: str) -> None:
-    """Raises a `ValueError` where `path` is a link."""
+def require_folder(path: Path, remedy: str) -> None:
+    """Makes sure that a folder is one, or not there yet.
+
+    Raises:
+      ValueError: it is a link, or something else than a folder.
+    """
     with refused(f"{path} cannot be read", remedy):
         if path.is_symlink():
             raise ValueError(f"{path} is {LINK}; {remedy}")
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"{path} is no folder; {remedy}")
 
 
 def delete(path: Path, remedy: str = "use another --out") -> None:

@@ -31,7 +31,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from dbwjax.files import delete, make_folder, refused, require_no_link
+from dbwjax.files import delete, make_folder, refused, require_folder
 from dbwjax.runtime import processes
 from dbwjax.storage import manifest
 
@@ -203,7 +203,7 @@ class Checkpoints:
                 delete(leftover)
 
     def _steps(self) -> list[int]:
-        require_no_link(self.directory, "delete it, or use another --out")
+        require_folder(self.directory, "delete it, or use another --out")
         with refused(f"{self.directory} cannot be read", "use another --out"):
             if not self.directory.exists():
                 return []

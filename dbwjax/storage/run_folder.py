@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dbwjax.files import delete, draft_of, hold, is_stray, refused, require_no_link
+from dbwjax.files import delete, draft_of, hold, is_stray, refused, require_folder
 from dbwjax.storage import manifest
 
 RECORDS = ("metrics.jsonl", "summary.json", "worlds.json", "timeline.npz", "table.csv", "table.tex", "results.csv")
@@ -67,7 +67,7 @@ class RunFolder:
             if overwrite:
                 run._delete_run(figures)
             for name in _FOLDERS:
-                require_no_link(folder / name, "delete it, or use another --out")
+                require_folder(folder / name, "delete it, or use another --out")
         except BaseException:
             run.close()
             raise

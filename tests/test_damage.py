@@ -249,7 +249,7 @@ LINKED = {
         for name in (".lock", "config.json", "metrics.jsonl", "parts", "checkpoint", "parts/0.json", "parts/0.npz")
     },
     **{"a checkpoint": "checkpoint/{}", "its facts": "checkpoint/{}/facts.json", "its state": "checkpoint/{}/state"},
-    "a file of its state": "checkpoint/{}/state/pytree/_METADATA",
+    "a file of its state": "checkpoint/{}/state/_CHECKPOINT_METADATA",
 }
 
 

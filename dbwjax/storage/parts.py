@@ -46,9 +46,10 @@ class Parts:
             if record.get("timelines") is not None:
                 self._arrays(number, record)
         except ValueError as error:
+            line = str(error).removesuffix(f"; {_REMEDY}")
             if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
-                raise
-            return str(error).removesuffix(f"; {_REMEDY}")
+                raise ValueError(f"{line}; delete it to compute that block again, or use --overwrite") from error
+            return line
         return None
 
     def rows(self, number: int) -> list[dict[str, Any]]:

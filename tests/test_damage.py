@@ -20,9 +20,10 @@ import pytest
 import dbwjax
 from dbwjax import files, sweep, train
 from dbwjax.experiments import inputs, training
+from dbwjax.experiments import run as experiment
 from dbwjax.experiments.config import TrainConfig
 from dbwjax.files import content
-from dbwjax.report import run_figures, sweep_figures
+from dbwjax.report import sweep_figures
 from dbwjax.storage import manifest
 from dbwjax.storage.checkpoint import Checkpoints
 from dbwjax.storage.metrics_log import MetricsLog, read_metrics
@@ -37,7 +38,7 @@ RECORDS = ("summary.json", "worlds.json")
 @pytest.fixture(autouse=True)
 def quick():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_figures, "write_figures", lambda path, *_, **__: [path / "summary.png"])
+        patch.setattr(experiment, "write_figures", lambda path, *_, **__: [path / "summary.png"])
         patch.setattr(sweep_figures, "write_figures", lambda *_, **__: [])
         patch.setattr(training, "LONG_CHUNK", 8)
         yield
@@ -83,7 +84,7 @@ def numbers(folder):
 def case(tmp_path_factory):
     found = Case(tmp_path_factory.mktemp("damage"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_figures, "write_figures", lambda path, *_, **__: [path / "summary.png"])
+        patch.setattr(experiment, "write_figures", lambda path, *_, **__: [path / "summary.png"])
         patch.setattr(training, "LONG_CHUNK", 8)
         found.stop(found.stopped)
         assert train.main(found.words(found.finished)) == 0
@@ -477,6 +478,7 @@ def test_a_file_that_grows_while_it_is_read_is_read_no_further(tmp_path):
         files.read(tmp_path / "a", "do something", 4)
     with pytest.raises(ValueError, match="is larger than 1,000 bytes"):
         files.read("/proc/self/smaps", "do something", 1000)  # says that it is empty
+    assert files.read("/proc/self/status", "").endswith(b"\n")
 
 
 OPENERS = {

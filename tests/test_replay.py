@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dbwjax import replay, train
-from dbwjax.report import run_figures
+from dbwjax.experiments import run as experiment
 from dbwjax.storage import manifest
 from dbwjax.storage.parts import Parts
 
@@ -24,7 +24,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("replay") / "run"
     policies = ["--policies", "dybw:late=carry", "backup:b=1", "--baseline", "dybw:late=carry"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_figures, "write_figures", lambda path, *_, **__: [path / "summary.png"])
+        patch.setattr(experiment, "write_figures", lambda path, *_, **__: [path / "summary.png"])
         assert train.main([*WORDS, *policies, "--graph", "complete", "--out", str(folder)]) == 0
     return folder
 
@@ -175,7 +175,7 @@ def test_figures_may_be_thrown_away_and_a_checkpoint_too(copy):
 
 
 def test_a_loss_that_is_not_finite_ends_with_3(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(run_figures, "write_figures", lambda path, *_, **__: [path / "summary.png"])
+    monkeypatch.setattr(experiment, "write_figures", lambda path, *_, **__: [path / "summary.png"])
     words = ["--policies", "backup:b=1", "--learning-rate", "1e38", "--graph", "complete"]
     assert train.main([*WORDS, *words, "--out", str(tmp_path / "run")]) == 0
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["policies"]["backup:b=1"]["diverged"] == 2

@@ -39,8 +39,11 @@ def read(path: str | Path, remedy: str, most: int = TEXT, within: str | Path | N
       ValueError: no such file, not a regular one, too large, or one that the operating system refuses.
     """
     with _regular(path, remedy, within) as file:
-        if os.fstat(file.fileno()).st_size <= most:
-            content = file.read(most + 1)
+        size = os.fstat(file.fileno()).st_size
+        if size <= most:
+            content = file.read(size + 1)  # Python sets aside as many bytes as it is asked for
+            while len(content) <= most and (more := file.read(min(_BLOCK, most + 1 - len(content)))):
+                content += more  # it has grown, or does not tell its size
             if len(content) <= most:
                 return content
     raise ValueError(f"{path} is larger than {most:,} bytes; {remedy}")

@@ -12,8 +12,9 @@ import shutil
 import pytest
 
 from dbwjax import files, replay, sweep, train
+from dbwjax.experiments import run as experiment
 from dbwjax.experiments import training
-from dbwjax.report import run_figures, sweep_figures
+from dbwjax.report import sweep_figures
 from dbwjax.storage.checkpoint import Checkpoints
 from dbwjax.storage.metrics_log import read_metrics
 
@@ -29,7 +30,7 @@ SWEEP = [*TASK, "--graphs", "complete", "ring", "--seeds", "1"]
 @pytest.fixture(scope="module", autouse=True)
 def quick():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_figures, "write_figures", lambda path, *_, **__: [path / "summary.png"])
+        patch.setattr(experiment, "write_figures", lambda path, *_, **__: [path / "summary.png"])
         patch.setattr(sweep_figures, "write_figures", lambda *_, **__: [])
         patch.setattr(training, "LONG_CHUNK", 8)
         yield

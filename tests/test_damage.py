@@ -315,6 +315,26 @@ def test_only_strays_are_no_files_of_others(tmp_path):
     RunFolder.open(tmp_path).close()
 
 
+def test_what_a_file_system_keeps_open_stops_nobody(tmp_path, monkeypatch):
+    """NFS renames a file that is deleted while it is open, and refuses to delete that name."""
+    unlink = os.unlink
+
+    def busy(name, **named):
+        if Path(name).name.startswith(".nfs"):
+            raise OSError(16, "Device or resource busy")
+        return unlink(name, **named)
+
+    for name in ("a/b/.nfs01", "a/b/c", "d/.nfs02", "d/mine"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    monkeypatch.setattr(os, "unlink", busy)
+    files.delete(tmp_path / "a")
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()].count("c") == 0
+    monkeypatch.setattr(os, "unlink", lambda *_, **__: (_ for _ in ()).throw(OSError(13, "Permission denied")))
+    with pytest.raises(ValueError, match=r"d cannot be deleted \(Permission denied\)"):
+        files.delete(tmp_path / "d")
+
+
 @pytest.mark.parametrize("finished", [False, True])
 @pytest.mark.parametrize("which", ["trace", "graph"])
 def test_an_input_that_has_changed_is_refused(case, run, capsys, tmp_path, finished, which):

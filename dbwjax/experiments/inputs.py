@@ -61,9 +61,9 @@ def require_same(kept: Any, now: Inputs, where: str, remedy: str) -> None:
     for name, told in now.items():
         before = kept.get(name) if isinstance(kept, dict) else None
         if before != told:
-            was = f"{before['bytes']:,} bytes" if isinstance(before, dict) and "bytes" in before else "nothing"
+            was = str(before.get("sha256"))[:12] if isinstance(before, dict) else "none"
             raise ValueError(
-                f"{name} has changed since {where} was begun ({was} then, {told['bytes']:,} now, or other ones); "
+                f"{name} has changed since {where} was begun (SHA-256 {was} then, {told['sha256'][:12]} now); "
                 f"bring the old content back, {remedy}"
             )
 

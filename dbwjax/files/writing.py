@@ -115,14 +115,19 @@ def require_folder(path: Path, remedy: str) -> None:
 def delete(path: Path, remedy: str = "use another --out") -> None:
     """Deletes a file, a link or a whole folder, if there is one; what links point to stays.
 
+    A folder that only strays keep is left behind: NFS deletes its own when whoever has them open lets go.
+
     Raises:
       ValueError: the operating system refuses.
     """
     with refused(f"{path} cannot be deleted", remedy):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
+        if path.is_symlink() or not path.is_dir():
             path.unlink(missing_ok=True)
+            return
+        shutil.rmtree(path, ignore_errors=True)
+        left = [below for below in path.rglob("*") if below.is_symlink() or not below.is_dir()]
+        if path.exists() and not (left and all(is_stray(below.name) for below in left)):
+            shutil.rmtree(path)  # and says why it cannot
 
 
 def is_stray(name: str) -> bool:

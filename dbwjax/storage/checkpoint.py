@@ -31,7 +31,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from dbwjax.files import delete, make_folder, refused, require_folder
+from dbwjax.files import delete, is_stray, make_folder, refused, require_folder
 from dbwjax.runtime import processes
 from dbwjax.storage import manifest
 
@@ -181,7 +181,7 @@ class Checkpoints:
         written.result()
         files = manifest.checksums(draft / _STATE, self.directory.parent, _WRITE_REMEDY)
         manifest.write_sealed(draft / _FACTS, self.run, {**facts, "files": files})
-        _sync(*draft.rglob("*"), draft)
+        _sync(*(path for path in draft.rglob("*") if not is_stray(path.name)), draft)
         self._remove(self.directory / str(step))
         os.rename(draft, self.directory / str(step))
         _sync(self.directory)

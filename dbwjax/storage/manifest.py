@@ -14,10 +14,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from dbwjax.files import DATA, checksum, is_stray, read_json, write_json
+from dbwjax.files import TEXT, checksum, is_stray, read_json, write_json
 
 MANIFEST = "manifest.json"
 _CONFIG = "config.json"
+_CONFIG_BYTES = 16 << 20
+
+
+def memory_over(share: int) -> int:
+    """A limit for what this machine itself may have written: a share of its memory, but what may always be read."""
+    return max(TEXT, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // share)
 
 
 def identity(content: Any) -> str:
@@ -32,7 +38,7 @@ def write_sealed(path: Path, run: str, content: dict[str, Any]) -> None:
     write_json(path, {**record, "checksum": identity(record)})
 
 
-def read_sealed(path: Path, run: str, remedy: str, within: Path, most: int = DATA) -> dict[str, Any]:
+def read_sealed(path: Path, run: str, remedy: str, within: Path) -> dict[str, Any]:
     """What `write_sealed` wrote.
 
     Args:
@@ -40,12 +46,12 @@ def read_sealed(path: Path, run: str, remedy: str, within: Path, most: int = DAT
       run: the identity that it must carry.
       remedy: ends the line of an error.
       within: the run folder; no link below it is followed.
-      most: bytes.
 
     Raises:
       ValueError: it cannot be read, has changed, or belongs to another run.
     """
-    record = read_json(path, remedy, most, within)
+    # Rows take several times as much memory as their text, so nothing larger can have been written.
+    record = read_json(path, remedy, memory_over(8), within)
     if not isinstance(record, dict) or record.pop("checksum", None) != identity(record):
         raise ValueError(f"{path} is corrupt (its checksum is another); {remedy}")
     if record.pop("run", None) != run:
@@ -69,7 +75,7 @@ def read_config(folder: Path, remedy: str) -> tuple[dict[str, Any], str] | None:
     path = folder / _CONFIG
     if not os.path.lexists(path):
         return None
-    config = read_json(path, remedy, within=folder)
+    config = read_json(path, remedy, _CONFIG_BYTES, folder)
     if not isinstance(config, dict):
         raise ValueError(f"{path} is corrupt; {remedy}")
     run = config.pop("run", None)

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from dbwjax.files import DATA, arrays_of, make_folder, read, replace_file
-from dbwjax.storage.manifest import read_sealed, write_sealed
+from dbwjax.files import arrays_of, make_folder, read, replace_file
+from dbwjax.storage.manifest import memory_over, read_sealed, write_sealed
 
 _REMEDY = "start the same command again to compute that block again"
 
@@ -70,7 +70,7 @@ class Parts:
         if record.get("timelines") is None:
             return {}
         # They need not fit a limit of their own: what was computed is never lost for its size.
-        most, file = min(int(record["timelines"]["bytes"]), _limit()), io.BytesIO(self._arrays(number, record))
+        most, file = min(int(record["timelines"]["bytes"]), memory_over(2)), io.BytesIO(self._arrays(number, record))
         return arrays_of(file, str(self._file(number)), _REMEDY, most)
 
     def keep(self, number: int, rows: list[dict[str, Any]], timelines: dict[str, np.ndarray] | None = None) -> None:
@@ -108,7 +108,7 @@ class Parts:
 
     def _arrays(self, number: int, record: dict[str, Any]) -> bytes:
         path = self._file(number)
-        content = read(path, _REMEDY, _limit(), self.folder.parent)
+        content = read(path, _REMEDY, memory_over(2), self.folder.parent)
         if hashlib.sha256(content).hexdigest() != record["timelines"]["checksum"]:
             raise ValueError(f"{path} is corrupt (its checksum is another); {_REMEDY}")
         return content
@@ -117,8 +117,3 @@ class Parts:
 def _inflated(arrays: dict[str, Any]) -> int:
     """Bytes of the members of an `.npz`, headers included."""
     return sum(array.nbytes + 4096 for array in map(np.asarray, arrays.values()))
-
-
-def _limit() -> int:
-    """No file is taken to hold more than half of this machine's memory, or what may always be read."""
-    return max(DATA, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)

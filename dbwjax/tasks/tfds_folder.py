@@ -32,6 +32,7 @@ _KINDS = {  # the classes that `features.json` may name, and where each keeps it
 }
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 _SIDE, _CLASSES, _SHARDS, _PIXELS = 1024, 1 << 16, 1 << 12, 8 << 30  # what is accepted at most; of a split, 8 GiB
+_TEXT = 4 << 20  # bytes of a description
 _BLOCK = 4096  # records read at a time: one call for many records is several times faster than one for each
 _THREADS = 4
 
@@ -128,7 +129,7 @@ def described(folder: Path) -> tuple[tuple[int, int, int], int]:
     path = folder / "features.json"
     remedy = f"only images of uint8 with a label are read; {REMEDY}"
     top = _settings(
-        read_json(path, REMEDY), {f"{_FEATURES}features_dict.FeaturesDict": "featuresDict"}, str(path), remedy
+        read_json(path, REMEDY, _TEXT), {f"{_FEATURES}features_dict.FeaturesDict": "featuresDict"}, str(path), remedy
     )
     named = top.get("features") if set(top) == {"features"} else None
     if not isinstance(named, dict) or not {"image", "label"} <= set(named):
@@ -295,5 +296,5 @@ def prepare(name: str, data_dir: str | None = None) -> Path:
 
 
 def _info(folder: Path) -> dict[str, Any]:
-    info = read_json(folder / "dataset_info.json", REMEDY)
+    info = read_json(folder / "dataset_info.json", REMEDY, _TEXT)
     return info if isinstance(info, dict) else {}

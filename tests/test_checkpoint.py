@@ -17,6 +17,8 @@ import pytest
 
 from dbwjax.storage.checkpoint import Checkpoints
 
+RUN = "this run"
+
 
 class State(NamedTuple):
     params: Any
@@ -66,7 +68,7 @@ def assert_same(one: Any, other: Any) -> None:
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("saved") / "checkpoint"
-    with Checkpoints(folder) as checkpoints:
+    with Checkpoints(folder, RUN) as checkpoints:
         checkpoints.save(3, state_of(3), {"lines": 3})
         checkpoints.save(5, state_of(5), {"lines": 9})
     return folder
@@ -78,7 +80,7 @@ def copy(saved, tmp_path) -> Path:
 
 
 def test_everything_comes_back_bit_for_bit_and_a_host_history_may_have_grown(saved):
-    with Checkpoints(saved) as checkpoints:
+    with Checkpoints(saved, RUN) as checkpoints:
         state, meta = checkpoints.load(state_of(0, steps=0))
     assert_same(state, state_of(5))
     assert meta == {"lines": 9}
@@ -89,7 +91,7 @@ def test_an_abstract_state_will_do(saved):
     like = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if isinstance(leaf, jax.Array) else leaf, state_of(0)
     )
-    with Checkpoints(saved) as checkpoints:
+    with Checkpoints(saved, RUN) as checkpoints:
         assert_same(checkpoints.load(like)[0], state_of(5))
 
 
@@ -99,16 +101,15 @@ def test_float64_of_the_facts_is_exact(tmp_path):
         "tiny": 5e-324,
         "none": None,
         "policy": "full:weights=lazy",
-        "endless": float("inf"),
     }
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, RUN) as checkpoints:
         checkpoints.save(0, {"x": jnp.ones(1)}, meta)
         meta["policy"] = "changed after the save"
         assert checkpoints.load({"x": jnp.ones(1)})[1] == {**meta, "policy": "full:weights=lazy"}
 
 
 def test_only_the_newest_stay_and_a_step_can_be_replaced(tmp_path):
-    with Checkpoints(tmp_path / "deep" / "checkpoint", keep=2) as checkpoints:
+    with Checkpoints(tmp_path / "deep" / "checkpoint", RUN, keep=2) as checkpoints:
         assert checkpoints.latest() is None
         for step in (0, 9, 10, 10):
             checkpoints.save(step, {"x": jnp.full(3, step + 0.5)}, {"step": step})
@@ -121,7 +122,7 @@ def test_only_the_newest_stay_and_a_step_can_be_replaced(tmp_path):
 
 def test_the_state_may_be_donated_as_soon_as_save_returns(tmp_path):
     step = jax.jit(lambda x: x * 0 - 1, donate_argnums=0)
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, RUN) as checkpoints:
         x = jax.random.normal(jax.random.key(0), (400, 500))
         expected = np.array(x)
         checkpoints.save(1, {"x": x}, {})
@@ -133,7 +134,7 @@ def test_leftovers_of_a_killed_process_are_ignored_and_removed(copy):
     shutil.copytree(copy / "5", copy / "8.draft")
     (copy / "9.draft" / "state.orbax-checkpoint-tmp").mkdir(parents=True)
     shutil.copytree(copy / "5", copy / "2.old")
-    with Checkpoints(copy) as checkpoints:
+    with Checkpoints(copy, RUN) as checkpoints:
         assert checkpoints.latest() == 5
         assert_same(checkpoints.load(state_of(0))[0], state_of(5))
         checkpoints.save(8, state_of(8), {})
@@ -148,7 +149,7 @@ def damages(folder: Path) -> list[tuple[str, Path]]:
 def test_any_damage_to_any_file_is_one_line_with_the_remedies(saved, copy):
     """Every file of the newest step removed, halved, and with one bit changed: never a wrong state."""
     silent = []
-    with Checkpoints(copy) as checkpoints:
+    with Checkpoints(copy, RUN) as checkpoints:
         for how, path in damages(saved / "5"):
             target = copy / "5" / path
             content = target.read_bytes()
@@ -188,24 +189,27 @@ def test_any_damage_to_any_file_is_one_line_with_the_remedies(saved, copy):
     ],
 )
 def test_another_state_is_refused_by_name(saved, change, named):
-    with Checkpoints(saved) as checkpoints, pytest.raises(ValueError, match=rf"(?s)holds another state.*\b{named}\b"):
+    with (
+        Checkpoints(saved, RUN) as checkpoints,
+        pytest.raises(ValueError, match=rf"(?s)holds another state.*\b{named}\b"),
+    ):
         checkpoints.load(change(state_of(0)))
 
 
 def test_what_cannot_be_written_or_read(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    checkpoints = Checkpoints(tmp_path / "file")
+    checkpoints = Checkpoints(tmp_path / "file", RUN)
     for action in (checkpoints.latest, lambda: checkpoints.save(1, {"x": jnp.ones(1)}, {})):
         with pytest.raises(ValueError, match=r"file cannot be read.*another --out|cannot be written"):
             action()
     with pytest.raises(ValueError, match="holds no checkpoint"):
-        Checkpoints(tmp_path / "none").load({})
+        Checkpoints(tmp_path / "none", RUN).load({})
     with pytest.raises(ValueError, match="keep=0"):
-        Checkpoints(tmp_path, keep=0)
+        Checkpoints(tmp_path, RUN, keep=0)
 
 
 def test_a_failed_write_is_told_by_the_next_call_and_keeps_the_old_checkpoint(tmp_path, monkeypatch, capfd):
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, RUN) as checkpoints:
         checkpoints.save(1, {"x": jnp.ones(2)}, {})
         assert checkpoints.latest() == 1
 
@@ -246,7 +250,7 @@ class Other:
 
 print("before", file=sys.stderr)
 ends_after_its_loop()
-with Checkpoints(sys.argv[1]) as checkpoints:
+with Checkpoints(sys.argv[1], "this run") as checkpoints:
     checkpoints.save(1, {"x": jnp.zeros(2)}, {})
 print("after", file=sys.stderr)
 ends_after_its_loop()
@@ -267,7 +271,7 @@ def test_late_news_of_a_failed_write_is_not_printed(tmp_path):
 WRITER = """
 import sys, jax, jax.numpy as jnp
 from dbwjax.storage.checkpoint import Checkpoints
-checkpoints = Checkpoints(sys.argv[1])
+checkpoints = Checkpoints(sys.argv[1], "this run")
 step = (checkpoints.latest() or 0)
 while True:
     step += 1
@@ -293,7 +297,7 @@ def test_a_process_killed_at_any_instant_leaves_a_whole_checkpoint(tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stdout.close()
-        with Checkpoints(tmp_path / "c") as checkpoints:
+        with Checkpoints(tmp_path / "c", RUN) as checkpoints:
             state, meta = checkpoints.load({"x": jnp.zeros((200, 500)), "y": jnp.zeros(9, jnp.int32)})
         # The save before the last one announced had ended when the last one began.
         assert meta["step"] >= max(started - 1, before)

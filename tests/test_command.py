@@ -93,7 +93,7 @@ def test_what_a_run_leaves(folder, capsys):
     assert "Baseline: full. Ratio: full's time to target over the policy's" in capsys.readouterr().out
     assert set(os.listdir(run)) == {
         *("config.json", "metrics.jsonl", "summary.json", "worlds.json", "timeline.npz", "table.csv", "table.tex"),
-        *("checkpoint", "parts", "tensorboard", ".lock"),
+        *("manifest.json", "checkpoint", "parts", "tensorboard", ".lock"),
         *(f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")),
     }
     summary = json.loads((run / "summary.json").read_text())
@@ -363,10 +363,8 @@ def test_damaged_run_folders_are_one_line(folder, capsys, monkeypatch):
     command("--out", "run")
     capsys.readouterr()
     (run / "parts" / "0.json").write_text('{"rows": [')
-    assert "0.json is corrupt; delete it to compute that block again" in refused(capsys, *TINY, "--out", "run")
-    (run / "parts" / "0.json").unlink()
     command("--out", "run")
-    capsys.readouterr()
+    assert "0.json is corrupt" in capsys.readouterr().err
     for config in ('{"config": ', '{"config": {"seed": 0}}', (run / "config.json").read_text().replace("blocks", "b")):
         (run / "config.json").write_text(config)
         assert "--overwrite" in refused(capsys, *TINY, "--out", "run")

@@ -1,5 +1,8 @@
 import json
+import os
+import re
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -227,7 +230,7 @@ def test_the_newest_version_is_taken_and_unfinished_ones_are_not(tmp_path):
     ("info", "message"),
     [
         ('{"fileFormat": "tfrecord"}', "is stored as tfrecord, which needs TensorFlow"),
-        ("{", "dataset_info.json cannot be read"),
+        ("{", "dataset_info.json is corrupt"),
         ("[]", "is stored as None"),
     ],
 )
@@ -237,6 +240,175 @@ def test_folders_of_another_kind(tmp_path, info, message):
     with pytest.raises(ValueError, match=message) as error:
         load("mnist", str(tmp_path))
     assert "\n" not in str(error.value)
+
+
+IMAGE = {"image": {"dtype": "uint8", "shape": {"dimensions": ["8", "8", "1"]}}}
+CLASSES = "tensorflow_datasets.core.features."
+
+
+def feature(name, **settings):
+    return {"pythonClassName": f"{CLASSES}{name}", **settings}
+
+
+def features(top="features_dict.FeaturesDict", **named):
+    kept = {
+        "image": feature("image_feature.Image", **IMAGE),
+        "label": feature("class_label_feature.ClassLabel", classLabel={"numClasses": "10"}),
+    }
+    return feature(top, featuresDict={"features": kept | named})
+
+
+def image(**changes):
+    return features(image=feature("image_feature.Image", image={**IMAGE["image"], **changes}))
+
+
+def label(**settings):
+    return features(label=feature("class_label_feature.ClassLabel", **settings))
+
+
+def sides(*lengths):
+    return image(shape={"dimensions": list(lengths)})
+
+
+def folder_of(where, features, **info):
+    """A TFDS folder of `mnist` without its records."""
+    folder = where / "mnist" / "1.0.0"
+    folder.mkdir(parents=True)
+    splits = [{"name": split, "shardLengths": ["5"]} for split in ("train", "test")]
+    kept = {"name": "mnist", "version": "1.0.0", "fileFormat": "array_record", "splits": splits, **info}
+    (folder / "dataset_info.json").write_text(json.dumps(kept))
+    (folder / "features.json").write_text(features if isinstance(features, str) else json.dumps(features))
+    return folder
+
+
+def test_code_in_a_folder_is_not_run(tmp_path, monkeypatch, request):
+    """TFDS imports the class that `features.json` names; here a module beside it that leaves a mark."""
+    (tmp_path / "stranger.py").write_text(
+        f"from pathlib import Path\nPath({str(tmp_path / 'mark')!r}).write_text('run')\nclass Thing: pass\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    request.addfinalizer(lambda: sys.modules.pop("stranger", None))
+    for number, content in enumerate(
+        [
+            features(image={"pythonClassName": "stranger.Thing", **IMAGE}),
+            features(more={"pythonClassName": "stranger.Thing", "text": {}}),
+            {**features(), "pythonClassName": "stranger.Thing"},
+            {"type": "stranger.Thing", "content": {}},
+        ]
+    ):
+        folder_of(tmp_path / str(number), content)
+        with pytest.raises(ValueError, match="not one of TFDS's own features") as error:
+            build_task("mnist", workers=2, data_dir=str(tmp_path / str(number)))
+        assert "\n" not in str(error.value)
+    assert not (tmp_path / "mark").exists()
+    import tensorflow_datasets as tfds
+
+    with pytest.raises((AttributeError, TypeError, ValueError)):
+        tfds.builder_from_directory(tmp_path / "0" / "mnist" / "1.0.0")
+    assert (tmp_path / "mark").exists()  # so it is worth the trouble
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (features(), ((8, 8, 1), 10)),
+        (features(id=feature("text_feature.Text", text={})), ((8, 8, 1), 10)),
+        (sides(32, "16", 3), ((32, 16, 3), 10)),
+        (image(encodingFormat="png"), ((8, 8, 1), 10)),
+    ],
+)
+def test_features_that_are_read(tmp_path, content, expected):
+    assert tfds_folder.described(folder_of(tmp_path, content)) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "is corrupt"),
+        ("[]", "not one of TFDS's own"),
+        ("[" * 100_000, "is corrupt"),
+        ('{"a": ' * 60 + "1" + "}" * 60, "is corrupt"),
+        (features("features_dict.Other"), "not one of TFDS's own"),
+        (features(image=feature("video_feature.Video", image={})), "Video"),
+        (features(more=feature("image_feature.Image", image={}, text={})), "not one of TFDS's own"),
+        (features(more={"pythonClassName": ["x"]}), "not one of TFDS's own"),
+        (features(image=feature("text_feature.Text", text={})), "'image' is of another kind"),
+        (features(label=feature("image_feature.Image", **IMAGE)), "'label' is of another kind"),
+        (feature("features_dict.FeaturesDict", featuresDict={"features": {}}), "has no image or no label"),
+        (feature("features_dict.FeaturesDict", featuresDict={"features": []}), "has no image or no label"),
+        (image(dtype="float32"), "'image' is of another kind"),
+        (image(shape=[8, 8, 1]), "'image' is of another kind"),
+        (sides(8, 8), "'image' is of another kind"),
+        (sides(8, 8, 2), "2 channels and not 1 or 3"),
+        (sides(None, 8, 1), "a side of 'image' is 'None'"),
+        (sides(0, 8, 1), "a side of 'image' is '0'"),
+        (sides(-8, 8, 1), "a side of 'image' is '-8'"),
+        (sides(8, "1e9", 1), "a side of 'image' is '1e9'"),
+        (sides(100_000, 8, 1), "a side of 'image' is '100000'"),
+        (sides("9" * 5000, 8, 1), "a side of 'image' is '999"),
+        (label(classLabel={}), "numClasses is 'None'"),
+        (label(classLabel={"numClasses": "0"}), "numClasses is '0'"),
+        (label(classLabel={"numClasses": "9999999999"}), "numClasses is '9999999999'"),
+    ],
+)
+def test_features_that_are_refused(tmp_path, content, said):
+    folder_of(tmp_path, content)
+    with pytest.raises(ValueError, match=re.escape(said)) as error:
+        tfds_folder.described(tfds_folder.find("mnist", str(tmp_path)))
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 600
+    assert "features.json" in str(error.value)
+
+
+def split(**changes):
+    return [{"name": name, "shardLengths": ["5"]} | changes for name in ("train", "test")]
+
+
+@pytest.mark.parametrize(
+    ("info", "said"),
+    [
+        ({"splits": {}}, "has no split 'train'"),
+        ({"splits": [1, None]}, "has no split 'train'"),
+        ({"splits": split() * 2}, "has no split 'train'"),
+        ({"splits": split(filepathTemplate="gs://bucket/{SPLIT}")}, "record files are named by 'gs://bucket/{SPLIT}'"),
+        ({"splits": split(filepathTemplate="/etc/passwd")}, "record files are named by '/etc/passwd'"),
+        ({"splits": split(shardLengths="5")}, "has no shards, or too many"),
+        ({"splits": split(shardLengths=[])}, "has no shards, or too many"),
+        ({"splits": split(shardLengths=["1"] * 5000)}, "has no shards, or too many"),
+        ({"splits": split(shardLengths=["-1"])}, "a shard's length is '-1'"),
+        ({"splits": split(shardLengths=["1e3"])}, "a shard's length is '1e3'"),
+        ({"splits": split(shardLengths=["2000000000"])}, "more than 8,589,934,592 bytes of pixels"),
+        ({}, "is missing or not a regular file"),
+    ],
+)
+def test_splits_that_are_refused(tmp_path, info, said):
+    folder = folder_of(tmp_path, features(), **info)
+    with pytest.raises(ValueError, match=re.escape(said)) as error:
+        tfds_folder.read(folder, "train")
+    assert "\n" not in str(error.value)
+
+
+def test_a_pipe_in_the_place_of_records_is_not_waited_for(tmp_path):
+    folder = folder_of(tmp_path, features())
+    for split in ("train", "test"):
+        os.mkfifo(folder / f"mnist-{split}.array_record-00000-of-00001")
+    with pytest.raises(ValueError, match="is not a regular file"):
+        load("mnist", str(tmp_path))
+    with pytest.raises(ValueError, match="not a regular file"):
+        tfds_folder.read(folder, "train")
+
+
+def test_fewer_records_or_classes_than_are_told(tfds_dir, tmp_path):
+    folder = small_mnist(tfds_dir, tmp_path)
+    info, described = (folder / name for name in ("dataset_info.json", "features.json"))
+    whole = info.read_text()
+    info.write_text(whole.replace("10000", "9999"))
+    with pytest.raises(ValueError, match="10000 records and not 9999"):
+        tfds_folder.read(folder, "test")
+    info.write_text(whole)
+    described.write_text(described.read_text().replace('"10"', '"9"'))
+    with pytest.raises(ValueError, match=r"a label among records 0 to 4095 is not 0 to 8"):
+        tfds_folder.read(folder, "test")
 
 
 def test_prepare_says_what_it_needs(monkeypatch, capsys):

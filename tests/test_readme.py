@@ -173,7 +173,7 @@ def test_the_run_folder_holds_what_the_table_says(slow_run):
     section = text().split("## The run folder")[1].split("\n## ")[0]
     names = [name for line in section.splitlines() if line.startswith("| `") for name in line.split("|")[1].split(", ")]
     named = [name.strip(" `/") for name in names]
-    assert len(named) == 10
+    assert len(named) == 11
     for name in named:
         assert list(slow_run.glob(name)), name
     for entry in slow_run.iterdir():

@@ -7,7 +7,6 @@ numbers as `simulate.run`. Plans also come from a file, so a run's order can be 
 from __future__ import annotations
 
 import os
-import zipfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,9 @@ import numpy as np
 
 from dbwjax.engine import clock
 from dbwjax.engine import learner as learning
+from dbwjax.engine.plans import plan_of
 from dbwjax.engine.simulate import World, record
+from dbwjax.files import DATA, read_arrays, replace_file
 from dbwjax.types import ClockState, Learner, ModelState, Plan, Policy, StepRecord
 
 
@@ -74,42 +75,28 @@ def save(path: str | os.PathLike, plans: Plan) -> None:
     Raises:
       ValueError: the file cannot be written.
     """
-    target = Path(path)
-    partial_file = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     arrays: dict[str, Any] = {name: np.asarray(value) for name, value in plans._asdict().items() if value is not None}
-    try:
-        with open(partial_file, "wb") as file:
-            np.savez_compressed(file, **arrays)
-        os.replace(partial_file, target)
-    except OSError as error:
-        partial_file.unlink(missing_ok=True)
-        raise ValueError(
-            f"{target} cannot be written: {error.strerror}; free some space or choose another path"
-        ) from error
+    replace_file(
+        Path(path),
+        lambda file: np.savez_compressed(file, **arrays),
+        "free some space or choose another path",
+        shared=True,
+    )
 
 
-def load(path: str | os.PathLike) -> Plan:
+def load(path: str | os.PathLike, most: int = DATA) -> Plan:
     """Reads plans that `save` wrote, or that another program wrote with the same field names.
 
+    Args:
+      path: the file.
+      most: bytes of all arrays together.
+
     Raises:
-      ValueError: no such file, not an `.npz` of plans, or fields that do not belong together.
+      ValueError: no such file, not an `.npz`, larger than `most`, or arrays that are no plans: of other shapes or
+        kinds, not finite, numbers of nodes out of range, or weights that do not sum to one.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-    except FileNotFoundError:
-        raise ValueError(f"{path} does not exist; write it with timeline.save") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path} is not a readable file of plans ({error}); write it again with timeline.save"
-        ) from error
-    unknown = sorted(set(arrays) - set(Plan._fields))
-    missing = sorted({"duration", "fresh", "mix"} - set(arrays))
-    if unknown or missing:
-        raise ValueError(
-            f"{path} is not a file of plans: unknown {unknown}, missing {missing}; fields are {Plan._fields}"
-        )
-    lengths = {name: value.shape[0] if value.ndim else None for name, value in arrays.items()}
-    if len(set(lengths.values())) != 1 or None in lengths.values():
-        raise ValueError(f"{path}: fields differ in their number of steps: {lengths}; stack every field to [T, ...]")
-    return Plan(**arrays)
+        return plan_of(read_arrays(Path(path), "write it with timeline.save", most))
+    except ValueError as error:
+        where = "" if str(path) in str(error) else f"{path} is not a file of plans: "
+        raise ValueError(f"{where}{error}") from error

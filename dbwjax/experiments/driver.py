@@ -22,9 +22,9 @@ from dbwjax.experiments.progress import Progress
 from dbwjax.experiments.timing import NotATime, Standstill
 from dbwjax.experiments.training import SINGLE_WORKERS, Diverged, Stalled, Training
 from dbwjax.report.statistics import crossing
-from dbwjax.runtime import processes
+from dbwjax.runtime import processes, streams
 from dbwjax.storage.checkpoint import Checkpoints
-from dbwjax.storage.metrics_log import MetricsLog
+from dbwjax.storage.metrics_log import MetricsLog, plain
 from dbwjax.storage.parts import Parts
 
 
@@ -52,71 +52,39 @@ class NoLog:
         """Nothing to keep."""
 
 
-class Driver:
-    """Trains every block that is not finished.
+class Computation:
+    """Blocks computed, and nothing kept.
 
     Args:
       config: what all worlds have in common.
-      options: the run's.
       found: the problems.
       grids: by problem, the grid of each of its worlds.
       places: by problem, where its blocks run.
-      parts: finished blocks.
-      checkpoints: of the running block.
-      log: gets every row as it comes.
-      pending: signals that have arrived.
       stops: whether the divergence of a single world ends everything.
     """
 
     def __init__(
         self,
         config: TrainConfig,
-        options: RunOptions,
         found: Sequence[Problem],
         grids: Sequence[list[np.ndarray]],
         places: Sequence[Places],
-        parts: Parts,
-        checkpoints: Checkpoints,
-        log: MetricsLog | NoLog,
-        pending: list[int],
         stops: bool = True,
     ):
-        self.stops = stops
-        self.config, self.options, self.found, self.grids, self.places = config, options, found, grids, places
-        self.parts, self.checkpoints, self.log, self.pending = parts, checkpoints, log, pending
-        self.saved = 0  # number of the last checkpoint
+        self.config, self.found, self.grids, self.places, self.stops = config, found, grids, places, stops
 
-    def run(self, blocks: Sequence[Block]) -> None:
-        """Goes through the blocks, from where an earlier call was stopped.
+    def compute(self, block: Block) -> tuple[list[dict[str, Any]], dict[str, np.ndarray] | None]:
+        """A block's rows and timelines, from virtual time 0.
 
         Raises:
-          Diverged: the loss of the only world is not finite; the last checkpoint is kept.
-          Interrupted: SIGINT or SIGTERM; a checkpoint is kept.
+          Diverged: the loss of the only world is not finite.
         """
-        finished = processes.of_first([self.parts.done(block.number) for block in blocks])
-        todo = [block for block, done in zip(blocks, finished, strict=True) if not done]
-        begun = self._begun({block.number for block in todo})
-        if processes.is_first():
-            kept = [block.number for block, done in zip(blocks, finished, strict=True) if done]
-            self.log.restart([row for number in kept for row in self.parts.rows(number)])
-        with Progress(self.options, sum(len(block.which) for block in blocks)) as bar:
-            bar.update(sum(len(block.which) for block in blocks) - sum(len(block.which) for block in todo))
-            for block in todo:
-                here = begun if begun and begun["block"] == block.number else None
-                try:
-                    self._block(block, here, bar, last=block is todo[-1])
-                except (Diverged, NotATime, Stalled, Standstill) as error:
-                    stays = "the last checkpoint stays" if self.saved else "no checkpoint was due yet"
-                    error.args = (f"policy '{block.spec}': {error}; {stays}",)
-                    raise
-
-    def _begun(self, todo: set[int]) -> dict[str, Any] | None:
-        """What the newest checkpoint says about the block that was running; `None`: begin at a block's beginning."""
-        meta = self.checkpoints.meta()
-        if meta is None:
-            return None
-        self.saved = meta["number"]
-        return meta if meta["block"] in todo else None
+        training = self.training(block)
+        rows: list[dict[str, Any]] = []
+        while not self.ended(block, training, rows):
+            rows += self.advance(block, training)
+            self.require_finite(training)
+        return rows, self.timelines(block, training)
 
     def training(self, block: Block) -> Training:
         """A block at virtual time 0."""
@@ -128,42 +96,20 @@ class Driver:
         evaluate = evaluate_own(problem, filled) if few else None
         return Training(places.place(block), grids, computes, few, evaluate, real=len(block.which))
 
-    def _block(self, block: Block, begun: dict[str, Any] | None, bar: Progress, last: bool) -> None:
-        training, rows = self.training(block), []
-        if begun is not None:
-            state, meta = self.checkpoints.load(resuming.like(training, begun))
-            resuming.restore(training, state, meta)
-            rows = list(meta["rows"])
-            for row in rows:
-                self.log.append(row)
-        chunks = 0
-        told = self.found[block.problem].told
-        ended = training.done or self._arrived(rows, len(block.which))
-        while not ended:
-            for sim, row in training.advance():
-                rows.append({"policy": block.spec, **told[int(block.which[sim])].values, **row})
-                self.log.append(rows[-1])
-            self._require_finite(training)
-            chunks += 1
-            self._show(bar, block, training)
-            ended = training.done or self._arrived(rows, len(block.which))
-            stopping = processes.any_process(bool(self.pending))
-            if (ended and last) or (not ended and (stopping or chunks % self.options.checkpoint_every == 0)):
-                self._save(block, training, rows)
-            if stopping and not ended:
-                self.checkpoints.close()
-                where = f"{training.seconds:.6g} s of policy '{block.spec}'"
-                raise Interrupted(self.pending[0] if self.pending else signal.SIGTERM, where)
-        if last:
-            self.checkpoints.latest()  # returns when it is on disk: what says that all is finished comes after it
-        if processes.is_first():
-            self.parts.keep(block.number, rows, self._timelines(block, training))
-        bar.update(len(block.which))
-        if processes.any_process(bool(self.pending)):
-            self.checkpoints.close()
-            raise Interrupted(self.pending[0] if self.pending else signal.SIGTERM, f"the end of policy '{block.spec}'")
+    def ended(self, block: Block, training: Training, rows: list[dict[str, Any]]) -> bool:
+        """Whether a block is past its budget, or has reached the target where that ends it."""
+        return training.done or self._arrived(rows, len(block.which))
 
-    def _timelines(self, block: Block, training: Training) -> dict[str, np.ndarray] | None:
+    def advance(self, block: Block, training: Training) -> list[dict[str, Any]]:
+        """Runs one chunk; the rows that are whole now."""
+        told = self.found[block.problem].told
+        return [
+            plain({"policy": block.spec, **told[int(block.which[sim])].values, **row})
+            for sim, row in training.advance()
+        ]
+
+    def timelines(self, block: Block, training: Training) -> dict[str, np.ndarray] | None:
+        """What a finished block's accounts remember, `WORLD/name`; `None` in a sweep."""
         told = self.found[block.problem].told
         if "world" not in told[0].values:
             return None
@@ -173,7 +119,7 @@ class Driver:
             for name in ("duration", "active", "backup_workers", "length")
         }
 
-    def _require_finite(self, training: Training) -> None:
+    def require_finite(self, training: Training) -> None:
         """A run of one world stops where it diverges; of several, that world's rows say so and the others go on.
 
         Raises:
@@ -200,6 +146,112 @@ class Driver:
             for own in by_world.values()
         )
 
+
+class Driver(Computation):
+    """Trains every block that is not finished.
+
+    Args:
+      config, found, grids, places, stops: as of `Computation`.
+      options: the run's.
+      parts: finished blocks.
+      checkpoints: of the running block.
+      log: gets every row as it comes.
+      pending: signals that have arrived.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        options: RunOptions,
+        found: Sequence[Problem],
+        grids: Sequence[list[np.ndarray]],
+        places: Sequence[Places],
+        parts: Parts,
+        checkpoints: Checkpoints,
+        log: MetricsLog | NoLog,
+        pending: list[int],
+        stops: bool = True,
+    ):
+        super().__init__(config, found, grids, places, stops)
+        self.options = options
+        self.parts, self.checkpoints, self.log, self.pending = parts, checkpoints, log, pending
+        self.saved = 0  # number of the last checkpoint
+
+    def run(self, blocks: Sequence[Block]) -> None:
+        """Goes through the blocks, from where an earlier call was stopped.
+
+        Raises:
+          Diverged: the loss of the only world is not finite; the last checkpoint is kept.
+          Interrupted: SIGINT or SIGTERM; a checkpoint is kept.
+        """
+        open_ones = unfinished(self.parts, blocks)
+        begun = self._begun({block.number for block in open_ones})
+        # The block of the checkpoint first: the checkpoints of another would take its place.
+        todo = sorted(open_ones, key=lambda block: begun is None or block.number != begun["block"])
+        if processes.is_first():
+            numbers = {block.number for block in open_ones}
+            kept = [block.number for block in blocks if block.number not in numbers]
+            self.log.restart([row for number in kept for row in self.parts.rows(number)])
+        with Progress(self.options, sum(len(block.which) for block in blocks)) as bar:
+            bar.update(sum(len(block.which) for block in blocks) - sum(len(block.which) for block in todo))
+            for block in todo:
+                here = begun if begun and begun["block"] == block.number else None
+                try:
+                    self._block(block, here, bar, last=block is todo[-1])
+                except (Diverged, NotATime, Stalled, Standstill) as error:
+                    stays = "the last checkpoint stays" if self.saved else "no checkpoint was due yet"
+                    error.args = (f"policy '{block.spec}': {error}; {stays}",)
+                    raise
+        if processes.is_first():
+            self._in_order([*kept, *(block.number for block in todo)])
+
+    def _in_order(self, logged: list[int]) -> None:
+        """Writes the log anew where blocks were not computed in their order."""
+        if logged != sorted(logged):
+            self.log.restart([row for number in sorted(logged) for row in self.parts.rows(number)])
+
+    def _begun(self, todo: set[int]) -> dict[str, Any] | None:
+        """What the newest checkpoint says about the block that was running; `None`: begin at a block's beginning."""
+        meta = self.checkpoints.meta() if todo else None
+        if meta is None:
+            return None
+        self.saved = meta["number"]
+        return meta if meta["block"] in todo else None
+
+    def _block(self, block: Block, begun: dict[str, Any] | None, bar: Progress, last: bool) -> None:
+        training, rows = self.training(block), []
+        if begun is not None:
+            state, meta = self.checkpoints.load(resuming.like(training, begun))
+            resuming.restore(training, state, meta)
+            rows = list(meta["rows"])
+            for row in rows:
+                self.log.append(row)
+        chunks = 0
+        ended = self.ended(block, training, rows)
+        while not ended:
+            for row in self.advance(block, training):
+                rows.append(row)
+                self.log.append(row)
+            self.require_finite(training)
+            chunks += 1
+            self._show(bar, block, training)
+            ended = self.ended(block, training, rows)
+            stopping = processes.any_process(bool(self.pending))
+            if (ended and last) or (not ended and (stopping or chunks % self.options.checkpoint_every == 0)):
+                self._save(block, training, rows)
+            if stopping and not ended:
+                self.checkpoints.close()
+                where = f"{training.seconds:.6g} s of policy '{block.spec}'"
+                raise Interrupted(self.pending[0] if self.pending else signal.SIGTERM, where)
+        if last:
+            self.checkpoints.latest()  # returns when it is on disk: what says that all is finished comes after it
+        if processes.is_first():
+            self.parts.keep(block.number, rows, self.timelines(block, training))
+        bar.update(len(block.which))
+        if processes.any_process(bool(self.pending)):
+            self.checkpoints.close()
+            raise Interrupted(self.pending[0] if self.pending else signal.SIGTERM, f"the end of policy '{block.spec}'")
+
     def _save(self, block: Block, training: Training, rows: list[dict[str, Any]]) -> None:
         self.saved += 1
         meta = {"number": self.saved, "block": block.number, "rows": rows}
@@ -207,6 +259,18 @@ class Driver:
 
     def _show(self, bar: Progress, block: Block, training: Training) -> None:
         bar.at(block.spec, training.seconds, max(float(account.grid[-1]) for account in training.accounts))
+
+
+def unfinished(parts: Parts, blocks: Sequence[Block]) -> list[Block]:
+    """The blocks that are to be computed: those that are not finished, and those whose files do not count."""
+    first = processes.is_first()
+    done = [first and parts.done(block.number) for block in blocks]
+    for place, block in enumerate(blocks):
+        trouble = parts.trouble(block.number) if done[place] else None
+        if trouble is not None:
+            streams.note(f"{trouble}; computing that block again")
+            done[place] = False
+    return [block for block, whole in zip(blocks, processes.of_first(done), strict=True) if not whole]
 
 
 def _world_of(row: Mapping[str, Any]) -> tuple:

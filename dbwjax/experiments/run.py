@@ -5,17 +5,15 @@ Everything a person may have got wrong is checked before the folder is touched.
 
 from __future__ import annotations
 
-import platform
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
 from dbwjax.engine.batch import rows_of
 from dbwjax.experiments.blocks import Block, Places, blocks, sizes
 from dbwjax.experiments.budget import grids, require_ends
+from dbwjax.experiments.claim import REMEDY, claim, versions
 from dbwjax.experiments.config import (
     RunOptions,
     TrainConfig,
@@ -27,6 +25,7 @@ from dbwjax.experiments.config import (
 )
 from dbwjax.experiments.driver import Driver, NoLog, agreed_sizes
 from dbwjax.experiments.fingerprints import fingerprints
+from dbwjax.experiments.inputs import Inputs, inputs, say_sampled
 from dbwjax.experiments.problem import Problem, of_seeds, problems
 from dbwjax.files import replace_file, write_json
 from dbwjax.policies.table import notes
@@ -34,13 +33,12 @@ from dbwjax.report.run_figures import FIGURES, write_figures
 from dbwjax.runtime import interrupts, processes, streams
 from dbwjax.runtime.devices import cache_programs, choose, cores_or
 from dbwjax.storage.checkpoint import Checkpoints
+from dbwjax.storage.manifest import write_manifest
 from dbwjax.storage.metrics_log import MetricsLog
 from dbwjax.storage.parts import Parts
-from dbwjax.storage.run_folder import RunFolder
+from dbwjax.storage.run_folder import RECORDS, RunFolder
 from dbwjax.storage.timelines import Timelines, save_timeline
 from dbwjax.storage.trackers import check_tensorboard, write_tensorboard
-
-_REMEDY = "use --overwrite to start anew, or another --out"
 
 
 def run_experiment(config: TrainConfig, options: RunOptions) -> int:
@@ -60,99 +58,68 @@ def run_experiment(config: TrainConfig, options: RunOptions) -> int:
         check_tensorboard()
     require_fit(extent_of(config), config)
     told = {"devices": options.devices, "checkpoint_every": options.checkpoint_every, "out": options.out}
-    processes.agree({**_versions(), **to_json(config), **told})
+    processes.agree({**versions(), **to_json(config), **told})
     several = config.seeds > 1 and not options.distributed
     devices = cores_or(options.devices) if several else choose(options.devices)
     found = problems(of_seeds(config))
+    read = inputs([config])
+    processes.agree({f"the content of {name}": told["sha256"] for name, told in read.items()})
     times = [grids(problem, config) for problem in found]
     fits = [sizes(one, devices, max(map(len, grid))) for one, grid in zip(found, times, strict=True)]
     places = [Places(one, devices, fit.cut, fit.size) for one, fit in zip(found, fits, strict=True)]
     path = options.folder(config.preset).absolute()
     if options.overwrite or not (path / "config.json").exists():
         require_ends(found, places, list(blocks(config.policies, found, [fit.size for fit in fits])), times)
-    _say_notes(config, found)
+    _say_notes(config, found, read)
     with RunFolder.open(path, options.overwrite, FIGURES) if processes.is_first() else nullcontext() as folder:
+        run, kept = "", None
         sized = [fit.size for fit in fits]
-        kept = None if folder is None else _claim(folder, config, len(devices), sized, found[0].names)
-        processes.barrier("run folder")
-        cut = agreed_sizes(kept, fits, _REMEDY)
-        if cut != [fit.size for fit in fits]:  # it was begun with others
+        if folder is not None:
+            told, names = to_json(config), found[0].names
+            run, kept = claim(folder, "config", told, _differences(config), read, sized, len(devices), names)
+        run = processes.text_of_first(run)
+        cut = agreed_sizes(kept, fits, REMEDY)
+        if cut != sized:  # it was begun with others
             places = [Places(one, devices, fit.cut, size) for one, fit, size in zip(found, fits, cut, strict=True)]
-        parts, every = Parts(path / "parts"), list(blocks(config.policies, found, cut))
+        parts, every = Parts(path / "parts", run), list(blocks(config.policies, found, cut))
         with (
-            Checkpoints(path / "checkpoint") as checkpoints,
+            Checkpoints(path / "checkpoint", run) as checkpoints,
             MetricsLog(path / "metrics.jsonl") if processes.is_first() else NoLog() as log,
             interrupts.collected() as pending,
         ):
             Driver(config, options, found, times, places, parts, checkpoints, log, pending).run(every)
         if processes.is_first():
-            _leave(path, config, options, found, parts, every)
+            _leave(path, run, config, options, found, parts, every)
         processes.barrier("end")
         return 0
 
 
-def _say_notes(config: TrainConfig, found: list[Problem]) -> None:
-    """What a policy makes of a graph where its settings do not fit every worker; once for each policy."""
+def _differences(config: TrainConfig) -> Callable[[Any], list[str]]:
+    return lambda kept: differences(from_json(kept), config)
+
+
+def _say_notes(config: TrainConfig, found: list[Problem], read: Inputs) -> None:
+    """What a policy makes of a graph where its settings do not fit every worker, once for each policy; and which inputs
+    are too large to be hashed."""
     if not processes.is_first():
         return
+    say_sampled(read)
     for spec in config.policies:
         first = rows_of(found[0].states[spec], 0)
         for note in notes(spec, found[0].alone(0).graph, first):
             streams.note(note)
 
 
-def _claim(folder: RunFolder, config: TrainConfig, devices: int, cut: list[int], names: list[str] | None) -> list[int]:
-    """Writes `config.json`, or makes sure that the one there is of the same run; the sizes of its blocks.
-
-    Raises:
-      ValueError: it is of another configuration, or cannot be understood.
-    """
-    kept, environment = folder.read_config(), _environment(devices)
-    if kept is None:
-        folder.write_config({"config": to_json(config), "names": names, "blocks": cut, "environment": environment})
-        return cut
-    try:
-        changed = differences(from_json(kept.get("config")), config)
-    except ValueError as error:
-        raise ValueError(f"{folder.path}/config.json is {error}; use --overwrite, or another --out") from error
-    if kept.get("names") != names:
-        changed.append(f"names of workers: {kept.get('names')} in the run folder, {names} now")
-    if changed:
-        raise ValueError(f"{folder.path} holds another run ({'; '.join(changed)}); {_REMEDY}")
-    if kept.get("environment") != environment:
-        streams.note(f"begun with {kept.get('environment')}, now {environment}: numbers agree to rounding only")
-    begun = kept.get("blocks")
-    if (
-        not isinstance(begun, list)
-        or len(begun) != len(cut)
-        or not all(isinstance(one, int) and one > 0 for one in begun)
-    ):
-        raise ValueError(f"{folder.path}/config.json is not of this version (blocks: {begun}); {_REMEDY}")
-    return begun
-
-
-def _environment(devices: int) -> dict[str, str]:
-    """What bitwise repetition depends on beside the configuration."""
-    return {**_versions(), "device": jax.devices()[0].device_kind, "devices": str(devices)}
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    return {
-        "dbwjax": version("dbwjax"),
-        "jax": jax.__version__,
-        "flax": version("flax"),
-        "optax": version("optax"),
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
-
-
 def _leave(
-    path: Path, config: TrainConfig, options: RunOptions, found: list[Problem], parts: Parts, every: list[Block]
+    path: Path,
+    run: str,
+    config: TrainConfig,
+    options: RunOptions,
+    found: list[Problem],
+    parts: Parts,
+    every: list[Block],
 ) -> None:
-    """Writes the summary, the timeline, the tables and the figures, and prints the table."""
+    """Writes the summary, the timeline, the tables, the figures and the manifest, and prints the table."""
     from dbwjax.experiments.picture import picture_of
     from dbwjax.report.statistics import summarise
     from dbwjax.report.table import format_table, to_csv, to_tex
@@ -174,6 +141,7 @@ def _leave(
     figures = write_figures(path, rows, summary, timelines, picture_of(found[0], config.graph), formats=kinds)
     if options.tensorboard:
         write_tensorboard(path / "tensorboard", rows)
+    write_manifest(path, run, [*RECORDS, *(figure.name for figure in figures)])
     told = f"{format_table(summary)}\nfigures: {figures[0]} and {len(figures) - 1} more in {path}"
     streams.show(told, elsewhere=str(path / "table.csv"))
 

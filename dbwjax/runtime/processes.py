@@ -26,7 +26,7 @@ from typing import Any, Protocol
 
 from dbwjax.runtime import stderr_filter
 
-_ROOM = 1 << 16  # bytes for one process's facts
+_ROOM, _SHORT = 1 << 16, 1 << 8  # bytes for one process's facts, and for a text of the first
 _joined = False  # whether this is one of several; JAX is not imported to find out that it is not
 
 
@@ -206,6 +206,18 @@ def of_first(flags: list[bool]) -> list[bool]:
     from jax.experimental import multihost_utils
 
     return [bool(flag) for flag in np.asarray(multihost_utils.broadcast_one_to_all(np.array(flags, np.int32)))]
+
+
+def text_of_first(text: str) -> str:
+    """A short text as the first process has it."""
+    if count() == 1:
+        return text
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    padded = np.zeros(_SHORT, np.uint8)
+    padded[: len(text)] = np.frombuffer(text.encode(), np.uint8)
+    return bytes(np.asarray(multihost_utils.broadcast_one_to_all(padded))).rstrip(b"\0").decode()
 
 
 def watched(work: Callable[[], Any]) -> None:

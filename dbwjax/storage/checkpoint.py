@@ -1,7 +1,8 @@
 """Checkpoints of a run: the only module that knows Orbax.
 
     DIR/<step>/state/       one pytree, written by Orbax
-    DIR/<step>/facts.json   the caller's facts, the leaves' names, dtypes and shapes, and a checksum of every file
+    DIR/<step>/facts.json   the caller's facts, the leaves' names, dtypes and shapes, and a checksum of every file; it
+                            carries the run's identity and a checksum of its own, see `manifest`
 
 A step is built under another name and renamed when it is whole and on disk, so a process killed at any instant leaves
 whole steps and leftovers, which the next save removes. The checksums are compared before Orbax reads: alone it notices
@@ -20,9 +21,7 @@ import json
 import logging
 import os
 import re
-import shutil
 import sys
-import zlib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -32,10 +31,13 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from dbwjax.files import delete, is_stray, make_folder, refused, require_folder
 from dbwjax.runtime import processes
+from dbwjax.storage import manifest
 
 _FACTS = "facts.json"
 _STATE = "state"
+_STEP = re.compile("0|[1-9][0-9]{0,15}")  # a folder's name
 _READ_REMEDY = "delete that folder to go on from the checkpoint before it, or use --overwrite to start anew"
 _WRITE_REMEDY = "free some space or use another --out"
 
@@ -48,15 +50,16 @@ class Checkpoints:
     hangs at the end of a process that is still writing.
 
     Args:
-      directory: the folder; the first `save` makes it.
+      directory: the folder; the first `save` makes it. No link in its place or below is followed.
+      run: identity of the run; a checkpoint of another one is refused.
       keep: how many steps stay, at least 1.
     """
 
-    def __init__(self, directory: str | Path, keep: int = 2):
+    def __init__(self, directory: str | Path, run: str, keep: int = 2):
         if keep < 1:
             raise ValueError(f"keep={keep} keeps no checkpoint; use 1 or more")
         self.directory = Path(directory).absolute()
-        self.keep = keep
+        self.run, self.keep = run, keep
         self._writer: ThreadPoolExecutor | None = None
         self._pending: Future | None = None
 
@@ -86,13 +89,10 @@ class Checkpoints:
         """The `meta` of the newest step, `None` where there is none; for deciding how to `load` it.
 
         Raises:
-          ValueError: it is damaged, or the last save failed.
+          ValueError: it is damaged or of another run, or the last save failed.
         """
         step = self.latest()
-        if step is None:
-            return None
-        with _one_line(f"checkpoint {self.directory / str(step)} is damaged", _READ_REMEDY):
-            return _read_facts(self.directory / str(step))["meta"]
+        return None if step is None else self._facts(step)["meta"]
 
     def save(self, step: int, state: PyTree, meta: dict) -> None:
         """Starts to write a step; it replaces one of the same number, and the oldest beyond `keep` go once it is whole.
@@ -101,15 +101,16 @@ class Checkpoints:
           step: names the checkpoint, 0 or more; the newest is the one with the largest number.
           state: pytree of JAX arrays (random keys too), NumPy arrays of any numeric dtype and Python numbers. NumPy
             arrays must not be changed before it is durable.
-          meta: plain JSON values; floats come back bit for bit.
+          meta: plain JSON values, finite; floats come back bit for bit.
 
         Raises:
           ValueError: this save or the last one failed (no space, no permission).
         """
         self._wait()
         leaves = _named(state)
-        facts = {"meta": meta, "leaves": {name: _kind(leaf) for name, leaf in leaves.items()}}
-        facts = json.loads(json.dumps(facts))  # what is not JSON fails here, and later changes of `meta` do not matter
+        facts = {"step": step, "meta": meta, "leaves": {name: _kind(leaf) for name, leaf in leaves.items()}}
+        # What is not JSON fails here, and later changes of `meta` do not matter.
+        facts = json.loads(json.dumps(facts, allow_nan=False))
         filled = {name: leaf for name, leaf in leaves.items() if np.size(leaf)}
         draft = self.directory / f"{step}.draft"
         with _one_line(f"checkpoint {step} cannot be written to {self.directory}", _WRITE_REMEDY):
@@ -130,8 +131,9 @@ class Checkpoints:
         if self._writer is None:
             self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
             self._clean()
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
+        delete(draft)
+        make_folder(self.directory, _WRITE_REMEDY)
+        draft.mkdir()
 
     def load(self, like: PyTree) -> tuple[PyTree, dict]:
         """Reads the newest step.
@@ -144,14 +146,14 @@ class Checkpoints:
           The state, and the `meta` that was saved with it.
 
         Raises:
-          ValueError: there is no checkpoint, it is damaged, or it holds something else than `like`.
+          ValueError: there is no checkpoint, it is damaged or of another run, or it holds something else than `like`.
         """
         step = self.latest()
         if step is None:
             raise ValueError(f"{self.directory} holds no checkpoint; use --overwrite to start anew")
-        folder = self.directory / str(step)
-        with _one_line(f"checkpoint {folder} is damaged", _READ_REMEDY):
-            facts = _verified_facts(folder)
+        folder, facts = self.directory / str(step), self._facts(step)
+        found = manifest.checksums(folder / _STATE, self.directory.parent, _READ_REMEDY)
+        manifest.require_same(found, facts["files"], f"checkpoint {folder / _STATE}", _READ_REMEDY)
         leaves, saved = _named(like), facts["leaves"]
         _check_same(folder, {name: _kind(leaf) for name, leaf in leaves.items()}, saved, leaves)
         filled = {name: _abstract(leaf, *saved[name]) for name, leaf in leaves.items() if 0 not in saved[name][1]}
@@ -177,9 +179,9 @@ class Checkpoints:
     def _finish(self, step: int, draft: Path, facts: dict, written: Any) -> None:
         """Makes a draft durable, gives it its name and removes what is too old; in the background."""
         written.result()
-        body = json.dumps({**facts, "files": _checksums(draft / _STATE)}).encode()
-        (draft / _FACTS).write_bytes(f"{zlib.crc32(body)}\n".encode() + body)
-        _sync(*draft.rglob("*"), draft)
+        files = manifest.checksums(draft / _STATE, self.directory.parent, _WRITE_REMEDY)
+        manifest.write_sealed(draft / _FACTS, self.run, {**facts, "files": files})
+        _sync(*(path for path in draft.rglob("*") if not is_stray(path.name)), draft)
         self._remove(self.directory / str(step))
         os.rename(draft, self.directory / str(step))
         _sync(self.directory)
@@ -188,23 +190,34 @@ class Checkpoints:
 
     def _remove(self, folder: Path) -> None:
         """Renamed first, so that no half-deleted folder ever bears a step's name."""
-        if folder.exists():
+        if os.path.lexists(folder):
             doomed = folder.with_suffix(".old")
-            shutil.rmtree(doomed, ignore_errors=True)
+            delete(doomed)
             os.rename(folder, doomed)
-            shutil.rmtree(doomed)
+            delete(doomed)
 
     def _clean(self) -> None:
         """Removes what killed processes left: drafts, and Orbax's own temporary folders inside them."""
         for pattern in ("*.draft", "*.old"):
             for leftover in self.directory.glob(pattern):
-                shutil.rmtree(leftover)
+                delete(leftover)
 
     def _steps(self) -> list[int]:
-        with _one_line(f"{self.directory} cannot be read", "use another --out"):
+        require_folder(self.directory, "delete it, or use another --out")
+        with refused(f"{self.directory} cannot be read", "use another --out"):
             if not self.directory.exists():
                 return []
-            return [int(entry.name) for entry in self.directory.iterdir() if entry.name.isdecimal()]
+            return [int(entry.name) for entry in self.directory.iterdir() if _STEP.fullmatch(entry.name)]
+
+    def _facts(self, step: int) -> dict[str, Any]:
+        """The facts of a step, without a look at its state."""
+        path = self.directory / str(step) / _FACTS
+        facts = manifest.read_sealed(path, self.run, _READ_REMEDY, self.directory.parent)
+        if facts.get("step") != step:
+            raise ValueError(f"{path} is of checkpoint {facts.get('step')}; {_READ_REMEDY}")
+        if not all(isinstance(facts.get(name), dict) for name in ("meta", "leaves", "files")):
+            raise ValueError(f"{path} is corrupt; {_READ_REMEDY}")
+        return facts
 
     def _wait(self) -> None:
         pending, self._pending = self._pending, None
@@ -218,9 +231,10 @@ def _one_line(trouble: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # Orbax and TensorStore raise many kinds, some of them bare
-        code = re.search(r"os_error_code='(\d+)'", str(error))
+        source = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        code = re.search(r"os_error_code='(\d+)'", str(source))
         reason = (
-            os.strerror(int(code[1])) if code else getattr(error, "strerror", None) or str(error).partition("\n")[0]
+            os.strerror(int(code[1])) if code else getattr(source, "strerror", None) or str(source).partition("\n")[0]
         )
         raise ValueError(f"{trouble} ({reason or type(error).__name__}); {remedy}") from error
 
@@ -296,35 +310,6 @@ def _empty(leaf: Any, dtype: str, shape: list[int]) -> Any:
     if isinstance(leaf, np.ndarray):
         return np.empty(shape, dtype)
     return jax.device_put(np.empty(shape, dtype), leaf.sharding)
-
-
-def _checksums(folder: Path) -> dict[str, int]:
-    """CRC-32 of every file below `folder`, by relative path."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with open(path, "rb") as file:
-                checksum = 0
-                while block := file.read(1 << 20):
-                    checksum = zlib.crc32(block, checksum)
-            found[path.relative_to(folder).as_posix()] = checksum
-    return found
-
-
-def _read_facts(folder: Path) -> dict:
-    stated, _, body = (folder / _FACTS).read_bytes().partition(b"\n")
-    if stated != str(zlib.crc32(body)).encode():
-        raise ValueError(f"{_FACTS} has changed")
-    return json.loads(body)
-
-
-def _verified_facts(folder: Path) -> dict:
-    facts = _read_facts(folder)
-    found = _checksums(folder / _STATE)
-    for name, checksum in facts["files"].items():
-        if found.get(name) != checksum:
-            raise ValueError(f"{_STATE}/{name} {'has changed' if name in found else 'is missing'}")
-    return facts
 
 
 def _together(name: str) -> None:

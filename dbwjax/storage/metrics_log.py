@@ -13,21 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from dbwjax.files import refused
+from dbwjax.files import DATA, hold, json_of, read, refused
 from dbwjax.types import COLUMNS as COLUMNS  # what a line holds
 
 
 class MetricsLog:
     """`metrics.jsonl`: one JSON object a line, handed to the operating system line by line.
 
-    It is there to be read while the run goes on. A resumed run goes on from finished blocks and the checkpoint, whose
-    rows `restart` writes again.
+    It is there to be read while the run goes on, and no number is ever taken from it. A resumed run goes on from
+    finished blocks and the checkpoint, whose rows `restart` writes again.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        with self._written():
-            self._file = open(self.path, "ab+", buffering=0)  # noqa: SIM115 (closed by `close`)
+        self._file = os.fdopen(hold(self.path, "use another --out, or delete that file"), "ab+", buffering=0)
 
     def __enter__(self) -> MetricsLog:
         return self
@@ -47,7 +46,7 @@ class MetricsLog:
 
         Floats are written so that reading gives the same bits; a float that is not finite is written as null.
         """
-        line = json.dumps({name: _plain(value) for name, value in row.items()}, allow_nan=False).encode() + b"\n"
+        line = json.dumps(plain(row), allow_nan=False).encode() + b"\n"
         with self._written():
             written = self._file.write(line)
             if written != len(line):
@@ -67,27 +66,27 @@ class MetricsLog:
 
 
 def read_metrics(path: str | Path) -> list[dict]:
-    """The rows of a `metrics.jsonl`; a last line that was begun only is left out.
+    """The rows of a `metrics.jsonl`, as they are; a last line that was begun only is left out.
 
     Raises:
       ValueError: the file cannot be read, or a line is not a JSON object.
     """
-    with refused(f"{path} cannot be read", "use --overwrite to start anew"):
-        lines = Path(path).read_bytes().split(b"\n")[:-1]
+    remedy = "start the run's command again, which writes it anew"
     rows = []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
+    for number, line in enumerate(read(path, remedy, DATA).split(b"\n")[:-1], 1):
+        row = json_of(line, f"{path}, line {number}", remedy)
         if not isinstance(row, dict):
-            raise ValueError(f"{path} is corrupt at line {number}; use --overwrite to start anew")
+            raise ValueError(f"{path}, line {number} is corrupt; {remedy}")
         rows.append(row)
     return rows
 
 
+def plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as JSON can hold it: NumPy scalars as Python's, floats that are not finite as None."""
+    return {name: _plain(value) for name, value in row.items()}
+
+
 def _plain(value: Any) -> Any:
-    """NumPy scalars as Python's; floats that are not finite as None."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):

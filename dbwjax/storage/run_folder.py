@@ -1,29 +1,33 @@
 """What a run leaves on disk, apart from its checkpoints and figures: one folder, one process at a time.
 
     RUN/config.json     written once; a folder that holds files but no config.json is not a run's and is left alone
-    RUN/metrics.jsonl   one object a row, appended as rows come; on resume written again from what is kept
+    RUN/metrics.jsonl   one object a row, appended as rows come, for people to read; numbers come from parts
     RUN/parts/          finished blocks, by `parts`
     RUN/summary.json, RUN/worlds.json, RUN/timeline.npz, tables and figures   written at the end
+    RUN/manifest.json   their checksums, by `manifest`
 
-Everything that the operating system refuses becomes a `ValueError` of one line that names the file and the reason.
+No link in the folder is followed, neither to read nor to write nor to delete. Everything that the operating system
+refuses becomes a `ValueError` of one line that names the file and the reason.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from dbwjax.files import draft_of, refused, write_json
+from dbwjax.files import delete, draft_of, hold, is_stray, refused, require_folder
+from dbwjax.storage import manifest
+
+RECORDS = ("metrics.jsonl", "summary.json", "worlds.json", "timeline.npz", "table.csv", "table.tex", "results.csv")
+"""Files of numbers that a finished run or sweep leaves; its manifest has their checksums."""
 
 _LOCK = ".lock"
-_LEFT_BY_RUNS = (
-    *("checkpoint", "parts", "metrics.jsonl", "summary.json", "worlds.json", "timeline.npz", "tensorboard"),
-    *("table.csv", "table.tex", "report.html", "results.csv"),
-)
+_FOLDERS = ("checkpoint", "parts")
+_LEFT_BY_RUNS = (*_FOLDERS, *RECORDS, manifest.MANIFEST, "tensorboard", "report.html")
+_REMEDY = "use --overwrite to start anew, or another --out"
 
 
 class RunFolder:
@@ -47,22 +51,26 @@ class RunFolder:
           figures: that a run leaves there, without their endings.
 
         Raises:
-          ValueError: the folder cannot be made or written, holds files that are not a run's, or is in use.
+          ValueError: the folder cannot be made or written, holds files that are not a run's, or links in the place of
+            a run's, or is in use.
         """
         folder = Path(path).absolute()
         with refused(f"run folder {folder} cannot be written", "use another --out"):
             present = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
+            present = {name for name in present if not is_stray(name)}
             if "config.json" not in present and present - {_LOCK, draft_of("config.json")}:
                 raise ValueError(f"{folder} holds files but no run (no config.json); use another --out")
             folder.mkdir(parents=True, exist_ok=True)
             lock = _take_lock(folder)
         run = cls(folder, lock)
-        if overwrite:
-            try:
+        try:
+            if overwrite:
                 run._delete_run(figures)
-            except BaseException:
-                run.close()
-                raise
+            for name in _FOLDERS:
+                require_folder(folder / name, "delete it, or use another --out")
+        except BaseException:
+            run.close()
+            raise
         return run
 
     def __enter__(self) -> RunFolder:
@@ -77,50 +85,35 @@ class RunFolder:
             os.close(self._lock)
             self._lock = -1
 
-    def read_config(self) -> dict | None:
-        """What `write_config` wrote, `None` in a new folder.
+    def read_config(self) -> tuple[dict[str, Any], str] | None:
+        """What `write_config` wrote, and the identity of its run; `None` in a new folder.
 
         Raises:
-          ValueError: the file is corrupt or cannot be read.
+          ValueError: the file has changed or cannot be read.
         """
-        path = self.path / "config.json"
-        with refused(f"{path} cannot be read", "use --overwrite to start anew, or another --out"):
-            if not path.exists():
-                return None
-            text = path.read_bytes()
-        try:
-            config = json.loads(text)
-        except ValueError:
-            config = None
-        if not isinstance(config, dict):
-            raise ValueError(f"{path} is corrupt; use --overwrite to start anew, or another --out")
-        return config
+        return manifest.read_config(self.path, _REMEDY)
 
-    def write_config(self, config: dict) -> None:
-        """Writes `config.json` whole. Floats must be finite."""
-        write_json(self.path / "config.json", config)
+    def write_config(self, config: dict[str, Any]) -> str:
+        """Writes `config.json` whole and returns the identity of its run. Floats must be finite."""
+        return manifest.write_config(self.path, config)
 
     def _delete_run(self, figures: Sequence[str]) -> None:
         left = (*_LEFT_BY_RUNS, *(f"{name}.{kind}" for name in figures for kind in ("png", "pdf", "svg")))
         # config.json goes last: until then the folder is recognised as a run's if the process is killed here.
         for name in (*left, *map(draft_of, left), "config.json"):
-            target = self.path / name
-            with refused(f"{target} cannot be deleted", "use another --out"):
-                if target.is_dir() and not target.is_symlink():
-                    shutil.rmtree(target)
-                else:
-                    target.unlink(missing_ok=True)
+            delete(self.path / name)
 
 
 def _take_lock(folder: Path) -> int:
     """A descriptor that holds the folder's lock until it is closed; the system closes it when the process dies."""
-    lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    lock = hold(folder / _LOCK, "use another --out, or delete that file")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.ftruncate(lock, 0)
         os.write(lock, str(os.getpid()).encode())
     except BlockingIOError:
-        holder = os.read(lock, 32).decode(errors="replace") or "that has just started"
+        told = os.pread(lock, 32, 0)
+        holder = told.decode() if told.isdigit() else "that has just started"
         os.close(lock)
         raise ValueError(f"{folder} is in use by process {holder}; wait for it or use another --out") from None
     except OSError:

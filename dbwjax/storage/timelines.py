@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from dbwjax.files import as_file_name, refused, replace_file
+from dbwjax.files import DATA, as_file_name, read_arrays, replace_file
 
 Timelines = Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]
 """By policy and world: `duration` [T] float32 s, `active` [T, N] bool, `backup_workers` [T] float32, and `length` [n]
@@ -27,21 +27,22 @@ def save_timeline(path: str | Path, timelines: Timelines) -> None:
     replace_file(Path(path), lambda file: np.savez_compressed(file, **arrays))
 
 
-def load_timeline(path: str | Path) -> dict[str, dict[str, dict[str, np.ndarray]]]:
+def load_timeline(path: str | Path, most: int = DATA) -> dict[str, dict[str, dict[str, np.ndarray]]]:
     """What `save_timeline` wrote.
 
+    Args:
+      path: the file.
+      most: bytes of all arrays together.
+
     Raises:
-      ValueError: the file cannot be read or is not a timeline.
+      ValueError: the file cannot be read, is not a timeline, or is larger.
     """
+    remedy = "run the command again"
     timelines: dict[str, dict[str, dict[str, np.ndarray]]] = {}
-    with refused(f"{path} cannot be read", "run the command again"):
-        try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-                for key in arrays.files:
-                    policy, world, name = key.rsplit("/", 2)
-                    timelines.setdefault(unquote(policy), {}).setdefault(world, {})[name] = arrays[key]
-        except OSError:
-            raise
-        except Exception as error:  # a damaged archive fails in many ways
-            raise ValueError(f"{path} is corrupt; run the command again") from error
+    for key, array in read_arrays(path, remedy, most, Path(path).parent).items():
+        parts = key.rsplit("/", 2)
+        if len(parts) < 3:
+            raise ValueError(f"{path} is no timeline (it has an array '{key}'); {remedy}")
+        policy, world, name = parts
+        timelines.setdefault(unquote(policy), {}).setdefault(world, {})[name] = array
     return timelines

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dbwjax.files import as_file_name, refused
+from dbwjax.files import as_file_name, delete, refused
 
 
 def check_tensorboard() -> None:
@@ -36,9 +35,8 @@ def write_tensorboard(folder: str | Path, rows: Iterable[Mapping[str, Any]]) -> 
     from tensorboardX import SummaryWriter
 
     folder = Path(folder)
+    delete(folder)
     with refused(f"{folder} cannot be written", "free some space or use another --out"):
-        if folder.exists():
-            shutil.rmtree(folder)
         writers: dict[str, SummaryWriter] = {}
         for row in rows:
             run = f"{as_file_name(row['policy'])}/world {row['world']}"

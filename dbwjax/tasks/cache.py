@@ -6,14 +6,16 @@ or not at all, and their checksums are verified when read; one that is damaged i
 
 from __future__ import annotations
 
-import contextlib
 import os
-import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
+from dbwjax.files import make_folder, read_arrays, replace_file
+
+_REMEDY = "set XDG_CACHE_HOME to a folder"
 
 
 def folder() -> Path:
@@ -32,28 +34,14 @@ def cached(name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np
     """
     path = folder() / f"{name}.npz"
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as kept:
-            return dict(kept)
-    except FileNotFoundError:
-        pass
-    except Exception:  # a damaged file fails in a dozen ways, and all of them mean: make it again
-        pass
-    arrays = make()
+        return read_arrays(path, _REMEDY)
+    except ValueError:
+        arrays = make()  # there is none, or it is damaged
     try:
-        _write(path, arrays)
-    except OSError as error:
-        warnings.warn(f"data are not cached in {path.parent} ({error}); set XDG_CACHE_HOME to a folder", stacklevel=2)
+        if not path.parent.is_dir():
+            make_folder(path.parent, _REMEDY)
+        # The stub takes the arrays for options.
+        replace_file(path, lambda file: np.savez(file, **arrays), _REMEDY, shared=True)  # type: ignore[arg-type]
+    except ValueError as error:
+        warnings.warn(f"data are not cached in {path.parent}: {error}", stacklevel=2)
     return arrays
-
-
-def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]  # its stub takes the arrays for options
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise

@@ -17,6 +17,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array
 
 from dbwjax import specs
+from dbwjax.files import read_arrays
 from dbwjax.tasks import tfds_folder
 from dbwjax.tasks.cache import cached
 from dbwjax.tasks.models import classifier
@@ -74,8 +75,8 @@ def _digits() -> ImageData:
     E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998, doi
     10.24432/C50P49 (CC BY 4.0), in the form in which scikit-learn ships it.
     """
-    with np.load(Path(__file__).parent / "digits.npz", allow_pickle=False) as kept:
-        images, labels, order = kept["images"], kept["labels"], kept["order"]
+    kept = read_arrays(Path(__file__).parent / "digits.npz", "install dbwjax again")
+    images, labels, order = kept["images"], kept["labels"], kept["order"]
     train, test = order[:1437], order[1437:]
     return _described(images[train], labels[train], images[test], labels[test], (8, 8, 1))
 

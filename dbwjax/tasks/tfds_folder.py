@@ -1,16 +1,16 @@
 """Image data sets in a TensorFlow Datasets folder: found, read and prepared.
 
 Reading needs neither TensorFlow nor a network: the records are in TFDS's array_record format and Pillow decodes the
-images. Whether a data set is there is looked up in the folder before TFDS is imported, because TFDS itself would try
-the network for minutes and then fail with words about something else.
+images. TFDS itself never sees the folder: it would import whatever class `features.json` names, open whatever path
+`dataset_info.json` gives, and for a data set that is not there try the network for minutes. So both files are read here
+as plain JSON, and what they may say is listed.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import io
-import json
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -20,6 +20,19 @@ from typing import Any
 
 import numpy as np
 
+from dbwjax.files import content_of, read_json
+
+REMEDY = "copy or prepare the data set again"
+
+_FEATURES = "tensorflow_datasets.core.features."
+_KINDS = {  # the classes that `features.json` may name, and where each keeps its settings
+    f"{_FEATURES}image_feature.Image": "image",
+    f"{_FEATURES}class_label_feature.ClassLabel": "classLabel",
+    f"{_FEATURES}text_feature.Text": "text",
+}
+_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+_SIDE, _CLASSES, _SHARDS, _PIXELS = 1024, 1 << 16, 1 << 12, 8 << 30  # what is accepted at most; of a split, 8 GiB
+_TEXT = 4 << 20  # bytes of a description
 _BLOCK = 4096  # records read at a time: one call for many records is several times faster than one for each
 _THREADS = 4
 
@@ -61,17 +74,95 @@ def find(name: str, data_dir: str | None = None) -> Path:
 
 
 def fingerprint(folder: Path) -> str:
-    """A short hash that changes when the data set's files do: their names, sizes and times of change.
+    """A short hash of what the files that are read hold.
 
     Raises:
-      ValueError: a file cannot be looked at.
+      ValueError: one cannot be read.
     """
-    try:
-        files = sorted((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in folder.iterdir())
-    except OSError as error:
-        raise ValueError(f"{folder} cannot be read ({error}); copy or prepare the data set again") from None
-    facts = [folder.parent.name, folder.name, files]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+    return content_of(files_of(folder), REMEDY).sha256[:16]
+
+
+def files_of(folder: Path) -> dict[str, Path]:
+    """Every file that is read of a data set, by name.
+
+    Raises:
+      ValueError: `dataset_info.json` or `features.json` cannot be read, or is of another kind.
+    """
+    described(folder)
+    names = [
+        "dataset_info.json",
+        "features.json",
+        *(name for split in ("train", "test") for name in shards(folder, split)),
+    ]
+    return {f"{folder.parent.name}/{name}": folder / name for name in names}
+
+
+def shards(folder: Path, split: str) -> dict[str, int]:
+    """The record files of a split, by name, and how many records each holds.
+
+    Raises:
+      ValueError: `dataset_info.json` cannot be read, is of another kind, or has no such split.
+    """
+    path = folder / "dataset_info.json"
+    told = _info(folder).get("splits")
+    found = (
+        [one for one in told if isinstance(one, dict) and one.get("name") == split] if isinstance(told, list) else []
+    )
+    if len(found) != 1:
+        raise ValueError(f"{path} has no split '{split}'; {REMEDY}")
+    if found[0].get("filepathTemplate", _TEMPLATE) != _TEMPLATE:
+        raise ValueError(f"{path}: record files are named by '{found[0]['filepathTemplate']}'; {REMEDY}")
+    counts = found[0].get("shardLengths")
+    if not isinstance(counts, list) or not 1 <= len(counts) <= _SHARDS:
+        raise ValueError(f"{path}: split '{split}' has no shards, or too many; {REMEDY}")
+    lengths = [_whole(count, 0, 1 << 31, f"{path}: a shard's length", REMEDY) for count in counts]
+    stem = f"{folder.parent.name}-{split}.array_record"
+    return {f"{stem}-{i:05d}-of-{len(lengths):05d}": length for i, length in enumerate(lengths)}
+
+
+def described(folder: Path) -> tuple[tuple[int, int, int], int]:
+    """What `features.json` says: the shape (H, W, C) of every image, and the number of classes.
+
+    Raises:
+      ValueError: it names another class than TFDS's own for images, labels and texts, or shapes that are not supported.
+    """
+    path = folder / "features.json"
+    remedy = f"only images of uint8 with a label are read; {REMEDY}"
+    top = _settings(
+        read_json(path, REMEDY, _TEXT), {f"{_FEATURES}features_dict.FeaturesDict": "featuresDict"}, str(path), remedy
+    )
+    named = top.get("features") if set(top) == {"features"} else None
+    if not isinstance(named, dict) or not {"image", "label"} <= set(named):
+        raise ValueError(f"{path} has no image or no label; {remedy}")
+    kept = {name: _settings(one, _KINDS, f"{path}: '{name}'", remedy) for name, one in named.items()}
+    for name, kind in (("image", "image"), ("label", "classLabel")):
+        if kind not in named[name]:
+            raise ValueError(f"{path}: '{name}' is of another kind; {remedy}")
+    image, label = kept["image"], kept["label"]
+    shape = image.get("shape")
+    sides = shape.get("dimensions") if isinstance(shape, dict) else None
+    if image.get("dtype") != "uint8" or not isinstance(sides, list) or len(sides) != 3:
+        raise ValueError(f"{path}: 'image' is of another kind; {remedy}")
+    height, width, channels = (_whole(side, 1, _SIDE, f"{path}: a side of 'image'", remedy) for side in sides)
+    if channels not in (1, 3):
+        raise ValueError(f"{path}: 'image' has {channels} channels and not 1 or 3; {remedy}")
+    return (height, width, channels), _whole(label.get("numClasses"), 1, _CLASSES, f"{path}: numClasses", remedy)
+
+
+def _settings(feature: Any, kinds: dict[str, str], where: str, remedy: str) -> dict[str, Any]:
+    """A feature's settings; its class is one of `kinds`, and nothing else is said."""
+    name = feature.get("pythonClassName") if isinstance(feature, dict) else None
+    kind = kinds.get(name) if isinstance(name, str) else None
+    if kind is None or set(feature) != {"pythonClassName", kind} or not isinstance(feature[kind], dict):
+        raise ValueError(f"{where} is a {str(name)[:200]!r} and not one of TFDS's own features; {remedy}")
+    return feature[kind]
+
+
+def _whole(value: Any, least: int, most: int, what: str, remedy: str) -> int:
+    """A whole number; TFDS writes them as text."""
+    if not re.fullmatch(r"[0-9]{1,12}", str(value)) or not least <= int(value) <= most:
+        raise ValueError(f"{what} is {str(value)[:200]!r} and not {least} to {most}; {remedy}")
+    return int(value)
 
 
 def read(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -87,33 +178,51 @@ def read(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     Raises:
       ValueError: files are missing or damaged.
     """
-    import tensorflow_datasets as tfds
     from tensorflow_datasets.proto import tf_example_pb2
 
+    shape, classes = described(folder)
+    lengths = shards(folder, split)
+    if sum(lengths.values()) * math.prod(shape) > _PIXELS:
+        raise ValueError(f"the {split} split of {folder} has more than {_PIXELS:,} bytes of pixels; use a smaller one")
     try:
-        builder = tfds.builder_from_directory(folder)
-        source = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
-        shape = builder.info.features["image"].shape
+        source = _records(folder, lengths)
         images = np.empty((len(source), *shape), np.uint8)
         labels = np.empty(len(source), np.int32)
 
         def fill(start: int) -> None:
             stop = min(start + _BLOCK, len(source))
-            # Parsed here, because TFDS's own way from record to features takes four times as long.
+            # TFDS's own way from record to features takes four times as long.
             examples = [tf_example_pb2.Example.FromString(raw) for raw in source.__getitems__([*range(start, stop)])]
             features = [example.features.feature for example in examples]
-            labels[start:stop] = [feature["label"].int64_list.value[0] for feature in features]
+            classed = np.array([feature["label"].int64_list.value[0] for feature in features], np.int64)
+            if ((classed < 0) | (classed >= classes)).any():
+                raise ValueError(f"a label among records {start} to {stop - 1} is not 0 to {classes - 1}")
+            labels[start:stop] = classed
             encoded = [feature["image"].bytes_list.value[0] for feature in features]
             images[start:stop] = decode(encoded, shape, first=start)
 
         with ThreadPoolExecutor(_THREADS) as pool:
             list(pool.map(fill, range(0, len(source), _BLOCK)))
-    except Exception as error:  # TFDS, array_record and Pillow have no common error, and each means the same here
+        source.__exit__(None, None, None)
+    except Exception as error:  # array_record, protobuf and Pillow have no common error; each means the same here
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ValueError(
             f"the {split} split of {folder} cannot be read ({reason}); delete that folder and prepare or copy it again"
         ) from error
     return images, labels
+
+
+def _records(folder: Path, lengths: dict[str, int]) -> Any:
+    """The records of a split, one after another."""
+    from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+    for name in lengths:
+        if not (folder / name).is_file():  # a pipe would never end
+            raise ValueError(f"{name} is missing or not a regular file")
+    source = ArrayRecordDataSource([str(folder / name) for name in lengths])
+    if len(source) != sum(lengths.values()):
+        raise ValueError(f"{len(source)} records and not {sum(lengths.values())}")
+    return source
 
 
 def decode(encoded: Sequence[bytes], shape: tuple[int, int, int], first: int = 0) -> np.ndarray:
@@ -187,10 +296,5 @@ def prepare(name: str, data_dir: str | None = None) -> Path:
 
 
 def _info(folder: Path) -> dict[str, Any]:
-    try:
-        info = json.loads((folder / "dataset_info.json").read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{folder / 'dataset_info.json'} cannot be read ({error}); prepare the data set again"
-        ) from None
+    info = read_json(folder / "dataset_info.json", REMEDY, _TEXT)
     return info if isinstance(info, dict) else {}

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import numpy as np
 from dbwjax.engine import batch
 from dbwjax.experiments.blocks import Block, Places, Sizes, blocks, sizes
 from dbwjax.experiments.budget import grids, require_ends
+from dbwjax.experiments.claim import REMEDY, claim
 from dbwjax.experiments.config import RunOptions, TrainConfig
-from dbwjax.experiments.driver import Driver, Interrupted, NoLog, agreed_sizes
+from dbwjax.experiments.driver import Driver, Interrupted, NoLog, agreed_sizes, unfinished
 from dbwjax.experiments.fingerprints import fingerprints
+from dbwjax.experiments.inputs import inputs, say_sampled
 from dbwjax.experiments.nets import listed
 from dbwjax.experiments.problem import Problem, problems
 from dbwjax.experiments.progress import Progress
@@ -27,10 +30,9 @@ from dbwjax.report.sweep_figures import QUANTITIES
 from dbwjax.runtime import interrupts, memory, streams
 from dbwjax.runtime.devices import cache_programs, cores_or
 from dbwjax.storage.checkpoint import Checkpoints
+from dbwjax.storage.manifest import write_manifest
 from dbwjax.storage.parts import Parts
-from dbwjax.storage.run_folder import RunFolder
-
-_REMEDY = "use --overwrite to start anew, or another --out"
+from dbwjax.storage.run_folder import RECORDS, RunFolder
 
 
 def run_sweep(config: SweepConfig, options: RunOptions) -> int:
@@ -50,6 +52,8 @@ def run_sweep(config: SweepConfig, options: RunOptions) -> int:
     memory.require_graphs({(one.config.graph, one.config.workers, one.graph_seed) for one in told})
     found = problems(told, config.timing_only)
     _require_no_readers(found)
+    read = inputs((one.config for one in told), data=not config.timing_only)
+    say_sampled(read)
     # Clocks alone read nothing of a grid but its end.
     base = dataclasses.replace(config.base, rows=1, eval_every=None) if config.timing_only else config.base
     times = [grids(one, base) for one in found]
@@ -63,18 +67,24 @@ def run_sweep(config: SweepConfig, options: RunOptions) -> int:
     axes = ("heatmap", "graph_seed", *(field.name for field in dataclasses.fields(TrainConfig)))
     figures = [f"{quantity}-{axis}" for quantity in QUANTITIES for axis in axes]
     with RunFolder.open(folder, options.overwrite, figures) as run:
-        cut = _claim(run, content(config) | {"names": listed(told)}, fits)
-        parts, every = Parts(run.path / "parts"), list(blocks(config.base.policies, found, cut))
+        words = json.loads(json.dumps(content(config)))
+        fitting = [one.size for one in fits]
+        same, devices_used = _differences(words), len(devices)
+        name, kept = claim(run, "sweep", words, same, read, fitting, devices_used, listed(told))
+        cut = agreed_sizes(kept, fits, REMEDY)
+        parts, every = Parts(run.path / "parts", name), list(blocks(config.base.policies, found, cut))
         if config.timing_only:
             _run_clocks(options, found, times, cut, parts, every, devices)
         else:
             places = [Places(one, devices, fit.cut, size) for one, fit, size in zip(found, fits, cut, strict=True)]
-            with Checkpoints(run.path / "checkpoint") as checkpoints, interrupts.collected() as pending:
+            with Checkpoints(run.path / "checkpoint", name) as checkpoints, interrupts.collected() as pending:
                 driver = Driver(
                     config.base, options, found, times, places, parts, checkpoints, NoLog(), pending, stops=False
                 )
                 driver.run(every)
-        _leave(run.path, config, options, found, [row for block in every for row in parts.rows(block.number)])
+        rows = [row for block in every for row in parts.rows(block.number)]
+        written = _leave(run.path, config, options, found, rows)
+        write_manifest(run.path, name, [*RECORDS, *(figure.name for figure in written)])
     return 0
 
 
@@ -109,8 +119,9 @@ def _run_clocks(
     meshes = [batch.mesh_of(devices[: min(len(devices), size)]) for size in cut]
     budgets = [np.array([grid[-1] for grid in own]) for own in times]
     with Progress(options, sum(len(block.which) for block in every)) as bar, interrupts.collected() as pending:
+        todo = {block.number for block in unfinished(parts, every)}
         for block in every:
-            if not parts.done(block.number):
+            if block.number in todo:
                 place = block.problem
                 rows = clock_rows(found[place], block, budgets[place], cut[place], meshes[place])
                 parts.keep(block.number, rows)
@@ -120,25 +131,18 @@ def _run_clocks(
             bar.at(block.spec)
 
 
-def _claim(run: RunFolder, told: dict, fits: list[Sizes]) -> list[int]:
-    """The sizes of the blocks: those that the sweep began with.
+def _differences(told: dict[str, Any]) -> Callable[[Any], list[str]]:
+    """Where the data lie does not count."""
 
-    Raises:
-      ValueError: the folder holds another sweep, or blocks that no longer fit the memory.
-    """
-    told, kept = json.loads(json.dumps(told)), run.read_config()
-    if kept is None:
-        run.write_config({"sweep": told, "blocks": [one.size for one in fits]})
-        return [one.size for one in fits]
-    if kept.get("sweep") != told or not isinstance(kept.get("blocks"), list) or len(kept["blocks"]) != len(fits):
-        raise ValueError(f"{run.path} holds another sweep; {_REMEDY}")
-    try:
-        return agreed_sizes(kept["blocks"], fits, _REMEDY)
-    except ValueError as error:
-        raise ValueError(f"{run.path}: {error}") from error
+    def placeless(sweep: Any) -> Any:
+        base = sweep.get("base") if isinstance(sweep, dict) else None
+        return {**sweep, "base": {**base, "data_dir": None}} if isinstance(base, dict) else sweep
+
+    return lambda kept: [] if placeless(kept) == placeless(told) else ["its axes or options are others"]
 
 
-def _leave(path: Path, config: SweepConfig, options: RunOptions, found: list[Problem], rows: list[dict]) -> None:
+def _leave(path: Path, config: SweepConfig, options: RunOptions, found: list[Problem], rows: list[dict]) -> list[Path]:
+    """Writes the rows, the summary, the tables and the figures, and prints the table; the figures."""
     from dbwjax.report.statistics import summarise
     from dbwjax.report.sweep_figures import write_figures
     from dbwjax.report.table import format_table, to_csv, to_tex
@@ -162,3 +166,4 @@ def _leave(path: Path, config: SweepConfig, options: RunOptions, found: list[Pro
     drawn_as = ", ".join(figure.name for figure in figures) or "none"
     told = f"{format_table(summary)}\n{len(rows)} rows in {path / 'results.csv'}; figures: {drawn_as}"
     streams.show(told, elsewhere=str(path / "table.csv"))
+    return figures

@@ -1,44 +1,29 @@
-"""The only opener and the only writer of files.
-
-Reading: `read` opens regular files alone (never a pipe or a device, which could block or never end), and no more of one
-than it is told; `read_json` and `read_arrays` also bound what the content may become. Links on the way to a run folder,
-to data or to an input are followed, because clusters need them; `within` follows none below a folder.
-
-Writing: whole or not at all, and never through a link.
-
-What cannot be read or written is a `ValueError` of one line: file, reason, remedy.
-"""
+"""Reading: regular files alone, never more than is told, and no link below a folder that says so."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import io
 import json
 import math
 import os
 import stat
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NoReturn
-from urllib.parse import quote
 
 import numpy as np
 
 TEXT, DATA = 64 << 20, 2 << 30
 """Bytes of a file of text, and of one of arrays, that are read at most, unless a caller says otherwise."""
 
+LINK = "a link, which is not followed in here"
+
 _DEPTH = 50  # of JSON
-
-
-def as_file_name(policy: str) -> str:
-    """A SPEC as one part of a path: percent-encoded where a file name cannot have its characters.
-
-    >>> as_file_name("full:weights=lazy"), as_file_name("a/b")
-    ('full:weights=lazy', 'a%2Fb')
-    """
-    return quote(policy, safe=":=,+")
+_BLOCK = 1 << 20  # bytes hashed at a time
 
 
 def read(path: str | Path, remedy: str, most: int = TEXT, within: str | Path | None = None) -> bytes:
@@ -53,17 +38,40 @@ def read(path: str | Path, remedy: str, most: int = TEXT, within: str | Path | N
     Raises:
       ValueError: no such file, not a regular one, too large, or one that the operating system refuses.
     """
-    with refused(f"{path} cannot be read", remedy):
-        descriptor = _open(Path(path), within)
-        with open(descriptor, "rb") as file:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
-                raise ValueError(f"{path} is not a regular file; {remedy}")
-            if found.st_size <= most:
-                content = file.read(found.st_size + 1)  # Python sets aside as many bytes as it is asked for
-                if len(content) <= most:
-                    return content
+    with _regular(path, remedy, within) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size <= most:
+            content = file.read(size + 1)  # Python sets aside as many bytes as it is asked for
+            while len(content) <= most and (more := file.read(min(_BLOCK, most + 1 - len(content)))):
+                content += more  # it has grown, or does not tell its size
+            if len(content) <= most:
+                return content
     raise ValueError(f"{path} is larger than {most:,} bytes; {remedy}")
+
+
+def checksum(path: str | Path, remedy: str, within: str | Path | None = None, sample: int | None = None) -> str:
+    """SHA-256 of a regular file of any size, in hexadecimal.
+
+    Args:
+      path: the file.
+      remedy: ends the line of an error.
+      within: as of `read`.
+      sample: take so many evenly spaced blocks of 1 MiB instead of the whole file.
+
+    Raises:
+      ValueError: as `read`.
+    """
+    found = hashlib.sha256()
+    with _regular(path, remedy, within) as file:
+        blocks = -(-os.fstat(file.fileno()).st_size // _BLOCK)
+        if sample is not None and sample < blocks:
+            for place in np.linspace(0, blocks - 1, sample).astype(int).tolist():
+                file.seek(place * _BLOCK)
+                found.update(file.read(_BLOCK))
+        else:
+            while block := file.read(_BLOCK):
+                found.update(block)
+    return found.hexdigest()
 
 
 def read_text(path: str | Path, remedy: str, most: int = TEXT, within: str | Path | None = None) -> str:
@@ -120,40 +128,29 @@ def read_arrays(
     Raises:
       ValueError: as `read`, or it is damaged, or larger than it says.
     """
-    content = read(path, remedy, most, within)
+    with _regular(path, remedy, within) as file:
+        if os.fstat(file.fileno()).st_size > most:
+            raise ValueError(f"{path} is larger than {most:,} bytes; {remedy}")
+        return arrays_of(file, str(path), remedy, most)
+
+
+def arrays_of(file: IO[bytes], where: str, remedy: str, most: int = DATA) -> dict[str, np.ndarray]:
+    """The arrays of an open `.npz`; `where` names it in an error.
+
+    Raises:
+      ValueError: it is damaged, or larger than it says, or than `most` bytes once it is inflated.
+    """
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
             if sum(member.file_size for member in members) > most:
                 raise ValueError(f"more than {most:,} bytes when inflated")
-            return {member.filename.removesuffix(".npy"): _array(archive.read(member)) for member in members}
+            found = {member.filename.removesuffix(".npy"): _array(archive.read(member)) for member in members}
+            if len(found) < len(members):
+                raise ValueError("an array is given twice")
+            return found
     except Exception as error:  # a damaged archive fails in many ways
-        raise ValueError(f"{path} is corrupt ({_reason(error)}); {remedy}") from error
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes JSON whole. Floats come back bit for bit and must be finite."""
-    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    replace_file(path, lambda file: file.write(text.encode()))
-
-
-def replace_file(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Calls `write(file)` on a draft beside `path` and gives it its name once it is whole and on disk.
-
-    A link of the draft's name, or of the file's, is replaced; what it points to is not touched.
-    """
-    draft = path.with_name(draft_of(path.name))
-    with refused(f"{path} cannot be written", "free some space or use another --out"):
-        try:
-            draft.unlink(missing_ok=True)
-            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666), "wb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(draft, path)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
+        raise ValueError(f"{where} is corrupt ({_reason(error)}); {remedy}") from error
 
 
 @contextlib.contextmanager
@@ -165,9 +162,16 @@ def refused(trouble: str, remedy: str) -> Iterator[None]:
         raise ValueError(f"{trouble} ({error.strerror or error}); {remedy}") from error
 
 
-def draft_of(name: str) -> str:
-    """The name under which a file is built."""
-    return f".{name}.draft"
+@contextlib.contextmanager
+def _regular(path: str | Path, remedy: str, within: str | Path | None) -> Iterator[IO[bytes]]:
+    """An open regular file; what the operating system refuses while it is open is one line, too."""
+    with refused(f"{path} cannot be read", remedy):
+        descriptor = _open(Path(path), within)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise ValueError(f"{path} is not a regular file; {remedy}") from OSError(errno.EINVAL, "not regular")
+        with open(descriptor, "rb") as file:
+            yield file
 
 
 def _open(path: Path, within: str | Path | None) -> int:
@@ -176,19 +180,28 @@ def _open(path: Path, within: str | Path | None) -> int:
     if within is None:
         return os.open(path, flags)
     *folders, name = path.relative_to(within).parts
+    if ".." in (*folders, name):
+        raise OSError(errno.EPERM, "outside of the folder")
     here = os.open(within, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        for folder in folders:
-            below = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
+        for part in folders:
+            below = _open_below(part, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, here)
             os.close(here)
             here = below
-        return os.open(name, flags | os.O_NOFOLLOW, dir_fd=here)
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENOTDIR):
-            raise OSError(error.errno, "a link, which is not followed in here") from error
-        raise
+        return _open_below(name, flags, here)
     finally:
         os.close(here)
+
+
+def _open_below(name: str, flags: int, folder: int) -> int:
+    try:
+        return os.open(name, flags | os.O_NOFOLLOW, dir_fd=folder)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR) and stat.S_ISLNK(
+            os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+        ):
+            raise OSError(errno.ELOOP, LINK) from error
+        raise
 
 
 def _array(content: bytes) -> np.ndarray:
@@ -201,13 +214,11 @@ def _array(content: bytes) -> np.ndarray:
     shape, by_column, dtype = header(file)
     if dtype.hasobject:
         raise ValueError("an array of objects")
-    body = content[file.tell() :]
-    size = dtype.itemsize
-    for length in shape:
-        size *= length
-    if len(body) != size:
+    begin, count = file.tell(), math.prod(shape)
+    if len(content) - begin != dtype.itemsize * count:
         raise ValueError("an array of another size than it says")
-    return np.frombuffer(body, dtype).reshape(shape, order="F" if by_column else "C").copy()
+    body = np.frombuffer(content, dtype, count, begin) if count else np.empty(0, dtype)
+    return body.reshape(shape, order="F" if by_column else "C").copy()
 
 
 def _no_number(word: str) -> NoReturn:

@@ -1,0 +1,122 @@
+"""Whether arrays from a file are plans: shapes, kinds, ranges, and rows that sum to one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from dbwjax.types import Plan
+
+_NEEDED = ("duration", "fresh", "mix")
+_DIMENSIONS = {  # with T
+    **{"duration": (1,), "fresh": (2,), "mix": (3,), "sources": (3,), "push": (2, 3), "workers": (2,), "rows": (2,)},
+    **{"restart": (2,), "ready": (2,), "active": (2,), "received": (2,)},
+}
+_KINDS = {  # NumPy's letters
+    **dict.fromkeys(("duration", "mix", "push", "ready"), "f"),
+    **dict.fromkeys(("fresh", "active"), "b"),
+    **dict.fromkeys(("sources", "workers", "rows", "received"), "iu"),
+    "restart": "biu",
+}
+_WORDS = {"f": "floats", "b": "booleans", "iu": "whole numbers", "biu": "booleans or whole numbers"}
+_CLOSE = 1e-5  # of a sum of float32 weights to 1
+
+
+def plan_of(arrays: Mapping[str, np.ndarray]) -> Plan:
+    """Stacked plans `[T, ...]` from arrays by field; fields that are `None` left out.
+
+    Raises:
+      ValueError: one line about the first field that cannot be one of a plan, or does not fit the others.
+    """
+    unknown, missing = sorted(set(arrays) - set(Plan._fields)), sorted(set(_NEEDED) - set(arrays))
+    if unknown or missing:
+        raise ValueError(f"unknown fields {unknown}, missing {missing}; fields are {', '.join(Plan._fields)}")
+    for name, array in arrays.items():
+        _require(array.ndim in _DIMENSIONS[name], f"{name} has the shape {array.shape}", "stack it to [T, ...]")
+        kinds = _KINDS[name]
+        _require(array.dtype.kind in kinds, f"{name} is of {array.dtype}", f"write {_WORDS[kinds]}")
+        if array.dtype.kind == "f":
+            _require(bool(np.isfinite(array).all()), f"{name} is not finite", "write finite numbers")
+    plan = Plan(**arrays)  # type: ignore[arg-type]  # stacked
+    _require_shapes(plan, arrays)
+    _require_ranges(plan, arrays)
+    _require_sums(plan)
+    return plan
+
+
+def _require(holds: bool, what: str, remedy: str) -> None:
+    if not holds:
+        raise ValueError(f"{what}; {remedy}")
+
+
+def _nodes(plan: Plan) -> int | None:
+    """N, where the shapes tell it."""
+    masks = [plan.active, plan.ready, plan.restart if _is_mask(plan.restart) else None]
+    if plan.workers is None:
+        masks.append(plan.fresh)
+    if plan.rows is None:
+        masks.append(plan.mix[..., 0])
+    if plan.sources is None:
+        masks.append(plan.mix[:, 0])
+    return next((mask.shape[1] for mask in masks if mask is not None), None)
+
+
+def _is_mask(restart: Any) -> bool:
+    return restart is not None and restart.dtype.kind == "b"
+
+
+def _require_shapes(plan: Plan, arrays: Mapping[str, np.ndarray]) -> None:
+    lengths = {name: len(array) for name, array in arrays.items()}
+    _require(len(set(lengths.values())) == 1, f"fields differ in their number of steps: {lengths}", "write [T, ...]")
+    steps, rows, slots = plan.mix.shape
+    _require(0 not in plan.mix.shape[1:] and 0 not in plan.fresh.shape[1:], "a step has nobody", "write at least one")
+    nodes, computing = _nodes(plan), plan.fresh.shape[1]
+    wanted = {
+        "fresh": (steps, computing if plan.workers is not None else nodes),
+        "mix": (steps, rows if plan.rows is not None else nodes, slots if plan.sources is not None else nodes),
+        "sources": (steps, rows, slots),
+        "workers": (steps, computing),
+        "rows": (steps, rows),
+        "received": (steps, rows),
+        "ready": (steps, nodes),
+        "active": (steps, nodes),
+    }
+    if _is_mask(plan.restart):
+        wanted["restart"] = (steps, nodes)
+    if plan.push is None or plan.push.ndim == 2:  # X + U, and a diagonal
+        wanted["fresh"] = (steps, nodes)
+    if plan.push is not None:
+        wanted["push"] = (steps, rows) if plan.push.ndim == 2 else (steps, rows, computing)
+    for name, shape in wanted.items():
+        if name in arrays and arrays[name].shape != shape:
+            said = ", ".join("N" if side is None else str(side) for side in shape)
+            raise ValueError(f"{name} has the shape {arrays[name].shape} beside the others; write [{said}]")
+
+
+def _require_ranges(plan: Plan, arrays: Mapping[str, np.ndarray]) -> None:
+    nodes = _nodes(plan)
+    most = np.iinfo(np.int32).max if nodes is None else nodes - 1
+    limits = {"sources": most, "workers": most, "rows": most + 1, "received": most}
+    if not _is_mask(plan.restart):
+        limits["restart"] = most + 1
+    for name, last in limits.items():
+        array = arrays.get(name)
+        if array is not None and array.size and not (array.min() >= 0 and array.max() <= last):
+            raise ValueError(f"{name} has {array.min()} to {array.max()}; use 0 to {last}")
+    _require(bool((plan.duration >= 0).all()), "duration is below 0", "write seconds from 0")
+
+
+def _require_sums(plan: Plan) -> None:
+    """Rows of weights sum to one; where all nodes are written, columns may instead, as push-sum's do."""
+    off = np.abs(plan.mix.sum(axis=2, dtype=np.float64) - 1) > _CLOSE
+    nodes = _nodes(plan)
+    if plan.rows is not None and nodes is not None:
+        off &= plan.rows < nodes  # the others are padding
+    square = plan.sources is None and plan.rows is None
+    if off.any() and not (square and (np.abs(plan.mix.sum(axis=1, dtype=np.float64) - 1) <= _CLOSE).all()):
+        step, row = np.argwhere(off)[0]
+        raise ValueError(
+            f"mix: the weights of step {step}, row {row} sum to {plan.mix[step, row].sum():.6g}; make it 1"
+        )

@@ -63,10 +63,23 @@ class Account:
         self.sums = np.zeros((len(SUMS), rows + 1))
         self.per_worker = np.zeros((rows + 1, nodes), np.int32)  # iterations that ended, by row
         self.filled = np.zeros(rows, np.int32)  # workers read for each row
-        self.duration = np.zeros(0, np.float32)
-        self.active = np.zeros((0, nodes), bool)
-        self.backup_workers = np.zeros(0, np.float32)
-        self.length = np.zeros(0, np.float32)
+        nothing = np.zeros(0, np.float32)
+        self._history: dict[str, list[np.ndarray]] = {
+            **{name: [nothing] for name in ("duration", "backup_workers", "length")},
+            "active": [np.zeros((0, nodes), bool)],
+        }
+
+    def history(self, name: str) -> np.ndarray:
+        """What was remembered of every step: `duration` [T] s, `active` [T, N], `backup_workers` [T]; and `length` [n]
+        s, of the iterations that ended by the budget."""
+        pieces = self._history[name]
+        pieces[:] = [np.concatenate(pieces)] if len(pieces) > 1 else pieces
+        return pieces[0]
+
+    duration = property(lambda self: self.history("duration"))
+    active = property(lambda self: self.history("active"))
+    backup_workers = property(lambda self: self.history("backup_workers"))
+    length = property(lambda self: self.history("length"))
 
     def look(self, ticks: Any) -> Outlook:
         """Dates a chunk's `Tick` (leaves `[C, ...]` on the host) and says what must be read when.
@@ -195,7 +208,7 @@ class Account:
             ("backup_workers", missed.astype(np.float32)),
             ("length", own.astype(np.float32)),
         ):
-            setattr(self, name, np.concatenate([getattr(self, name), new]))
+            self._history[name].append(new)
 
     def row(self, number: int) -> dict[str, Any]:
         """What the clock and the losses say about one row."""
@@ -207,14 +220,16 @@ class Account:
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything that a checkpoint must keep."""
-        kept = ("at", "sums", "per_worker", "filled", "duration", "active", "backup_workers", "length")
+        kept = {name: getattr(self, name) for name in ("at", "sums", "per_worker", "filled")}
         small = np.array([self.origin, self.steps, self.done, self.diverged], np.float64)
-        return {"small": small, **{name: getattr(self, name) for name in kept}}
+        return {"small": small, **kept, **{name: self.history(name) for name in self._history}}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Puts the account where `state` was."""
         for name, value in state.items():
-            if name != "small":
+            if name in self._history:
+                self._history[name] = [np.array(value)]
+            elif name != "small":
                 setattr(self, name, np.array(value))
         origin, steps, done, diverged = state["small"]
         self.origin, self.steps, self.done, self.diverged = float(origin), int(steps), bool(done), int(diverged)

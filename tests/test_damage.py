@@ -40,7 +40,7 @@ def quick():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "write_figures", lambda path, *_, **__: [path / "summary.png"])
         patch.setattr(sweep_figures, "write_figures", lambda *_, **__: [])
-        patch.setattr(training, "LONG_CHUNK", 8)
+        patch.setattr(training, "CHUNK", 8)
         yield
 
 
@@ -85,7 +85,7 @@ def case(tmp_path_factory):
     found = Case(tmp_path_factory.mktemp("damage"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "write_figures", lambda path, *_, **__: [path / "summary.png"])
-        patch.setattr(training, "LONG_CHUNK", 8)
+        patch.setattr(training, "CHUNK", 8)
         found.stop(found.stopped)
         assert train.main(found.words(found.finished)) == 0
         found.stop(found.where / "other", seed=7)

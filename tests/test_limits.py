@@ -36,6 +36,7 @@ HUGE = (10**9, 10**20)
 SECONDS = 8.0  # of this process's own time, compilation included
 
 WORDS = ["--policies", "full", "--graph", "ring", "--workers", "4", "--dataset", "quadratic:dimension=2"]
+CLOCKS = ["--policies", "full", "--graph", "ring", "--workers", "4", "--seeds", "1", "--no-progress"]
 WORDS += ["--batch-size", "2", "--seeds", "1", "--no-progress"]
 BUDGET = ["--seconds", "4", "--rows", "2"]
 
@@ -195,7 +196,7 @@ MORE = [
     (sweep.main, [*BUDGET, "--seeds", 10**5, "--set", "batch_size=1,2,3"], "a sweep of 300000 worlds needs about"),
     (sweep.main, [*BUDGET, "--set", f"workers=4,{10**9}"], "--workers 1000000000 needs about"),
     (sweep.main, [*BUDGET, "--set", f"batch_size=2,{10**20}"], "100000000000000000000"),
-    (sweep.main, [*BUDGET, "--timing-only", "--seeds", 10**9], "a sweep of 1000000000 worlds needs about"),
+    (sweep.main, ["--timing-only", "--seconds", "4", "--seeds", 10**9], "a sweep of 1000000000 worlds needs about"),
     (
         sweep.main,
         ["--timing-only", "--seconds", "1e30"],
@@ -206,13 +207,21 @@ MORE = [
 
 @pytest.mark.parametrize(("main", "words", "expected"), MORE, ids=[" ".join(map(str, words)) for _, words, _ in MORE])
 def test_more_that_is_too_large(capsys, main, words, expected):
-    assert expected in (refused(capsys, main, [*WORDS, "--delays", "constant", *words]) or "begun")
+    swept = {words[place + 1].partition("=")[0] for place, word in enumerate(words) if word == "--set"}
+    base = CLOCKS if "--timing-only" in words else without(WORDS, swept)
+    assert expected in (refused(capsys, main, [*base, "--delays", "constant", *words]) or "begun")
 
 
-@pytest.mark.parametrize("words", [["--graph", "ring", "--graph-seeds", 10**9], ["--rows", 10**9]])
-def test_what_a_sweep_of_clocks_does_not_read_costs_nothing(capsys, words):
-    """A graph without randomness has one graph, and a clock no rows."""
-    assert refused(capsys, sweep.main, [*WORDS, "--timing-only", "--seconds", "4", *words]) is None
+def without(words, names):
+    """Words without those options, which have one value each."""
+    pairs = [f"--{name.replace('_', '-')}" for name in names]
+    gone = {place + more for place, word in enumerate(words) if word in pairs for more in (0, 1)}
+    return [word for place, word in enumerate(words) if place not in gone]
+
+
+def test_graph_seeds_of_a_graph_without_randomness_cost_nothing(capsys):
+    words = [*CLOCKS, "--timing-only", "--seconds", "4", "--graph-seeds", 10**9]
+    assert refused(capsys, sweep.main, words) is None
 
 
 @pytest.mark.parametrize("workers", [10**9, 2**30, 10**20, 2**31])

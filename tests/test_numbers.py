@@ -33,6 +33,7 @@ from dbwjax.tasks.synthetic import quadratic
 
 KEY = jax.random.key(0)
 TINY = ["--dataset", "quadratic:dimension=3", "--workers", "4", "--graph", "ring", "--policies", "full"]
+CLOCKS = ["--workers", "4", "--graph", "ring", "--policies", "full", "--seconds", "5", "--seeds", "1", "--no-progress"]
 TINY += ["--seconds", "5", "--rows", "2", "--seeds", "1", "--no-progress"]
 
 
@@ -174,9 +175,9 @@ def test_cells_of_a_trace(tmp_path):
 
 
 def test_latencies_of_a_file(tmp_path):
-    for cell, said in (("1e-46", "too small"), ("3.5e38", "too large")):
+    for cell in ("1e-46", "3.5e38"):
         (tmp_path / "g.csv").write_text(f"0,1,{cell}\n1,2,0.1\n")
-        with pytest.raises(ValueError, match=f"latency from node . to node .=.* is {said} for float32"):
+        with pytest.raises(ValueError, match=f"line 1, column 3: '{cell}' is out of range"):
             build_graph("from_file:path=g.csv", 3)
 
 
@@ -355,8 +356,8 @@ def test_a_law_that_leaves_the_range_is_named(spec, seconds):
 
 @pytest.mark.parametrize("command", [train.main, sweep.main])
 def test_a_command_ends_with_3(command, capsys):
-    words = [*TINY, "--delays", "lognormal:sigma=1000"]
     more = ["--timing-only"] if command is sweep.main else []
+    words = [*(CLOCKS if more else TINY), "--delays", "lognormal:sigma=1000"]
     for budget in ([], ["--steps", "50"]) if not more else ([],):
         typed = [word for word in words if not (budget and word in ("--seconds", "5"))]
         assert command([*typed, *budget, *more, "--out", f"out{len(budget)}"]) == 3

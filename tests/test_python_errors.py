@@ -505,7 +505,7 @@ PARTS = [
     (lambda: build_delays(1.0, 4), "1.0 is no SPEC"),
     (lambda: build_task(DATA, workers=4), "is no SPEC"),
     (lambda: build_optimizer(0.1, 0.1), "0.1 is no SPEC"),
-    (lambda: graphs.erdos_renyi(4, seed=None), "seed=None is not a whole number"),
+    (lambda: graphs.erdos_renyi(4, seed=None), "seed=None is no seed"),
     (lambda: graphs.ring(4.0), "workers=4.0 is not a whole number"),
     (lambda: graphs.grid(4, rows=2.0), "rows=2.0 is not a whole number"),
     (lambda: graphs.random_regular(4, degree=2.0), "degree=2.0 is not a whole number"),

@@ -76,7 +76,7 @@ def killed_and_resumed(folder, monkeypatch, words, before, after):
             raise Killed
 
     saved, advance = driver.Driver._save, trainings.Training.advance
-    monkeypatch.setattr(trainings, "LONG_CHUNK", 20)
+    monkeypatch.setattr(trainings, "CHUNK", 20)
     monkeypatch.setattr(driver.Driver, "_save", dying)
     with pytest.raises(Killed):
         train.main([*words, "--devices", str(before), "--out", str(folder)])

@@ -32,7 +32,7 @@ def quick():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "write_figures", lambda path, *_, **__: [path / "summary.png"])
         patch.setattr(sweep_figures, "write_figures", lambda *_, **__: [])
-        patch.setattr(training, "LONG_CHUNK", 8)
+        patch.setattr(training, "CHUNK", 8)
         yield
 
 

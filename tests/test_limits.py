@@ -219,11 +219,6 @@ def without(words, names):
     return [word for place, word in enumerate(words) if place not in gone]
 
 
-def test_graph_seeds_of_a_graph_without_randomness_cost_nothing(capsys):
-    words = [*CLOCKS, "--timing-only", "--seconds", "4", "--graph-seeds", 10**9]
-    assert refused(capsys, sweep.main, words) is None
-
-
 @pytest.mark.parametrize("workers", [10**9, 2**30, 10**20, 2**31])
 @pytest.mark.parametrize("name", [name for name in GRAPHS if name != "from_file"])
 def test_graphs_in_python(name, workers):

@@ -24,7 +24,7 @@ from dbwjax.limits import real, shown, whole
 from dbwjax.network.delays import build_delays
 from dbwjax.network.graphs import build_graph, pad
 from dbwjax.network.node_names import names_of
-from dbwjax.policies import build_policy
+from dbwjax.policies import build_policies
 from dbwjax.tasks import Task, build_task, of_one_width
 from dbwjax.tasks.probe import fault_of, require_task
 from dbwjax.types import DelayModel, Graph, Policy
@@ -81,7 +81,9 @@ def problem_of(
     Raises:
       ValueError: one line about the first thing that is wrong.
     """
-    built = {name: build_policy(one) if isinstance(one, str) else one for name, one in policies.items()}
+    specs_given = [one for one in policies.values() if isinstance(one, str)]
+    made = build_policies(specs_given)
+    built = {name: made[one] if isinstance(one, str) else one for name, one in policies.items()}
     for name, one in built.items():
         probe.require_policy_kind(name, one)
     count = _workers(task, graph, workers)

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dbwjax.experiments.blocks import Block, Places, blocks, sizes
-from dbwjax.experiments.budget import grids
+from dbwjax.experiments.budget import grids, require_ends
 from dbwjax.experiments.claim import environment
-from dbwjax.experiments.config import RunOptions, TrainConfig, from_json, validate
+from dbwjax.experiments.config import RunOptions, TrainConfig, extent_of, from_json, require_fit, validate
 from dbwjax.experiments.driver import Computation, agreed_sizes
 from dbwjax.experiments.inputs import inputs, require_same
 from dbwjax.experiments.problem import of_seeds, problems
@@ -73,6 +73,7 @@ def replay_run(folder: str | Path) -> Iterator[Replayed]:
     try:
         config = _here(from_json(kept["config"]))
         validate(config, RunOptions())
+        require_fit(extent_of(config), config)
     except ValueError as error:
         raise ValueError(f"{path}/config.json: {error}") from error
     require_whole(path, run)
@@ -126,6 +127,7 @@ class _Again:
         self.config, self.found, self.parts = config, found, Parts(path / "parts", run)
         self.computation = Computation(config, found, times, places)
         self.every = list(blocks(config.policies, found, cut))
+        require_ends(found, places, self.every, times)
         for block in self.every:
             trouble = self.parts.trouble(block.number)
             if trouble is not None:

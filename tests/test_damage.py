@@ -429,7 +429,7 @@ def test_a_sweep_is_kept_alike(swept, tmp_path, capsys, change, code):
     assert capsys.readouterr().err.count("\n") <= 1
     config, run = manifest.read_config(swept, "")
     manifest.require_whole(swept, run)
-    assert set(config) == {"sweep", "inputs", "blocks", "environment"}
+    assert set(config) == {"sweep", "names", "inputs", "blocks", "environment"}
 
 
 # The opener itself.

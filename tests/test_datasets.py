@@ -483,7 +483,7 @@ def test_a_task_on_components(tfds_dir, tmp_path, own_cache, monkeypatch):
         ("digits", {"model": "cnn", "pca": 10}, "use lrm or 2nn"),
         ("digits", {"pca": 0}, "pca=0 components of 64 features cannot be had; use 1 to 64"),
         ("digits", {"pca": 65}, "use 1 to 64"),
-        ("digits", {"batch_size": 0}, "batch_size=0 draws no samples"),
+        ("digits", {"batch_size": 0}, "batch_size=0 is out of range"),
         ("digits", {"workers": 2000}, "workers=2000 is more than the 1437 samples"),
         ("digits", {"workers": 0}, "workers=0"),
         ("digits", {"partition": "dirichlet:alpha=0.001", "workers": 40}, "without samples; use a larger alpha"),

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -137,7 +139,8 @@ def test_without_a_test_set_the_training_samples_are_measured():
 
 
 def test_labels_are_needed_by_class_partitions_only():
-    bare = {"x": TRAIN["x"], "y": TRAIN["label"]}
+    bare = {"x": TRAIN["x"]}
+    make = partial(from_arrays, lambda params, batch: jnp.mean(batch["x"] @ params), init, workers=4, batch_size=5)
     assert make(train=bare).sizes.sum() == COUNT
     with pytest.raises(ValueError, match="'shards' divides by class; pass labels="):
         make(train=bare, partition="shards")
@@ -146,7 +149,7 @@ def test_labels_are_needed_by_class_partitions_only():
     with pytest.raises(ValueError, match="are not classes"):
         make(train=targets, partition="shards")
     assert make(train=bare, partition="shards", labels=TRAIN["label"]).sizes.sum() == COUNT
-    assert make(partition="shards").sizes.sum() == COUNT
+    assert make(train=TRAIN, partition="shards").sizes.sum() == COUNT
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def shown(value: Any) -> str:
     """A value in one line of an error, cut where it is long.
 
     >>> shown(2.5), shown("x" * 100)[-8:]
-    ('2.5', "xxxx ...")
+    ('2.5', 'xxxx ...')
     """
     try:
         text = " ".join(repr(value).split())

@@ -175,8 +175,9 @@ def command(*words: str) -> Callable[[], object]:
 def warm(config: TrainConfig, devices: Any) -> Callable[[], object]:
     """A function that trains all policies as the command does."""
     problem = problem_of(config)
-    fit = sizes(problem, devices)
-    places, times = Places(problem, devices, fit.cut, fit.size), grids(problem, config)
+    times = grids(problem, config)
+    fit = sizes(problem, devices, max(map(len, times)))
+    places = Places(problem, devices, fit.cut, fit.size)
     runs = [on_grid(problem, places, spec, times, own=True) for spec in config.policies]
     return lambda: [run() for run in runs]
 

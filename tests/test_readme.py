@@ -245,8 +245,21 @@ def test_its_figures_of_scale_are_the_committed_results():
         trained["speed over one at a time"][name]["median"] for name in ("one on each core", "blocks of 4")
     )
     cells = (f"{cost:.2f}", f"{peak:.2f}", f"{moved[0]:.2f}, {moved[1]:.2f}", f"{over:.0f}, {two:.0f} times")
-    for cell in (*cells, f"{alone:.2f} ({by_jax:.2f})", f"{spread:.2f} ({beside:.2f})"):
+    ledger = timed["speed with all that a sweep records, over that"]["median"]
+    for cell in (*cells, f"{ledger:.2f}", f"{alone:.2f} ({by_jax:.2f})", f"{spread:.2f} ({beside:.2f})"):
         assert f"| {cell} |" in text()
+
+
+def test_its_figures_of_the_grid_are_the_committed_results():
+    parts = json.loads((ROOT / "benchmarks" / "results" / "cpu-2-cores.json").read_text())["parts"]
+    grid = parts["grid"]["figures"]
+    for many in ("alone", "5 worlds"):
+        ratios = [
+            grid[f"grid over iterations, {many}"][rule]["wall"]["median"]
+            for rule in ("dybw", "full:barrier=neighbours")
+        ]
+        assert f"| {ratios[0]:.2f}, {ratios[1]:.2f} times the time | 1.05 |" in text()
+    assert f"| {grid['the quickstart, cold']['wall [s]']['median']:.0f} s | 60 s |" in text()
 
 
 @pytest.mark.parametrize("layers", ["784-256-256-10", "784-10", "64-10"])

@@ -160,9 +160,7 @@ def lengths(board: Board, name: str) -> np.ndarray:
 
 def iteration_lengths(ax: Any, board: Board, letter: str = "") -> None:
     """Panel: how long iterations last, as boxes with the median and the 95th percentile."""
-    style.heading(
-        ax, "iteration length", "box: middle half; line: 5 to 95 %; right: median | 95th percentile, s", letter
-    )
+    style.heading(ax, "iteration length", "box: middle half; line: 5 to 95 %; right: median | 95th percentile", letter)
     found = [lengths(board, name) for name in board.policies]
     marks = [np.quantile(seconds, [0.05, 0.25, 0.5, 0.75, 0.95]) if seconds.size else None for seconds in found]
     _rows(ax, board, ["no iteration ended" if five is None else f"{five[2]:.3g} | {five[4]:.3g}" for five in marks])

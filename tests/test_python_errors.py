@@ -30,6 +30,7 @@ from dbwjax.experiments.training import Training
 from dbwjax.network import graphs, properties, weights
 from dbwjax.policies import POLICIES, dtur, neighbours, rules
 from dbwjax.policies.gossip import require_graph
+from dbwjax.policies.method import build_weights
 from dbwjax.tasks import Task, build_task
 from dbwjax.types import Plan, Policy, WaitRule
 
@@ -525,9 +526,13 @@ def test_parts(call, expected):
 
 
 def test_weights_may_be_named():
-    policy = gossip(rules.full(), "lazy")
-    state = policy.init(RING)
-    require_decision("mine", policy, RING, state)
+    named, given, other = (gossip(rules.full(), weights) for weights in ("lazy", build_weights("lazy"), None))
+    require_decision("mine", named, RING, named.init(RING))
+    remaining = jnp.arange(1.0, 1.0 + len(RING.computes))
+    plans = [one.decide(jax.random.key(0), RING, one.init(RING), remaining, None)[0] for one in (named, given, other)]
+    mixes = [plan.mix for plan in plans]
+    np.testing.assert_array_equal(mixes[0], mixes[1])
+    assert not np.array_equal(mixes[0], mixes[2])
 
 
 DOUBLY = [method.name for method in POLICIES.values() if method.mixing == "doubly"]

@@ -40,7 +40,7 @@ def setting(workers: int) -> tuple:
     )
     learner, one = from_optimizer(task.loss, optax.sgd(0.05)), initial_params(task, world)
     batch = jax.eval_shape(task.batches, jax.random.key(0), 0, 0)
-    learner = learner._replace(block=gradient_block(workers, learner.gradient, one, batch))  # as the command does
+    learner = learner._replace(block=gradient_block(workers, learner, one, batch))  # as the command does
     return build_policy("full"), learner, world, one
 
 

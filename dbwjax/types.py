@@ -54,37 +54,61 @@ class Plan(NamedTuple):
 
     - `sources=None`: `mix` is dense, `[R, N]`. Otherwise `mix[r, s]` weighs node `sources[r, s]`.
     - `push=None`: the updates are mixed with the parameters, `X' = mix @ (X + U)` (needs `M = N`).
-      A vector `[R]` is diagonal (`rows[r]` takes `push[r]` of its own update; needs `M = N`); a matrix is `[R, M]`.
+      A vector `[R]` is diagonal (`rows[r]` takes `push[r]` of its own update; needs `M = N`), or, with `pushers`, row r
+      takes `push[r]` of the update `pushers[r]` of the `M`. A matrix is `[R, M]`, or `[1, M]`: the same for every row.
     - `workers=None`: all nodes compute, `M = N`. `rows=None`: all rows are written, `R = N`. An entry of `rows` equal
       to `N` is padding and writes nothing.
+    - `at=None`: a worker's update is computed at the parameters that it started from. Otherwise at those that node
+      `at[m]` has now, which needs no copy of where anybody started.
     - `restart=None`: every node starts its next computation. A mask `[N]`, or node numbers `[K]` (N is padding) where
       so few restart that a pass over all nodes would cost more than the step. `ready=None`: at the end of the step.
     - `active=None`: the workers whose updates count took part, and nobody else.
     - `received=None`: counted from `mix` and `sources`. A policy that knows it by less work makes clocks that run alone
       faster; the count must be the same.
+
+    The others are for the accounts, and change no number of the training:
+
+    - `backups=None`: the neighbours that a row takes nothing from. A server says how many workers it did not wait for.
+    - `updates=None`: staleness is counted in steps in which an update counts. Otherwise in those where this is true.
+    - `idle=None`: everybody who restarts had been computing. Otherwise the marked ones had not: their time is waiting.
+    - `flight=None`: nobody waited for a message in flight. Otherwise so many of the seconds from a worker's finish to
+      its restart were that, by node, or by entry of `restart` where that is numbers.
+    - `messages=None`: a message for each other node that a row takes from. Otherwise so many were sent in the step.
+    - `info`: whatever a rule wants kept of each step (`timeline` keeps it).
     """
 
     duration: Float[Array, ""]  # seconds by which the step moves the clock's origin
     fresh: Bool[Array, " M"]  # whose update counts
     mix: Float[Array, "R N"] | Float[Array, "R D"]
     sources: Int[Array, "R D"] | None = None
-    push: Float[Array, "R M"] | Float[Array, " R"] | None = None
+    push: Float[Array, "R M"] | Float[Array, "1 M"] | Float[Array, " R"] | None = None
+    pushers: Int[Array, " R"] | None = None  # whose update each row takes, counted among the M; None: its own
     workers: Int[Array, " M"] | None = None
+    at: Int[Array, " M"] | None = None  # the node at whose parameters each update is computed
     rows: Int[Array, " R"] | None = None
     restart: Bool[Array, " N"] | Int[Array, " K"] | None = None  # who starts its next computation
-    ready: Float[Array, " N"] | None = None  # when it starts, seconds after the step's origin
+    ready: Float[Array, " N"] | Float[Array, " K"] | None = None  # when it starts, seconds after the step's origin
     active: Bool[Array, " N"] | None = None  # who took part in the step
     received: Int[Array, " R"] | None = None  # how many other nodes each row takes from
+    backups: Int[Array, ""] | None = None  # workers that the step did not wait for
+    updates: Bool[Array, ""] | None = None  # whether the step is one more update of the model
+    idle: Bool[Array, " N"] | None = None  # who had not been computing
+    flight: Float[Array, " N"] | Float[Array, " K"] | None = None  # seconds
+    messages: Int[Array, ""] | None = None  # sent in the step
+    info: PyTree = None
 
 
 class Policy(NamedTuple):
-    """Who waits for whom: a pair of pure functions and three static facts about them.
+    """Who waits for whom: a pair of pure functions and some facts about them.
 
     `init(graph) -> state` runs on the host once, with NumPy allowed; hyperparameters that do not change a shape
     (how many backups, a deadline) belong in the state as arrays. `decide(key, graph, state, remaining, feedback)
     -> (Plan, state)` is traceable; `remaining[i]` is when node `i` finishes, in seconds after the step's origin
     (`inf` for a node that does not compute), and `feedback` is the learner's last `StepInfo` by node, `[N, ...]`, or
     `None`.
+
+    A method may bring its own network (`network`): a server, mailboxes, links of its own. Workers keep their numbers,
+    and nodes that are added come after them. `init` and `decide` see that network.
     """
 
     init: Callable[[Graph], PyTree]
@@ -92,6 +116,11 @@ class Policy(NamedTuple):
     stale: bool = False  # updates are computed at a copy of the parameters at the computation's start
     pushsum: bool = False  # parameters are read as X / mass
     reads_training: bool = False  # needs `feedback`, so its clock cannot run ahead of training
+    idles: bool = False  # has steps in which no update counts: there no gradient is computed
+    network: Callable[[Graph], Graph] | None = None  # from the workers' graph, on the host; None: that graph
+    evaluated: Callable[[Graph], Array] | None = None  # of `network`: [N] bool, whose mean is the model; None: workers
+    begin: Callable[[Key, Graph, PyTree], PyTree] | None = None  # the state at time 0, where some of it is random
+    equip: Callable[[Learner], Learner] | None = None  # what the method makes of the workers' learner
 
 
 class WaitRule(NamedTuple):
@@ -106,20 +135,44 @@ class WaitRule(NamedTuple):
     cut: Callable[[Key, Graph, PyTree, Array], tuple[Array, Array, PyTree]]
 
 
+Mix = Callable[[PyTree], PyTree]
+"""`mix @ tree` for any stack, leaves `[N, ...]`: sums at least float32, not rounded to the type of the leaves."""
+
+
+class Combine(NamedTuple):
+    """How a step mixes where the message is more than `x + u`; under plans in which everybody is written.
+
+    `apply(mix, keys, params, updates, local) -> (params, local)` is of all workers at once: leaves `[N, ...]` and a key
+    for each. The engine rounds the parameters to their type, and leaves who took no part in the step as they were.
+    `sent(params) -> bytes` of one worker's message; `None`: of its parameters.
+    """
+
+    apply: Callable[[Mix, Key, PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
+    adapts_first: bool  # whether the message holds this iteration's update: under plans of `push=None`, and only there
+    sent: Callable[[PyTree], float] | None = None
+
+
 class Learner(NamedTuple):
     """What one worker does with one batch; the engine maps it over workers.
 
-    `init(params) -> local` builds the worker's own state (the optimiser's). `gradient(params, batch) -> (gradient,
-    loss, observed)`: the loss () and any further pytree that a policy may want to read as feedback (`None`: nothing).
-    `update(gradient, local, params) -> (update, local)` gives what to add to the parameters (for SGD, `-lr *
+    `init(params) -> local` builds the worker's own state (the optimiser's). `gradient(params, local, batch) ->
+    (gradient, loss, observed)`: the loss () and any further pytree that a policy may want to read as feedback (`None`:
+    nothing). `update(gradient, local, params) -> (update, local)` gives what to add to the parameters (for SGD, `-lr *
     gradient`). `block` is how many workers' batches are drawn and gradients computed at a time (`None`: all); results
     do not depend on it, beyond rounding.
+
+    `statistic(gradients, updates, fresh, total) -> pytree` is feedback that is computed over workers: of leaves `[M,
+    ...]`, those that do not count being zero in `updates` and anything in `gradients`; `total` adds up over devices.
+    `report(params, local) -> params` is the model that is evaluated in a worker's place (a running mean).
     """
 
     init: Callable[[PyTree], PyTree]
-    gradient: Callable[[PyTree, PyTree], tuple[PyTree, Array, Any]]
+    gradient: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, Array, Any]]
     update: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
     block: int | None = None
+    combine: Combine | None = None
+    statistic: Callable[[PyTree, PyTree, Array, Mix], PyTree] | None = None
+    report: Callable[[PyTree, PyTree], PyTree] | None = None
 
 
 class ClockState(NamedTuple):
@@ -132,6 +185,8 @@ class ClockState(NamedTuple):
     policy: PyTree  # the policy's own state
     begun: Float[Array, " N"]  # when each node's computation began, seconds after the coming step's origin (0 or less)
     counted: Bool[Array, " N"]  # whether its update has counted already, though it has not been restarted
+    updates: Int[Array, ""]  # of the model so far
+    born: Int[Array, " N"]  # how many there were when each node's computation began
 
 
 class ModelState(NamedTuple):
@@ -150,20 +205,38 @@ class StepInfo(NamedTuple):
     loss: Float[Array, " M"]  # each computing worker's loss on its batch, before the update; 0 where not fresh
     fresh: Bool[Array, " M"]  # whose loss that is
     observed: PyTree = None  # [M, ...] whatever the learner's gradient observed
+    statistic: PyTree = None  # what the learner computed over the workers
 
 
 class Tick(NamedTuple):
-    """What the clock alone says about a step; stacked to [T, ...] by a scan. `None` stands for "everyone"."""
+    """What the clock alone says about a step; stacked to [T, ...] by a scan.
+
+    It has `E` entries: of all nodes, or, where a step is an event of a few, of those alone (`nodes`).
+    """
 
     duration: Float[Array, ""]  # seconds by which the step moves the clock's origin
     ended: Float[Array, " N"] | None  # when each worker's iteration ends, seconds after the origin; None: at `duration`
-    iterated: Bool[Array, " N"] | None  # whose iteration ends in this step
-    active: Bool[Array, " N"]  # who took part
-    missed: Int[Array, " N"]  # neighbours not heard by each row written; 0 elsewhere
-    counted: Bool[Array, " N"]  # whose update counted
-    computing: Float[Array, " N"]  # seconds of the computations that end here and counted
-    wasted: Float[Array, " N"]  # seconds of the computations that end here and were thrown away
-    waiting: Float[Array, " N"]  # seconds from a finish to the restart that takes place here
+    nodes: Int[Array, " E"] | None  # whom the entries are about (N: nobody); None: all nodes in order
+    iterated: Bool[Array, " E"] | None  # whose iteration ends in this step; None: everybody's
+    active: Bool[Array, " E"]  # who took part
+    missed: Int[Array, " E"]  # neighbours not heard by whose iteration ends; 0 elsewhere
+    counted: Bool[Array, " E"]  # whose update counted
+    computing: Float[Array, " E"]  # seconds of the computations that end here and counted
+    wasted: Float[Array, " E"]  # seconds of the computations that end here and were thrown away
+    waiting: Float[Array, " E"]  # seconds from a finish to the restart that takes place here, without `communicating`
+    communicating: Float[Array, " E"]  # seconds of that in which the message waited for was in flight
+    age: Int[Array, " E"]  # updates of the model between the start and the counting of an update that counted
+    messages: Int[Array, ""]  # sent
+    heard: Int[Array, " N"] | Int[Array, " H"]  # by how many each node was; of events, the nodes heard (N: nobody)
+    mixing: Mixing | None  # None: too many nodes, or nodes that are no workers
+
+
+class Mixing(NamedTuple):
+    """The mixing of a step, for its spectrum; as in `Plan`."""
+
+    mix: Float[Array, "R N"] | Float[Array, "R D"]
+    sources: Int[Array, "R D"] | None
+    rows: Int[Array, " R"] | None
 
 
 COLUMNS = (
@@ -184,6 +257,11 @@ COLUMNS = (
     "computing",
     "wasted",
     "waiting",
+    "communicating",
+    "staleness",
+    "bytes_sent",
+    "heard_least",
+    "spectral_gap",
     "iteration_length",
     "worker_accuracy_min",
     "worker_accuracy_median",
@@ -197,7 +275,8 @@ class StepRecord(NamedTuple):
     """What a simulated step leaves for the records; stacked to [T, ...] by a scan."""
 
     duration: Float[Array, ""]
-    active: Bool[Array, " N"]  # who took part
+    active: Bool[Array, " N"] | Bool[Array, " M"]  # who took part; of an event, of `workers`
+    workers: Int[Array, " M"] | None  # None: all nodes
     backup_workers: Float[Array, ""]  # mean over the rows written of the neighbours not heard
     gradients: Int[Array, ""]  # updates that counted
     loss: Float[Array, " M"]  # of each update that counted; 0 elsewhere

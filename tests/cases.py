@@ -48,7 +48,7 @@ def samples(nodes: int, seed: int = 0) -> Partial:
     return Partial(sample, jnp.asarray(rng.normal(size=(nodes, P))), jnp.asarray(rng.normal(size=(NOISES, P))))
 
 
-def gradient_fn(x, batch):
+def gradient_fn(x, local, batch):
     error = x - batch["target"] + batch["noise"]
     return error, 0.5 * (error**2).sum(), None
 
@@ -126,8 +126,8 @@ class Case:
         return Course(ends, (ends - duration)[:, None] + ready, active, x)
 
 
-def pair_gradient(params, batch):
-    gradient, loss, _ = gradient_fn(params["x"], batch)
+def pair_gradient(params, local, batch):
+    gradient, loss, _ = gradient_fn(params["x"], local, batch)
     return {"x": gradient, "bias": params["bias"] - 0.1}, loss, None
 
 

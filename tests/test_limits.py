@@ -31,6 +31,7 @@ from dbwjax.storage.run_folder import RunFolder
 from dbwjax.tasks.datasets import CONTEXT, DATASETS
 from dbwjax.tasks.models import MODELS
 from dbwjax.tasks.partition import PARTITIONS, table
+from dbwjax.types import Learner
 
 HUGE = (10**9, 10**20)
 SECONDS = 8.0  # of this process's own time, compilation included
@@ -300,11 +301,11 @@ def test_the_end_is_projected_from_the_first_steps(monkeypatch):
 
 def test_slices_are_found_without_walking_all_numbers():
     params, loss = jnp.zeros(3), lambda p, b: (b @ p).mean()
-    gradient = lambda p, b: (jax.grad(loss)(p, b), 0.0, None)  # noqa: E731
+    learner = Learner(lambda p: (), lambda p, local, b: (jax.grad(loss)(p, b), 0.0, None), None)
     for size in (2**31 - 1, 2**30):  # a prime, and one of many divisors
         batch = jax.ShapeDtypeStruct((size, 3), jnp.float32)
         with quickly():
-            slices = memory.gradient_slices(size, gradient, params, batch)
+            slices = memory.gradient_slices(size, learner, params, batch)
         assert size % slices == 0
         assert slices > 1
     assert limits.divisors(1) == [1]

@@ -33,7 +33,7 @@ from dbwjax.report.network import GraphPicture, _links, _reach
 from dbwjax.report.run_figures import write_figures
 from dbwjax.runtime import memory
 from dbwjax.tasks import build_task
-from dbwjax.types import ModelState, Plan
+from dbwjax.types import Learner, ModelState, Plan
 from tests import fakes
 
 MANY = 2048
@@ -118,7 +118,9 @@ def test_a_block_fits_its_budget():
     assert block_of(4096, 10, 1000) == 64
     assert block_of(97, 10, 500) == 50  # a prime: no divisor is near
     assert block_of(8, 1e12, 1000) == 1
-    counted = working_bytes(lambda p, b: (p * b.sum(), b.sum()), jnp.ones(5), jnp.ones((10, 5)))
+    counted = working_bytes(
+        Learner(lambda p: (), lambda p, local, b: (p * b.sum(), b.sum(), None), None), jnp.ones(5), jnp.ones((10, 5))
+    )
     assert 200 <= counted <= 240  # the batch and two sums; the result is not counted
 
 
@@ -183,7 +185,9 @@ def test_a_run_that_is_short_of_memory_slices_its_batches(whole, monkeypatch):
     sliced = problem_of(policies=("dybw",))
     world, params = whole.alone(0), jax.tree.map(lambda leaf: leaf[0], whole.params)
     batch = jax.eval_shape(world.batches, jax.random.key(0), 0, 0)
-    used = [str(jax.make_jaxpr(one.learner.gradient)(params, batch)) for one in (whole, sliced)]
+    used = [
+        str(jax.make_jaxpr(one.learner.gradient)(params, one.learner.init(params), batch)) for one in (whole, sliced)
+    ]
     assert ["remat" in text or "checkpoint" in text for text in used] == [False, True]
     assert_the_same_training(trained(whole), trained(sliced))
 
@@ -228,7 +232,7 @@ def test_the_optimiser_of_bfloat16_parameters_works_in_float32():
     learner = from_optimizer(lambda p, b: (p * b).sum(), optax.adam(0.1))
     params = jnp.ones(4, jnp.bfloat16)
     local = learner.init(params)
-    gradient, _, _ = learner.gradient(params, jnp.ones(4))
+    gradient, _, _ = learner.gradient(params, local, jnp.ones(4))
     update, local = learner.update(gradient, local, params)
     assert gradient.dtype == jnp.bfloat16
     assert update.dtype == jnp.float32
@@ -251,7 +255,7 @@ def test_reading_and_training_need_no_further_stack(dtype, large, tfds_dir):
     one = memory.in_dtype(task.init(stream(key, Stream.PARAMETERS)), dtype)
     learner, policy = from_optimizer(task.loss, optax.sgd(0.1)), build_policy("full")
     batch = jax.eval_shape(task.batches, key, 0, 0)
-    block = memory.gradient_block(MANY, learner.gradient, one, batch)
+    block = memory.gradient_block(MANY, learner, one, batch)
     assert block is not None
     assert block < MANY // 4
     learner = learner._replace(block=block)

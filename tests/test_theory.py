@@ -136,7 +136,7 @@ def test_consensus_contracts_at_the_second_eigenvalue(graph, scheme, x64):
     rate = np.sort(np.abs(sizes))[-2]
 
     policy = policy_of(f"full:weights={scheme}")
-    still = Learner(lambda x: (), lambda x, batch: (x, x.sum(), None), lambda g, local, x: (0 * g, local))
+    still = Learner(lambda x: (), lambda x, local, batch: (x, x.sum(), None), lambda g, local, x: (0 * g, local))
     world = World(graph, laws.constant(nodes), lambda key, worker, started: 0.0, jax.random.key(0))
     start = np.random.default_rng(0).normal(size=(nodes, 3))
 

@@ -7,11 +7,12 @@ at a time. `in_slices` does the same inside one worker's batch. Both give what t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
+
+from dbwjax.types import Learner
 
 
 def map_workers(function: Callable[..., PyTree], block: int | None, *trees: PyTree) -> PyTree:
@@ -89,16 +90,17 @@ def block_of(workers: int, bytes_per_worker: float, budget: int) -> int | None:
     return max(divisors, default=fits)
 
 
-def working_bytes(gradient: Callable[[PyTree, PyTree], Any], params: PyTree, batch: PyTree) -> int:
+def working_bytes(learner: Learner, params: PyTree, batch: PyTree) -> int:
     """What one worker's gradient makes on the way, in bytes: the batch and every intermediate result of the traced
     function, a bound of what is alive at once. The results themselves are not counted.
 
     Args:
-      gradient: a learner's.
+      learner: whose gradient.
       params: one worker's, or their shapes.
       batch: one worker's, or its shapes.
     """
-    traced = jax.make_jaxpr(gradient)(params, batch).jaxpr
+    local = jax.eval_shape(learner.init, params)
+    traced = jax.make_jaxpr(learner.gradient)(params, local, batch).jaxpr
     made = [variable for equation in traced.eqns for variable in equation.outvars if variable not in traced.outvars]
-    made += traced.invars[len(jax.tree.leaves(params)) :]
+    made += traced.invars[len(jax.tree.leaves((params, local))) :]
     return sum(variable.aval.size * variable.aval.dtype.itemsize for variable in made if hasattr(variable.aval, "size"))

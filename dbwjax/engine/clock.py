@@ -31,19 +31,23 @@ def init(policy: Policy, graph: Graph, delays: DelayModel, key: Key) -> ClockSta
     Raises:
       ValueError: settings of the policy that this graph does not allow.
     """
-    return _start(policy.init(graph), graph, delays, key)
+    return _start(policy, policy.init(graph), graph, delays, key)
 
 
-def start(policy_state: PyTree, graph: Graph, delays: DelayModel, key: Key) -> ClockState:
+def start(policy: Policy, policy_state: PyTree, graph: Graph, delays: DelayModel, key: Key) -> ClockState:
     """The traceable half of `init`: everybody draws the delay of computation 0."""
     nodes = graph.neighbours.shape[0]
     started = jnp.zeros(nodes, jnp.int32)
     remaining = jnp.where(graph.computes, _draw(graph, delays, key, jnp.arange(nodes), started), jnp.inf)
-    begun = jnp.zeros(nodes, remaining.dtype)
-    return ClockState(remaining, started, jnp.zeros((), jnp.int32), policy_state, begun, jnp.zeros(nodes, bool))
+    if policy.begin is not None:
+        policy_state = policy.begin(stream(key, Stream.BEGINNING), graph, policy_state)
+    begun, none = jnp.zeros(nodes, remaining.dtype), jnp.zeros((), jnp.int32)
+    return ClockState(
+        remaining, started, none, policy_state, begun, jnp.zeros(nodes, bool), none, jnp.zeros(nodes, jnp.int32)
+    )
 
 
-_start = jax.jit(start)
+_start = jax.jit(start, static_argnames=("policy",))
 
 
 def tick(
@@ -69,8 +73,28 @@ def tick(
     if not times.is_sure(delays):
         plan = plan._replace(duration=jnp.where(jnp.isnan(state.remaining).any(), jnp.nan, plan.duration))
     remaining, started = _advance(graph, delays, key, plan, state)
-    begun, counted = _begun(plan, state)
-    return plan, ClockState(remaining, started, state.step + 1, policy_state, begun, counted)
+    begun, counted, updates, born = _begun(plan, state)
+    return plan, ClockState(remaining, started, state.step + 1, policy_state, begun, counted, updates, born)
+
+
+FEW = 8
+"""Up to so many numbered nodes are found by comparing every node with them: one pass that a CPU fuses with what else it
+does to the vector, where a scatter is a call of its own."""
+
+
+def is_numbered(plan: Plan) -> bool:
+    """Whether the plan names those who restart by their numbers."""
+    return plan.restart is not None and plan.restart.dtype != bool
+
+
+def put(vector: Array, nodes: Array, values: Array) -> Array:
+    """`vector [N]` with `values` (`[K]` or one for all) at `nodes [K]`; an entry equal to N is padding."""
+    if nodes.shape[0] > FEW:
+        return vector.at[nodes].set(values, mode="drop")
+    each, places = jnp.broadcast_to(jnp.asarray(values, vector.dtype), nodes.shape), jnp.arange(vector.shape[0])
+    for k in range(nodes.shape[0]):
+        vector = jnp.where(places == nodes[k], each[k], vector)
+    return vector
 
 
 def restarted(plan: Plan, started: Array) -> Array:
@@ -79,7 +103,7 @@ def restarted(plan: Plan, started: Array) -> Array:
         return started + 1
     if plan.restart.dtype == bool:
         return started + plan.restart
-    return started.at[plan.restart].add(1, mode="drop")
+    return started + restarts(plan, started.shape[0])
 
 
 def restarts(plan: Plan, nodes: int) -> Array:
@@ -88,33 +112,46 @@ def restarts(plan: Plan, nodes: int) -> Array:
         return jnp.ones(nodes, bool)
     if plan.restart.dtype == bool:
         return plan.restart
-    return jnp.zeros(nodes, bool).at[plan.restart].set(True, mode="drop")
+    return put(jnp.zeros(nodes, bool), plan.restart, jnp.asarray(True))
 
 
 def fresh_nodes(plan: Plan, nodes: int) -> Array:
     """`[N]` whose update counts."""
     if plan.workers is None:
         return plan.fresh
+    if plan.workers.shape[0] == 1:
+        return (jnp.arange(nodes) == plan.workers[0]) & plan.fresh[0]
     return jnp.zeros(nodes, bool).at[plan.workers].max(plan.fresh, mode="drop")
 
 
-def _begun(plan: Plan, state: ClockState) -> tuple[Array, Array]:
-    """When each node's computation began, after the step's origin that comes, and whether its update has counted."""
+def updates_of(plan: Plan) -> Array:
+    """Whether the step is an update of the model: what staleness is counted in."""
+    return plan.fresh.any() if plan.updates is None else plan.updates
+
+
+def _begun(plan: Plan, state: ClockState) -> tuple[Array, Array, Array, Array]:
+    """When each node's computation began, after the step's origin that comes; whether its update has counted; the
+    updates so far, and as of each node's start."""
     nodes = state.started.shape[0]
     now = 0.0 if plan.ready is None else plan.ready - plan.duration
+    updates = state.updates + updates_of(plan)
     if plan.restart is None:
-        return jnp.zeros_like(state.begun) + now, jnp.zeros_like(state.counted)
+        born = jnp.zeros_like(state.born) + updates
+        return jnp.zeros_like(state.begun) + now, jnp.zeros_like(state.counted), updates, born
     again = restarts(plan, nodes)
     counted = jnp.where(again, False, state.counted | fresh_nodes(plan, nodes))
-    return jnp.where(again, now, state.begun - plan.duration), counted
+    born = jnp.where(again, updates, state.born)
+    if is_numbered(plan):
+        return put(state.begun - plan.duration, plan.restart, jnp.asarray(now)), counted, updates, born
+    return jnp.where(again, now, state.begun - plan.duration), counted, updates, born
 
 
 def _advance(graph: Graph, delays: DelayModel, key: Key, plan: Plan, state: ClockState) -> tuple[Array, Array]:
     started = restarted(plan, state.started)
     nodes = jnp.arange(started.shape[0])
+    # Without `ready` the wait is zero exactly: a global barrier leaves each delay as drawn, to the last bit.
+    wait = 0.0 if plan.ready is None else plan.ready - plan.duration
     if plan.restart is None or plan.restart.dtype == bool:
-        # Without `ready` the wait is zero exactly: a global barrier leaves each delay as drawn, to the last bit.
-        wait = 0.0 if plan.ready is None else plan.ready - plan.duration
         # Added, not selected: a CPU draws three times as fast where no lane is masked.
         idle = jnp.where(graph.computes, 0.0, jnp.inf)
         fresh = idle + (wait + _draw(graph, delays, key, nodes, started))
@@ -123,10 +160,9 @@ def _advance(graph: Graph, delays: DelayModel, key: Key, plan: Plan, state: Cloc
         return jnp.where(plan.restart, fresh, state.remaining - plan.duration), started
     # A few nodes restart: draw for them alone. Padding (node N) is clipped when read and dropped when written.
     who = plan.restart
-    wait = 0.0 if plan.ready is None else plan.ready.at[who].get(mode="clip") - plan.duration
-    fresh = wait + _draw(graph, delays, key, who, started.at[who].get(mode="clip"))
+    fresh = wait + _draw(graph, delays, key, who, state.started.at[who].get(mode="clip") + 1)
     fresh = jnp.where(graph.computes.at[who].get(mode="clip"), fresh, jnp.inf)
-    return (state.remaining - plan.duration).at[who].set(fresh, mode="drop"), started
+    return put(state.remaining - plan.duration, who, fresh), started
 
 
 def _draw(graph: Graph, delays: DelayModel, key: Key, nodes: Array, started: Array) -> Array:

@@ -57,7 +57,7 @@ def init(
       params: one worker's parameters in each simulation, leaves `[B, ...]`.
       mesh: the devices that share the batch; `None`: one.
     """
-    clocks = start(worlds, policy_states, mesh)
+    clocks = start(policy, worlds, policy_states, mesh)
     models = _models(policy, learner, params, clocks.started.shape[1], mesh)
     return SimState(clocks, models, _no_feedback(policy, learner, worlds, models))
 
@@ -69,10 +69,10 @@ def _no_feedback(policy: Policy, learner: Learner, worlds: Batch, models: ModelS
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (models.started.shape[0], *leaf.shape)), one)
 
 
-def start(worlds: Batch, policy_states: PyTree, mesh: Mesh | None = None) -> ClockState:
+def start(policy: Policy, worlds: Batch, policy_states: PyTree, mesh: Mesh | None = None) -> ClockState:
     """B clocks at virtual time 0."""
     lean = _lean(worlds)
-    return _start(lean.tree, Axes(lean.axes), policy_states, mesh)
+    return _start(policy, lean.tree, Axes(lean.axes), policy_states, mesh)
 
 
 def run_batch(
@@ -159,10 +159,10 @@ def clock_batch(
     return _clocks(policy, lean.tree, Axes(lean.axes), states, left, steps, mesh, fields)
 
 
-@partial(jax.jit, static_argnames=("axes", "mesh"))
-def _start(worlds: World, axes: Axes, states: PyTree, mesh: Mesh | None) -> ClockState:
+@partial(jax.jit, static_argnames=("policy", "axes", "mesh"))
+def _start(policy: Policy, worlds: World, axes: Axes, states: PyTree, mesh: Mesh | None) -> ClockState:
     def one(world: World, state: PyTree) -> ClockState:
-        return clock.start(state, world.graph, world.delays, world.key)
+        return clock.start(policy, state, world.graph, world.delays, world.key)
 
     return shared(jax.vmap(one, in_axes=(axes.tree, 0)), (axes.tree, 0), mesh)(worlds, states)
 

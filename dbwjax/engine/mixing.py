@@ -41,9 +41,14 @@ def weighted(weights: Array, sources: Array | None, leaf: Array) -> Array:
 
 
 def pushed(push: Array, leaf: Array) -> Array:
-    """`push @ leaf`, not rounded to its type; a vector `push [R]` weighs each row's own update."""
+    """`push @ leaf`, not rounded to its type; a vector `push [R]` weighs each row's own update.
+
+    Of a matrix `[1, M]` the result is `[1, ...]`, the same for every row.
+    """
     push = push.astype(accumulator_dtype(leaf))
-    return expand_to(push, leaf) * upcast(leaf) if push.ndim == 1 else _dense(push, leaf)
+    if push.ndim == 1 or leaf.shape[0] == 1:  # of one update every row takes its share
+        return expand_to(push.reshape(push.shape[0]), leaf) * upcast(leaf)
+    return _dense(push, leaf)
 
 
 def apply_plan(plan: Plan, params: PyTree, updates: PyTree) -> PyTree:
@@ -62,6 +67,8 @@ def apply_plan(plan: Plan, params: PyTree, updates: PyTree) -> PyTree:
         written = mix(plan.mix, plan.sources, updates)
     else:
         push = plan.push
+        if plan.pushers is not None:
+            updates = jax.tree.map(lambda leaf: leaf[plan.pushers], updates)
         written = jax.tree.map(
             lambda x, u: (weighted(plan.mix, plan.sources, x) + pushed(push, u)).astype(x.dtype), params, updates
         )

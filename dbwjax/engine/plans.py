@@ -12,12 +12,13 @@ from dbwjax.types import Plan
 _NEEDED = ("duration", "fresh", "mix")
 _DIMENSIONS = {  # with T
     **{"duration": (1,), "fresh": (2,), "mix": (3,), "sources": (3,), "push": (2, 3), "workers": (2,), "rows": (2,)},
-    **{"restart": (2,), "ready": (2,), "active": (2,), "received": (2,)},
+    **{"restart": (2,), "ready": (2,), "active": (2,), "received": (2,), "pushers": (2,), "at": (2,), "backups": (1,)},
+    **{"updates": (1,), "idle": (2,), "flight": (2,), "messages": (1,)},
 }
 _KINDS = {  # NumPy's letters
-    **dict.fromkeys(("duration", "mix", "push", "ready"), "f"),
-    **dict.fromkeys(("fresh", "active"), "b"),
-    **dict.fromkeys(("sources", "workers", "rows", "received"), "iu"),
+    **dict.fromkeys(("duration", "mix", "push", "ready", "flight"), "f"),
+    **dict.fromkeys(("fresh", "active", "updates", "idle"), "b"),
+    **dict.fromkeys(("sources", "workers", "rows", "received", "pushers", "at", "backups", "messages"), "iu"),
     "restart": "biu",
 }
 _WORDS = {"f": "floats", "b": "booleans", "iu": "whole numbers", "biu": "booleans or whole numbers"}
@@ -53,7 +54,9 @@ def _require(holds: bool, what: str, remedy: str) -> None:
 
 def _nodes(plan: Plan) -> int | None:
     """N, where the shapes tell it."""
-    masks = [plan.active, plan.ready, plan.restart if _is_mask(plan.restart) else None]
+    numbered = plan.restart is not None and not _is_mask(plan.restart)
+    masks = [plan.active, plan.idle, plan.restart if _is_mask(plan.restart) else None]
+    masks += [] if numbered else [plan.ready, plan.flight]
     if plan.workers is None:
         masks.append(plan.fresh)
     if plan.rows is None:
@@ -80,15 +83,20 @@ def _require_shapes(plan: Plan, arrays: Mapping[str, np.ndarray]) -> None:
         "workers": (steps, computing),
         "rows": (steps, rows),
         "received": (steps, rows),
-        "ready": (steps, nodes),
+        "pushers": (steps, rows),
+        "at": (steps, computing),
+        "idle": (steps, nodes),
         "active": (steps, nodes),
     }
+    several = nodes if plan.restart is None or _is_mask(plan.restart) else plan.restart.shape[1]
+    wanted |= {"ready": (steps, several), "flight": (steps, several)}
     if _is_mask(plan.restart):
         wanted["restart"] = (steps, nodes)
-    if plan.push is None or plan.push.ndim == 2:  # X + U, and a diagonal
+    if plan.push is None or (plan.push.ndim == 2 and plan.pushers is None):  # X + U, and a diagonal
         wanted["fresh"] = (steps, nodes)
     if plan.push is not None:
-        wanted["push"] = (steps, rows) if plan.push.ndim == 2 else (steps, rows, computing)
+        height = 1 if plan.push.ndim == 3 and plan.push.shape[1] == 1 else rows
+        wanted["push"] = (steps, height) if plan.push.ndim == 2 else (steps, height, computing)
     for name, shape in wanted.items():
         if name in arrays and arrays[name].shape != shape:
             said = ", ".join("N" if side is None else str(side) for side in shape)
@@ -98,7 +106,8 @@ def _require_shapes(plan: Plan, arrays: Mapping[str, np.ndarray]) -> None:
 def _require_ranges(plan: Plan, arrays: Mapping[str, np.ndarray]) -> None:
     nodes = _nodes(plan)
     most = np.iinfo(np.int32).max if nodes is None else nodes - 1
-    limits = {"sources": most, "workers": most, "rows": most + 1, "received": most}
+    limits = {"sources": most, "workers": most, "rows": most + 1, "received": most, "at": most}
+    limits["pushers"] = plan.fresh.shape[1] - 1
     if not _is_mask(plan.restart):
         limits["restart"] = most + 1
     for name, last in limits.items():

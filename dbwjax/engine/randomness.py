@@ -19,6 +19,8 @@ class Stream(IntEnum):
     BATCHES = 1
     POLICY = 2
     PARAMETERS = 3
+    MESSAGES = 4
+    BEGINNING = 5
 
 
 def stream(key: Key, purpose: Stream) -> Key:

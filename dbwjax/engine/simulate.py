@@ -42,6 +42,11 @@ class World(NamedTuple):
     key: Key
 
 
+def networked(policy: Policy, world: World) -> World:
+    """The world with the network that a method brings along; the others' as it is. On the host."""
+    return world if policy.network is None else world._replace(graph=policy.network(world.graph))
+
+
 class SimState(NamedTuple):
     """A simulation between two steps."""
 
@@ -56,7 +61,7 @@ def init(policy: Policy, learner: Learner, world: World, params: PyTree) -> SimS
     Args:
       policy: who waits for whom.
       learner: what a worker does with a batch.
-      world: graph, delays, batches and key.
+      world: graph (that of `networked`), delays, batches and key.
       params: one worker's initial parameters, the same for all.
 
     Raises:
@@ -76,12 +81,18 @@ def no_feedback(policy: Policy, learner: Learner, world: World, model: ModelStat
     """What a policy that reads training finds before the first step: zeros of the right shapes, with nothing fresh."""
     if not policy.reads_training:
         return None
+    learner = learning.equipped(learner, policy)
     nodes = model.started.shape[0]
     stack = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((nodes, *leaf.shape[1:]), leaf.dtype), model.params)
     batch = jax.eval_shape(jax.vmap(world.batches, (None, 0, 0)), world.key, model.started, model.started)
-    _, loss, observed = jax.eval_shape(jax.vmap(learner.gradient), stack, batch)
-    empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (loss, observed))
-    return StepInfo(empty[0], jnp.zeros(loss.shape, bool), empty[1])
+    local = jax.eval_shape(jax.vmap(learner.init), stack)
+    gradients, loss, observed = jax.eval_shape(jax.vmap(learner.gradient), stack, local, batch)
+    fresh, statistic = jnp.zeros(loss.shape, bool), None
+    if learner.statistic is not None:
+        of_workers = partial(learner.statistic, total=lambda tree: tree)
+        statistic = jax.eval_shape(of_workers, gradients, stack, fresh)
+    empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (loss, observed, statistic))
+    return StepInfo(empty[0], fresh, empty[1], empty[2])
 
 
 @partial(jax.jit, static_argnames=("policy", "learner", "steps"), donate_argnames=("state",))
@@ -176,7 +187,8 @@ def _one(
 ) -> tuple[SimState, tuple[Plan, StepRecord]]:
     """Time decides, parameters follow."""
     plan, ticking = clock.tick(policy, world.graph, world.delays, world.key, state.clock, state.feedback)
-    model, info = learning.step(learner, world.batches, plan, state.model, world.key, place)
+    learner = learning.equipped(learner, policy)
+    model, info = learning.step(learner, world.batches, plan, state.model, world.key, place, policy.idles)
     after = SimState(ticking, model, by_node(plan, info, model) if policy.reads_training else None)
     return after, (plan, place.checked(plan, record(world.graph, plan, info)))
 
@@ -185,13 +197,14 @@ def record(graph: Graph, plan: Plan, info: StepInfo | None = None) -> StepRecord
     """What one step leaves for the records; without `info` (a clock that runs alone) the loss is 0."""
     nodes = graph.neighbours.shape[0]
     workers = jnp.arange(nodes) if plan.workers is None else plan.workers
-    active = clock.fresh_nodes(plan, nodes) if plan.active is None else plan.active
+    event = plan.workers is not None and plan.active is None
     loss = jnp.zeros(plan.fresh.shape) if info is None else info.loss
     bad = plan.fresh & ~jnp.isfinite(loss)
     return StepRecord(
         duration=plan.duration,
-        active=active,
-        backup_workers=missed(graph, plan.rows, received(plan)),
+        active=plan.fresh if plan.active is None else plan.active,
+        workers=workers if event else None,
+        backup_workers=missed(graph, plan),
         gradients=plan.fresh.sum(),
         loss=loss,
         diverged_worker=jnp.where(bad.any(), workers[jnp.argmax(bad)], -1),
@@ -199,19 +212,16 @@ def record(graph: Graph, plan: Plan, info: StepInfo | None = None) -> StepRecord
     )
 
 
-def missed(graph: Graph, rows: Array | None, others: Array) -> Array:
-    """The mean over the rows written of the neighbours not heard.
-
-    Args:
-      graph: who hears whom.
-      rows: node numbers `[R]`; N is padding. `None`: all.
-      others: how many other nodes each of them heard, `[R]`.
-    """
-    degree = graph.links.sum(axis=1)
-    if rows is None:
+def missed(graph: Graph, plan: Plan) -> Array:
+    """The mean over the rows written of the neighbours not heard; of a server's step, the workers not waited for."""
+    if plan.backups is not None:
+        return plan.backups.astype(jnp.result_type(float))
+    degree, others = graph.links.sum(axis=1), received(plan)
+    if plan.rows is None:
         return (degree - others).sum() / len(degree)
-    written = rows < len(degree)
-    return jnp.where(written, degree.at[rows].get(mode="clip") - others, 0).sum() / jnp.maximum(written.sum(), 1)
+    written = plan.rows < len(degree)
+    each = jnp.where(written, degree.at[plan.rows].get(mode="clip") - others, 0)
+    return each.sum() / jnp.maximum(written.sum(), 1)
 
 
 def received(plan: Plan, reads_weights: bool = True) -> Array:
@@ -235,9 +245,10 @@ def by_node(plan: Plan, info: StepInfo, model: ModelState) -> StepInfo:
     elsewhere."""
     if plan.workers is None:
         return info
+    statistic = info.statistic
     nodes = model.started.shape[0]
 
     def scatter(leaf: Array) -> Array:
         return jnp.zeros((nodes, *leaf.shape[1:]), leaf.dtype).at[plan.workers].set(leaf, mode="drop")
 
-    return jax.tree.map(scatter, info)
+    return jax.tree.map(scatter, info._replace(statistic=None))._replace(statistic=statistic)

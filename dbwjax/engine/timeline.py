@@ -75,7 +75,9 @@ def save(path: str | os.PathLike, plans: Plan) -> None:
     Raises:
       ValueError: the file cannot be written.
     """
-    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in plans._asdict().items() if value is not None}
+    arrays: dict[str, Any] = {
+        name: np.asarray(value) for name, value in plans._asdict().items() if value is not None and name != "info"
+    }
     replace_file(
         Path(path),
         lambda file: np.savez_compressed(file, **arrays),

@@ -232,18 +232,18 @@ def _with_task(found: Problem, drawn: list[Drawn], optimizer: Any, dtype: str | 
     require_batch(sample)
     size = min((leaf.shape[0] for leaf in jax.tree.leaves(sample) if leaf.ndim), default=1)
     try:
-        slices = gradient_slices(size, learner.gradient, single, sample)
+        slices = gradient_slices(size, learner, single, sample)
     except Exception as error:  # of a user's loss
         raise ValueError(f"loss has no gradient: {fault_of(error)}") from error
     if slices > 1:
         learner = from_optimizer(in_slices(first.loss, slices), optimizer)
     workers = drawn[0].graph.neighbours.shape[0]
-    learner = learner._replace(block=gradient_block(workers, learner.gradient, single, sample))
+    learner = learner._replace(block=gradient_block(workers, learner, single, sample))
     return found._replace(
         params=params,
         learner=learner,
         evaluate=batch.stack([one.task.evaluate for one in drawn if one.task is not None]),
-        working=working_bytes(learner.gradient, single, sample) * (learner.block or workers),
+        working=working_bytes(learner, single, sample) * (learner.block or workers),
     )
 
 

@@ -90,6 +90,7 @@ def gossip(rule: WaitRule, weights: Weights | str | None = None, late: Late = LA
         # Who arrived during the announcement that ended the last iteration is simply there when this one begins.
         arrival = jnp.maximum(remaining + state.delivery, 0)
         active, end, rule_state = _checked(rule.cut(key, graph, state.rule, arrival), arrival)
+        active &= jnp.isfinite(arrival)  # a step that never ends has everybody by then who never arrives
         kept = graph.links & active[:, None] & flagged(active, graph.neighbours)
         mix, sources = matrix(scheme.apply(state.weights, graph, kept), graph, kept)
         plan = Plan(
@@ -100,6 +101,8 @@ def gossip(rule: WaitRule, weights: Weights | str | None = None, late: Late = LA
             restart=active if late == "carry" else None,
             active=active,
             received=None if state.links is None else jnp.where(active, count_flagged(active, state.links), 0),
+            flight=state.delivery,
+            messages=jnp.where(active, graph.links.sum(axis=1), 0).sum(),
         )
         return plan, state._replace(rule=rule_state)
 

@@ -1,14 +1,12 @@
-"""The gossip family under a neighbour barrier: each worker goes on when *its* messages are in, so workers drift apart.
+"""The gossip family under a neighbour barrier: `backup` (Hop's backup workers, without its queues) and `dpsgd`.
 
-A step is iteration k of every worker, at different times. With `T_j(k)` the start of worker j's iteration k, the
-clock's origin is `max_j T_j(k)`, the start times are `offset = T(k) - origin <= 0`, and a plan's `ready` is `T(k+1)`,
-counted from that origin.
+`drifting.py` keeps the start times `T_j(k)` of the workers' iterations.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,11 +14,12 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from dbwjax.limits import real, require_count, whole
 from dbwjax.network.weights import Weights
+from dbwjax.policies.drifting import Drift, Going, drifting
 from dbwjax.policies.gossip import matrix, require_graph
 from dbwjax.policies.method import Barrier, Method, Mixing, build_weights
 from dbwjax.policies.papers import D_PSGD, HOP
 from dbwjax.policies.selection import kth_smallest
-from dbwjax.types import Graph, Key, Plan, Policy
+from dbwjax.types import Graph, Key, Policy
 
 GAP = 8
 """Iterations by which a worker may be ahead of a neighbour, by default. The number is ours.
@@ -36,12 +35,10 @@ LARGEST_GAP = 4096
 
 
 class NeighbourState(NamedTuple):
-    """Start times of the iteration, and what is fixed once for a graph."""
+    """What is fixed once for a graph."""
 
-    offset: Float[Array, " N"]  # T_j(k) - max_i T_i(k), seconds
     weights: PyTree
     backups: Int[Array, ""]  # b, neighbours that nobody waits for, before it is capped
-    earlier: Float[Array, "gap-1 N"] | None  # T(k-1), ..., T(k+1-gap), on the same clock; None: no gap is kept
 
 
 def backups_of(graph: Graph, b: int | Array) -> Int[Array, " N"]:
@@ -86,32 +83,30 @@ def backup(b: int = 0, gap: float = GAP, weights: Weights | str | None = None, m
 
     def init_fn(graph: Graph) -> NeighbourState:
         require_graph(graph, mixing)
-        state = _start(graph, scheme, b)
-        if kept_starts is None:
-            return state
-        workers = len(state.offset)
-        require_count("gap", kept_starts + 1, lambda count: 16.0 * count * workers, f" of {workers} workers")
-        # Before the start everybody counts as having started at time 0, which holds up nobody.
-        return state._replace(earlier=jnp.zeros((kept_starts, len(state.offset)), state.offset.dtype))
+        if kept_starts is not None:
+            workers = graph.neighbours.shape[0]
+            require_count("gap", kept_starts + 1, lambda count: 16.0 * count * workers, f" of {workers} workers")
+        return NeighbourState(scheme.init(graph), jnp.asarray(b))
 
-    def decide_fn(
-        key: Key, graph: Graph, state: NeighbourState, remaining: Array, feedback: Any
-    ) -> tuple[Plan, NeighbourState]:
-        del key, feedback
+    def go_on(key: Key, graph: Graph, drift: Drift, remaining: Array) -> tuple[Going, NeighbourState]:
+        del key
+        state = drift.own
         arrival = jnp.where(graph.links, remaining[graph.neighbours] + graph.latency, jnp.inf)
         needed = graph.links.sum(axis=1) - backups_of(graph, state.backups)
         ready = jnp.maximum(remaining, kth_smallest(arrival, needed))
-        if state.earlier is not None:
-            ready = jnp.maximum(ready, _tokens(graph, state.earlier[-1] if len(state.earlier) else state.offset))
+        if kept_starts is not None:
+            ready = jnp.maximum(ready, _tokens(graph, drift.earlier[-1] if kept_starts else drift.offset))
 
-        kept = graph.links & (arrival <= ready[:, None])
+        kept = graph.links & (arrival <= ready[:, None]) & jnp.isfinite(arrival)
         base = scheme.apply(state.weights, graph, graph.links)[:, 1:]
         heard = jnp.where(kept[:, 1:], base, 0)
         slots = jnp.concatenate([1 - heard.sum(axis=1, keepdims=True), heard], axis=1)
         mix, sources = matrix(slots, graph, kept)
-        return _plan(state, ready, mix=mix, sources=sources)
+        flight = in_flight(graph, remaining, remaining, arrival, ready)
+        sent = graph.links.sum()
+        return Going(ready, {"mix": mix, "sources": sources, "flight": flight, "messages": sent}), state
 
-    return Policy(init_fn, decide_fn)
+    return drifting(init_fn, go_on, kept_starts or 0)
 
 
 def dpsgd(weights: Weights | str | None = None, everybody: bool = False) -> Policy:
@@ -131,25 +126,38 @@ def dpsgd(weights: Weights | str | None = None, everybody: bool = False) -> Poli
 
     def init_fn(graph: Graph) -> NeighbourState:
         require_graph(graph, "doubly")
-        return _start(graph, scheme, 0)
+        return NeighbourState(scheme.init(graph), jnp.asarray(0))
 
-    def decide_fn(
-        key: Key, graph: Graph, state: NeighbourState, remaining: Array, feedback: Any
-    ) -> tuple[Plan, NeighbourState]:
-        del key, feedback
-        arrival = jnp.where(graph.links, state.offset[graph.neighbours] + graph.latency, -jnp.inf)
+    def go_on(key: Key, graph: Graph, drift: Drift, remaining: Array) -> tuple[Going, NeighbourState]:
+        del key
+        state = drift.own
+        arrival = jnp.where(graph.links, drift.offset[graph.neighbours] + graph.latency, -jnp.inf)
         ready = jnp.maximum(remaining, arrival.max(axis=1))
+        flight = in_flight(graph, remaining, drift.offset, arrival, ready)
         mix, sources = matrix(scheme.apply(state.weights, graph, graph.links), graph, graph.links)
         if everybody:
             ready = jnp.broadcast_to(ready.max(), ready.shape)
-        return _plan(state, ready, mix=mix, sources=sources, push=jnp.ones_like(remaining))
+        plan = {"mix": mix, "sources": sources, "push": jnp.ones_like(remaining), "flight": flight}
+        return Going(ready, plan), state
 
-    return Policy(init_fn, decide_fn)
+    return drifting(init_fn, go_on)
 
 
-def _start(graph: Graph, scheme: Weights, backups: int) -> NeighbourState:
-    offset = jnp.zeros(graph.neighbours.shape[0], jnp.result_type(float))
-    return NeighbourState(offset, scheme.init(graph), jnp.asarray(backups), None)
+def in_flight(
+    graph: Graph, finished: Float[Array, " N"], sent: Float[Array, " N"], arrival: Float[Array, "N D"], ready: Array
+) -> Float[Array, " N"]:
+    """Seconds for which each worker, having finished, waited for a message that was on its way.
+
+    Args:
+      graph: who hears whom.
+      finished: when each worker has.
+      sent: when each worker's message sets out.
+      arrival: when it is there, by receiver and slot.
+      ready: when each worker goes on.
+    """
+    last = graph.links & (arrival == ready[:, None])
+    set_out = jnp.where(last, sent[graph.neighbours], jnp.inf).min(axis=1)
+    return jnp.where(jnp.isfinite(set_out), jnp.maximum(ready - jnp.maximum(finished, set_out), 0), 0)
 
 
 def _tokens(graph: Graph, oldest: Float[Array, " N"]) -> Array:
@@ -157,17 +165,8 @@ def _tokens(graph: Graph, oldest: Float[Array, " N"]) -> Array:
     return jnp.where(graph.links, oldest[graph.neighbours], -jnp.inf).max(axis=1)
 
 
-def _plan(state: NeighbourState, ready: Array, **fields: Any) -> tuple[Plan, NeighbourState]:
-    duration = ready.max()
-    plan = Plan(duration=duration, fresh=jnp.ones(ready.shape, bool), ready=ready, **fields)
-    earlier = state.earlier
-    if earlier is not None and len(earlier):
-        earlier = jnp.concatenate([state.offset[None], earlier[:-1]]) - duration
-    return plan, state._replace(offset=ready - duration, earlier=earlier)
-
-
-def _backup_notes(graph: Graph, state: NeighbourState) -> list[str]:
-    b, degree = int(state.backups), np.asarray(graph.links).sum(axis=1)
+def _backup_notes(graph: Graph, state: Drift) -> list[str]:
+    b, degree = int(state.own.backups), np.asarray(graph.links).sum(axis=1)
     capped = np.flatnonzero((degree > 0) & (degree <= b))
     if not len(capped):
         return []

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Collection
 
 import jax
 import jax.numpy as jnp
@@ -105,26 +104,24 @@ def require_graphs(nets: Collection[tuple[str, int, int]]) -> None:
         require_memory(needed, f"a sweep of {len(nets)} graphs", remedy, have)
 
 
-def gradient_block(
-    workers: int, gradient: Callable[[PyTree, PyTree], Any], params: PyTree, batch: PyTree
-) -> int | None:
+def gradient_block(workers: int, learner: Learner, params: PyTree, batch: PyTree) -> int | None:
     """How many workers compute their gradients at a time: as many as fit the cache of a CPU, or an eighth of an
     accelerator's free memory. `None`: all.
 
     Args:
       workers: N.
-      gradient: a learner's.
+      learner: the workers'.
       params: one worker's parameters, or their shapes.
       batch: one worker's batch, or its shapes.
     """
     budget = CACHED if jax.default_backend() == "cpu" else limits.available_bytes() // 8
-    return block_of(workers, working_bytes(gradient, params, batch), budget)
+    return block_of(workers, working_bytes(learner, params, batch), budget)
 
 
-def gradient_slices(size: int, gradient: Callable[[PyTree, PyTree], Any], params: PyTree, batch: PyTree) -> int:
+def gradient_slices(size: int, learner: Learner, params: PyTree, batch: PyTree) -> int:
     """Into how many slices one worker's batch of `size` samples is cut (`in_slices`), so that what it makes on the way
     takes an eighth of the free memory at most; 1 for all but very large models."""
-    wanted = working_bytes(gradient, params, batch) / max(limits.available_bytes() // 8, 1)
+    wanted = working_bytes(learner, params, batch) / max(limits.available_bytes() // 8, 1)
     return min((slices for slices in limits.divisors(size) if slices >= wanted), default=size)
 
 

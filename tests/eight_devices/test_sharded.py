@@ -119,7 +119,7 @@ def test_batches_and_mixing_are_the_same_to_the_last_bit(spec, workers, policy, 
     """A learner whose update is the sum of its batch: what is compared is all that a step does but the gradient."""
     rule, _, world, _, _ = setting(spec, workers, policy)
 
-    def gradient(params, batch):
+    def gradient(params, local, batch):
         seen = sum(leaf.astype(jnp.float32).ravel()[0] for leaf in jax.tree.leaves(batch))
         return jax.tree.map(lambda leaf: jnp.full_like(leaf, seen), params), jnp.zeros(()), None
 

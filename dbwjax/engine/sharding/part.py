@@ -73,7 +73,7 @@ class Part:
         return jax.tree.map(lambda leaf: _gathered(leaf)[self.position], tree)
 
     def apply(self, plan: Plan, params: PyTree, updates: PyTree) -> PyTree:  # noqa: D102
-        written = self._mixed(plan, updates if plan.push is None else params)
+        written = self.mixed(plan, updates if plan.push is None else params)
         if plan.push is not None:
             written = jax.tree.map(jnp.add, written, self._pushed(plan, plan.push, updates))
         rounded = jax.tree.map(lambda sums, leaf: sums.astype(leaf.dtype), written, params)
@@ -90,7 +90,7 @@ class Part:
         anywhere = jax.lax.pmax(lost.astype(jnp.int32), AXIS)
         return record._replace(unreachable=anywhere > 0)
 
-    def _mixed(self, plan: Plan, tree: PyTree) -> PyTree:
+    def mixed(self, plan: Plan, tree: PyTree) -> PyTree:
         """`mix @ tree`, not rounded, for the rows that are written: those here (`rows=None`), or all of them on every
         device."""
         if plan.rows is None and plan.sources is not None:
@@ -103,8 +103,13 @@ class Part:
         return jax.tree.map(lambda leaf: mixing.weighted(plan.mix, places, leaf), read)
 
     def _pushed(self, plan: Plan, push: Array, updates: PyTree) -> PyTree:
-        push = push if plan.rows is not None else self.mine(push)
-        if push.ndim == 1:  # each row takes its own update
+        if plan.workers is None and push.ndim == 2 and push.shape[0] == 1:  # the same sum for every row
+            mine = self.mine_once(push[0])[None]
+            return jax.lax.psum(jax.tree.map(lambda leaf: mixing.pushed(mine, leaf), updates), AXIS)
+        push = push if plan.rows is not None or push.shape[0] == 1 else self.mine(push)
+        if plan.pushers is not None:
+            updates = jax.tree.map(lambda leaf: leaf[plan.pushers], updates)
+        elif push.ndim == 1:  # each row takes its own update
             updates = self.take(updates, plan.rows)
         elif plan.workers is None:
             push, updates = self._by_row(push), jax.tree.map(_gathered, updates)

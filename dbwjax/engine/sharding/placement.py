@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from dbwjax.engine.mixing import apply_plan, write_rows
+from dbwjax.engine.mixing import apply_plan, weighted, write_rows
 from dbwjax.types import Plan, StepRecord
 
 
@@ -46,6 +46,9 @@ class Placement(Protocol):
 
     def apply(self, plan: Plan, params: PyTree, updates: PyTree) -> PyTree:
         """The rows here after the step, as `mixing.apply_plan` says."""
+
+    def mixed(self, plan: Plan, tree: PyTree) -> PyTree:
+        """`mix @ tree` for the rows here, at least float32, of a plan that writes all rows."""
 
     def total(self, tree: PyTree) -> PyTree:
         """The sum over devices of what each has of rows here."""
@@ -83,6 +86,9 @@ class Whole:
 
     def apply(self, plan: Plan, params: PyTree, updates: PyTree) -> PyTree:  # noqa: D102
         return apply_plan(plan, params, updates)
+
+    def mixed(self, plan: Plan, tree: PyTree) -> PyTree:  # noqa: D102
+        return jax.tree.map(lambda leaf: weighted(plan.mix, plan.sources, leaf), tree)
 
     def total(self, tree: PyTree) -> PyTree:  # noqa: D102
         return tree

@@ -9,11 +9,11 @@ to `T_j(k+2)` (exclusive). Whatever belongs to an iteration is dated by its end:
 
 - a gradient, and its loss, by the end of the iteration that it moves the parameters in;
 - a computation by the end of the iteration after which the worker starts its next one. Its seconds until it finished,
-  or until it was cut at that end if that is earlier, are *computing* if its gradient counted and *wasted* if not; the
-  seconds between its finish and that end are *waiting*, but *communicating* as far as the message was on its way that
-  it waited for: its own to its neighbours under a global barrier, the last that let it go on otherwise. So a computation
-  that is carried over says nothing until it takes part. With `late="apply"` every gradient counts, and the seconds of a
-  late worker are computing, though its gradient would have needed longer.
+  or until it was cut at that end if that is earlier, are *computing* if its gradient counted and *wasted* if not. The
+  seconds between its finish and that end are *waiting*, but *communicating* as far as a message was on its way: its own
+  to its neighbours under a global barrier, the last that let it go on otherwise. So a computation that is carried over
+  says nothing until it takes part. With `late="apply"` every gradient counts, and the seconds of a late worker are
+  computing, though its gradient would have needed longer.
 
 Row `m` of a grid speaks of the iterations that end in `(t[m-1], t[m]]`, row 0 of those that end up to `t[0]`.
 """

@@ -52,7 +52,8 @@ def acid(rate: float = 1.0, h: float | None = None, gain: float | None = None) -
     worker takes part in, which are about two for each of its ticks. An average is of one instant, so messages take no
     time. A worker without neighbours has no clock.
 
-    Nodes N to 2N - 1 are the x~ of workers 0 to N - 1; the model is the mean of x.
+    Nodes N to 2N - 1 are the x~ of workers 0 to N - 1; the model is the mean of x. What a node holds is as of its
+    worker's last event. On a complete graph the gain is 1/2, both copies are the same, and this is `randomized_gossip`.
 
     Args:
       rate: ticks per worker and mean computation.
@@ -66,9 +67,9 @@ def acid(rate: float = 1.0, h: float | None = None, gain: float | None = None) -
     given = [_constant("h", h), _constant("gain", gain)]
 
     def network(graph: Graph) -> Graph:
+        _require_spectrum(graph)
         require_graph(graph, "doubly")
         require_no_latency(graph, "acid", "an average is of one instant; use --latency 0, or adpsgd")
-        _require_spectrum(graph)
         return with_nodes(graph, graph.neighbours.shape[0])
 
     def init_fn(graph: Graph) -> Momentum:

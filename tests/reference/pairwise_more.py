@@ -1,7 +1,7 @@
 """Further methods without a barrier: AD-PSGD with latency and two sides, Poisson ticks, a token, SWIFT, A2CiD2.
 
-Sources, as recalled: AD-PSGD from Lian et al., arXiv 1710.06952; randomized gossip from Boyd et al. 2006; the token from
-Johansson et al. 2009. SWIFT (arXiv 2210.14026) and A2CiD2 (arXiv 2306.08289) follow their authors' code.
+Sources, as recalled: AD-PSGD from Lian et al., arXiv 1710.06952; randomized gossip from Boyd et al. 2006; the token
+from Johansson et al. 2009. SWIFT (arXiv 2210.14026) and A2CiD2 (arXiv 2306.08289) follow their authors' code.
 
 What is drawn at random is passed in; times, running means and constants are worked out here.
 """

@@ -49,8 +49,8 @@ def acid(rate: float = 1.0, h: float | None = None, gain: float | None = None) -
     Ours: both ends of a pair make up for their time before anything is sent, as in the paper's equations (the authors'
     code sends x_j as of j's last event), so that the means of x and of x~ over workers are kept; the mean computation
     is that of `ticks.py` (the authors': each worker's own moving average); the authors' rate counts the averages that a
-    worker takes part in, which are about two for each of its ticks. An average is of one instant, so messages take no
-    time. A worker without neighbours has no clock.
+    worker takes part in, which are about two for each of its ticks; an update is that of the worker's own optimiser. An
+    average is of one instant, so messages take no time. A worker without neighbours has no clock.
 
     Nodes N to 2N - 1 are the x~ of workers 0 to N - 1; the model is the mean of x. What a node holds is as of its
     worker's last event. On a complete graph the gain is 1/2, both copies are the same, and this is `randomized_gossip`.
@@ -82,7 +82,6 @@ def acid(rate: float = 1.0, h: float | None = None, gain: float | None = None) -
         i, workers = event.node, state.since.shape[0]
         j = jnp.where(event.tick, random_neighbour(key, graph, i), i)
         since = state.since + event.now
-        # Before the first computation is completed no mean is known, and the copies are equal.
         gone = jnp.where(event.mean > 0, since / event.mean, 0)
         half, push = jnp.where(event.tick, 0.5, 0.0), (1.0, 1.0, 0.0, 0.0)
         weights = _weights(half, 2 * half * state.gain, _made_up(state.h, gone[i]), _made_up(state.h, gone[j]))

@@ -10,12 +10,26 @@ from collections.abc import Hashable, Sequence
 from jaxtyping import PyTree
 
 from dbwjax import specs
-from dbwjax.policies import acid, dtur, neighbours, pairwise, rules
+from dbwjax.policies import (
+    acid,
+    dtur,
+    neighbours,
+    pairwise,
+    rules,
+)
 from dbwjax.policies.method import Method
 from dbwjax.types import Graph, Policy
 
 POLICIES: dict[str, Method] = {
-    method.name: method for module in (dtur, rules, neighbours, pairwise, acid) for method in module.METHODS
+    method.name: method
+    for methods in (
+        dtur.METHODS,
+        rules.METHODS,
+        neighbours.METHODS,
+        pairwise.METHODS,
+        acid.METHODS,
+    )
+    for method in methods
 }
 
 

@@ -51,21 +51,19 @@ def run_adpsgd(partner, asks, delay, update, x0, neighbours, steps, latency=no_l
 
 
 class Clocks:
-    """Finishes in a queue, and Poisson ticks at `rate` per worker and mean of the computations completed so far."""
+    """Finishes in a queue, and Poisson ticks at `rate` per worker and mean of the computations begun so far."""
 
     def __init__(self, draw, rate, delay, workers):
         self.draw, self.rate, self.delay, self.workers = draw, rate, delay, workers
         self.queue = EventQueue()
-        self.lengths: list[float] = []  # of the computations completed
-        self.running = [0.0 for _ in workers]
+        self.lengths: list[float] = []  # of the computations begun
         self.now, self.event = 0.0, 0
         for worker in workers:
             self.begin(worker)
 
     def begin(self, worker):
-        finish = worker.begin(self.now, self.delay)
-        self.running[worker.index] = self.delay(worker.index, worker.number)
-        self.queue.push(finish, FINISH, worker.index)
+        self.queue.push(worker.begin(self.now, self.delay), FINISH, worker.index)
+        self.lengths.append(self.delay(worker.index, worker.number))
 
     def mean(self):
         return sum(self.lengths) / len(self.lengths)
@@ -74,13 +72,12 @@ class Clocks:
         """`(i, j)`: the pair that averages, or the worker that has finished and None."""
         unit, i, j = self.draw(self.event)
         self.event += 1
-        if self.lengths and len(self.workers) > 1:
+        if len(self.workers) > 1:
             tick = self.now + unit * self.mean() / (self.rate * len(self.workers))
             if tick < self.queue.next_time():
                 self.now = tick
                 return i, j
         self.now, _, i, _ = self.queue.pop()
-        self.lengths.append(self.running[i])
         return i, None
 
 

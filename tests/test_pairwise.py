@@ -334,6 +334,21 @@ def test_waiting_for_the_exchange_is_told_as_flight():
     longest = [max(seconds[i, j], seconds[j, i]) for i, j in pairs]
     np.testing.assert_allclose(found.flight[:, 0], longest, rtol=1e-6)
     assert (found.messages == 2).all()
+    found = plans(policy_of("token"), World(net, delays, None, jax.random.key(3)), 300)
+    steps = list(zip(found.info["holder"].tolist(), found.info["next"].tolist(), strict=True))
+    np.testing.assert_allclose(found.flight[:, 0], [seconds[j, i] for i, j in steps], rtol=1e-6)
+    np.testing.assert_array_equal(found.messages, [i != j for i, j in steps])
+
+
+def test_who_only_applies_sends_nothing():
+    net = graphs.pad(graphs.grid(TEN, rows=2), TEN)
+    delays = laws.build_delays("shifted_exponential:shift=0.2,rate=1", TEN, 1)
+    found = plans(policy_of("adpsgd:bipartite=true"), World(net, delays, None, jax.random.key(3)), 300)
+    alone = found.workers[:, 0] == found.info["partner"]
+    np.testing.assert_array_equal(found.messages, np.where(alone, 0, 2))
+    assert 100 < alone.sum() < 200
+    found = plans(policy_of("randomized_gossip"), World(net, delays, None, jax.random.key(3)), 300)
+    np.testing.assert_array_equal(found.messages, np.where(found.info["tick"], 2, 0))
 
 
 @pytest.mark.parametrize(

@@ -104,30 +104,34 @@ def _larger_side(graph: Graph) -> Bool[np.ndarray, " N"]:
     Raises:
       ValueError: the graph has an odd cycle.
     """
-    import networkx
+    from scipy.sparse import csgraph
 
-    net = networkx.from_scipy_sparse_array(links_matrix(graph))
-    before, depth = {0: 0}, {0: 0}
-    for node, parent in networkx.bfs_predecessors(net, 0):
-        before[node], depth[node] = parent, depth[parent] + 1
-    for i, j in net.edges:
-        if depth[i] % 2 == depth[j] % 2:
-            cycle = _cycle(i, j, before)
-            listed = f" ({'-'.join(map(str, cycle))})" if len(cycle) <= _FEW else ""
-            raise ValueError(
-                f"workers {i} and {j} are linked and on one side: the graph has an odd cycle of {len(cycle)} "
-                f"workers{listed}; use a graph of two sides (an even ring, a grid, a tree), or bipartite=false"
-            )
-    even = np.asarray([depth[node] % 2 == 0 for node in range(len(depth))])
+    links, sources = np.asarray(graph.links), np.asarray(graph.neighbours)
+    order, before = csgraph.breadth_first_order(links_matrix(graph), 0, directed=False)
+    depth = np.zeros(len(links), int)
+    for node in order[1:]:
+        depth[node] = depth[before[node]] + 1
+    rows, slots = np.nonzero(links)
+    ends = sources[rows, slots]
+    odd = np.flatnonzero((depth[rows] - depth[ends]) % 2 == 0)
+    if len(odd):
+        i, j = int(rows[odd[0]]), int(ends[odd[0]])
+        cycle = _cycle(i, j, before)
+        listed = f" ({'-'.join(map(str, cycle))})" if len(cycle) <= _FEW else ""
+        raise ValueError(
+            f"workers {i} and {j} are linked and on one side: the graph has an odd cycle of {len(cycle)} "
+            f"workers{listed}; use a graph of two sides (an even ring, a grid, a tree), or bipartite=false"
+        )
+    even = depth % 2 == 0
     return even if 2 * even.sum() >= len(even) else ~even
 
 
-def _cycle(i: int, j: int, before: dict[int, int]) -> list[int]:
+def _cycle(i: int, j: int, before: np.ndarray) -> list[int]:
     """The cycle that link (i, j) closes in a tree in which both are equally deep."""
     up, down = [i], [j]
     while up[-1] != down[-1]:
-        up.append(before[up[-1]])
-        down.append(before[down[-1]])
+        up.append(int(before[up[-1]]))
+        down.append(int(before[down[-1]]))
     return up + down[-2::-1]
 
 

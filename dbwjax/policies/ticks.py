@@ -8,11 +8,11 @@ tick or the next finish, is the step.
 A policy does not know the law of the computations, so "mean computation" is the running mean, in seconds, of all that
 have begun anywhere in the network. In the long run there are `rate` ticks per completed computation, whoever is fast or
 slow. This reading is ours. Those under way are counted with the time that they are going to take: the mean is a unit of
-time, which nobody acts upon. Of the completed ones alone it would be too short for long, because short ones are completed
+time, which nobody acts upon. Of the completed ones alone it would be too short for long, because short ones are over
 first: with exponential times, ten workers and rate 1 there were 6.0 ticks a computation after 20 computations and 1.27
-after 500, and so it is 1.05 and 1.01 (means over 60 runs; by Wald's equation the expected sum of all times begun is at
-any instant their expected number times the mean). Where some workers are slower, ticks are too few at first: three of ten
-being five times slower, 0.76 after 20 and 0.96 after 500. A computation that never ends is left out.
+after 500, and so it is 1.05 and 1.01 (means over 60 runs). By Wald's equation the expected sum of the times begun is,
+at any instant, their expected number times the mean. Where some workers are slower, ticks are too few at first: three
+of ten being five times slower, 0.76 after 20 and 0.96 after 500. A computation that never ends is left out.
 """
 
 from __future__ import annotations

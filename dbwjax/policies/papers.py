@@ -60,3 +60,56 @@ D_PSGD = Paper(
   primaryClass = {math.OC}
 }""",
 )
+
+AD_PSGD = Paper(
+    "Lian, Zhang, Zhang, Liu 2018, arXiv 1710.06952",
+    """@misc{lian2018asynchronous,
+  title = {Asynchronous Decentralized Parallel Stochastic Gradient Descent},
+  author = {Lian, Xiangru and Zhang, Wei and Zhang, Ce and Liu, Ji},
+  year = {2018},
+  eprint = {1710.06952},
+  archivePrefix = {arXiv}
+}""",
+)
+
+RANDOMIZED_GOSSIP = Paper(
+    "Boyd, Ghosh, Prabhakar, Shah 2006",
+    """@misc{boyd2006randomized,
+  title = {Randomized Gossip Algorithms},
+  author = {Boyd, Stephen and Ghosh, Arpita and Prabhakar, Balaji and Shah, Devavrat},
+  year = {2006},
+  howpublished = {IEEE Transactions on Information Theory 52(6)}
+}""",
+)
+
+INCREMENTAL = Paper(
+    "Johansson, Rabi, Johansson 2009",
+    """@misc{johansson2009randomized,
+  title = {A Randomized Incremental Subgradient Method for Distributed Optimization in Networked Systems},
+  author = {Johansson, B. and Rabi, M. and Johansson, M.},
+  year = {2009},
+  howpublished = {SIAM Journal on Optimization 20(3)}
+}""",
+)
+
+SWIFT = Paper(
+    "Bornstein, Rabbani, Wang, Bedi, Huang 2023, arXiv 2210.14026",
+    """@misc{bornstein2023swift,
+  title = {{SWIFT}: Rapid Decentralized Federated Learning via Wait-Free Model Communication},
+  author = {Bornstein, Marco and Rabbani, Tahseen and Wang, Evan and Bedi, Amrit Singh and Huang, Furong},
+  year = {2023},
+  eprint = {2210.14026},
+  archivePrefix = {arXiv}
+}""",
+)
+
+A2CID2 = Paper(
+    "Nabli, Belilovsky, Oyallon 2023, arXiv 2306.08289",
+    """@misc{nabli2023acid,
+  title = {{A2CiD2}: Accelerating Asynchronous Communication in Decentralized Deep Learning},
+  author = {Nabli, Adel and Belilovsky, Eugene and Oyallon, Edouard},
+  year = {2023},
+  eprint = {2306.08289},
+  archivePrefix = {arXiv}
+}""",
+)

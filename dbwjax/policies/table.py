@@ -10,11 +10,27 @@ from collections.abc import Hashable, Sequence
 from jaxtyping import PyTree
 
 from dbwjax import specs
-from dbwjax.policies import dtur, neighbours, rules
+from dbwjax.policies import (
+    acid,
+    dtur,
+    neighbours,
+    pairwise,
+    rules,
+)
 from dbwjax.policies.method import Method
 from dbwjax.types import Graph, Policy
 
-POLICIES: dict[str, Method] = {method.name: method for module in (dtur, rules, neighbours) for method in module.METHODS}
+POLICIES: dict[str, Method] = {
+    method.name: method
+    for methods in (
+        dtur.METHODS,
+        rules.METHODS,
+        neighbours.METHODS,
+        pairwise.METHODS,
+        acid.METHODS,
+    )
+    for method in methods
+}
 
 
 def build_policy(spec: str) -> Policy:

@@ -161,6 +161,11 @@ SHIPPED = (
     "deadline:seconds=0.1,late=apply",
     "dpsgd",
     "dpsgd:barrier=global",
+    "adpsgd",
+    "randomized_gossip",
+    "token",
+    "swift:every=2",
+    "acid:rate=0.5",
 )
 """SPECs that between them use every policy of the table, every barrier and every way with late workers."""
 

@@ -171,7 +171,7 @@ def _require_everybody(plan: Plan, adapts_first: bool) -> None:
         raise ValueError("this learner mixes more than parameters and needs a policy in whose steps everybody mixes")
     if plan.pushers is not None or (plan.push is not None and plan.push.ndim != 1):
         raise ValueError(
-            "this learner mixes more than parameters and needs a policy under which everybody takes its own update"
+            "this learner mixes more than parameters and needs a policy under which each takes its own update"
         )
     if adapts_first != (plan.push is None):
         order = "before" if adapts_first else "after"

@@ -42,9 +42,9 @@ def timeline(policy, world, state, steps):
     return timelines.timeline(policy, world, state, steps)[1]
 
 
-@jax.jit
-def replay(world, model, plans):
-    return timelines.replay(PAIR_LEARNER, world, model, plans)
+@functools.partial(jax.jit, static_argnames=("learner",))
+def replay(learner, world, model, plans):
+    return timelines.replay(learner, world, model, plans)
 
 
 @functools.cache
@@ -120,7 +120,8 @@ def test_replay_of_the_timeline_is_the_run(name, tmp_path):
     plans = jax.tree.map(jnp.asarray, timelines.load(tmp_path / "plans.npz"))
     policy, world = named(name), world_of(name)
     model = learning.init(PAIR_LEARNER, policy, PAIR, NODES)
-    model, replayed = replay(world._replace(delays=None), model, plans)
+    learner = learning.equipped(PAIR_LEARNER, policy)
+    model, replayed = replay(learner, world._replace(delays=None), model, plans)
     np.testing.assert_array_equal(record.duration, replayed.duration)
     np.testing.assert_array_equal(record.active, replayed.active)
     chex.assert_trees_all_close(final.model, model, rtol=1e-6, atol=1e-6)

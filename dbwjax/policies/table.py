@@ -11,12 +11,20 @@ from jaxtyping import PyTree
 
 from dbwjax import specs
 from dbwjax.policies import aau, dtur, matcha, neighbours, periodic, rules, subgradient
-from dbwjax.policies.method import Method
+from dbwjax.policies.method import FAMILIES, Method
 from dbwjax.types import Graph, Policy
 
 _MODULES = (dtur, rules, neighbours, aau, matcha, periodic, subgradient)
 
 POLICIES: dict[str, Method] = {method.name: method for module in _MODULES for method in module.METHODS}
+
+
+def by_family() -> dict[str, dict[str, Method]]:
+    """The table cut into families, in the order of `FAMILIES`; families without a method are left out."""
+    found = {
+        family: {name: method for name, method in POLICIES.items() if method.family == family} for family in FAMILIES
+    }
+    return {family: methods for family, methods in found.items() if methods}
 
 
 def build_policy(spec: str) -> Policy:

@@ -20,7 +20,7 @@ from dbwjax.network.weights import metropolis
 from dbwjax.policies.events import EventState, Happening, Row, events
 from dbwjax.policies.gossip import require_graph
 from dbwjax.policies.method import Method
-from dbwjax.policies.papers import AD_PSGD, INCREMENTAL, RANDOMIZED_GOSSIP, SWIFT
+from dbwjax.policies.papers import AD_PSGD, GOSSIP, INCREMENTAL, SWIFT, TOKEN
 from dbwjax.policies.partners import is_node, message_seconds, random_neighbour, require_no_latency, with_nodes
 from dbwjax.policies.selection import first_least
 from dbwjax.policies.ticks import Event, require_rate, ticking
@@ -314,7 +314,7 @@ METHODS = (
         "randomized_gossip",
         _randomized_gossip,
         "random pairs average at the ticks of Poisson clocks; whoever finishes applies its gradient to its own",
-        (RANDOMIZED_GOSSIP,),
+        (GOSSIP,),
         family="pairwise",
         mixing="doubly",
     ),
@@ -322,7 +322,7 @@ METHODS = (
         "token",
         _token,
         "a token with the parameters walks the graph; its holder computes, everybody else waits",
-        (INCREMENTAL,),
+        (INCREMENTAL, TOKEN),
         family="pairwise",
         mixing="row",
     ),

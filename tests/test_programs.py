@@ -50,6 +50,11 @@ SETTINGS = {
     "local_sgd": ["local_sgd", "local_sgd:h=5", "local_sgd:barrier=neighbours", "local_sgd:weights=lazy"],
     "dspodfl": ["dspodfl", "dspodfl:gradients=0.4", "dspodfl:links=0.4"],
     "subgradient": ["subgradient", "subgradient:radius=2", "subgradient:radius=3", "subgradient:barrier=global"],
+    "adpsgd": ["adpsgd", "adpsgd:bipartite=true"],
+    "randomized_gossip": ["randomized_gossip", "randomized_gossip:rate=2"],
+    "token": ["token"],
+    "swift": ["swift", "swift:every=2"],
+    "acid": ["acid", "acid:rate=2"],
 }
 RATES = {
     "sgd": ["sgd"],

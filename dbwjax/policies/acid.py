@@ -169,7 +169,7 @@ METHODS = (
     Method(
         "acid",
         _acid,
-        "A2CiD2: random pairs average at Poisson ticks, with a continuous momentum between two copies of each worker",
+        "A2CiD2: gossip SGD with a continuous momentum between two copies of each worker",
         (ACID,),
         family="pairwise",
         mixing="row",  # columns sum to one as well, but the weights are not symmetric

@@ -305,7 +305,7 @@ METHODS = (
     Method(
         "adpsgd",
         _adpsgd,
-        "AD-PSGD: whoever finishes averages with a random neighbour, then applies its stale gradient; nobody waits",
+        "AD-PSGD: whoever finishes averages with a random neighbour, then adds its stale update; nobody waits",
         (AD_PSGD,),
         family="pairwise",
         mixing="doubly",
@@ -313,7 +313,7 @@ METHODS = (
     Method(
         "randomized_gossip",
         _randomized_gossip,
-        "random pairs average at the ticks of Poisson clocks; whoever finishes applies its gradient to its own",
+        "gossip SGD: random pairs average at Poisson ticks; whoever finishes updates its own model",
         (GOSSIP,),
         family="pairwise",
         mixing="doubly",
@@ -329,7 +329,7 @@ METHODS = (
     Method(
         "swift",
         _swift,
-        "SWIFT: whoever finishes averages its neighbours' newest parameters into its own alone; nobody waits",
+        "SWIFT: whoever finishes averages its neighbours' newest models into its own; nobody waits",
         (SWIFT,),
         family="pairwise",
         mixing="row",

@@ -261,11 +261,13 @@ SUBGRADIENT = Paper(
 )
 
 INCREMENTAL = Paper(
-    "Johansson, Rabi, Johansson 2009",
-    """@misc{johansson2009randomized,
+    "Johansson, Rabi, Johansson 2009, SIAM J. Optim. 20(3)",
+    """@article{johansson2009randomized,
   title = {A Randomized Incremental Subgradient Method for Distributed Optimization in Networked Systems},
   author = {Johansson, B. and Rabi, M. and Johansson, M.},
-  year = {2009},
-  howpublished = {SIAM Journal on Optimization 20(3)}
+  journal = {SIAM Journal on Optimization},
+  volume = {20},
+  number = {3},
+  year = {2009}
 }""",
 )

@@ -117,7 +117,7 @@ def hop(b: int = 1, gap: int = GAP, staleness: int = 0, skip: int = 0) -> Policy
         del key, waits
         workers, k = _workers(graph, boxes), state.iteration[i]
         mine = jnp.arange(workers) == i
-        box = mine[:, None] & (jnp.arange(boxes) == k % boxes)
+        box = mine[:, None] & (jnp.arange(boxes) == k % boxes)[None]
         after = state._replace(
             answered=jnp.where(mine, k, state.answered),
             sent=jnp.where(box, jnp.inf, state.sent),  # now: `passed` makes it 0
@@ -139,8 +139,9 @@ def hop(b: int = 1, gap: int = GAP, staleness: int = 0, skip: int = 0) -> Policy
         del key, waits
         workers, k = _workers(graph, boxes), state.iteration[j]
         around = state.iteration[state.near[j]]
-        jumps = (state.skip > 0) & (around.max() - k > state.skip)
-        target = jnp.where(jumps, jnp.minimum(around.max(), around.min() + gap), k + 1)
+        behind = (state.skip > 0) & (around.max() - k > state.skip)
+        target = jnp.where(behind, jnp.minimum(around.max(), around.min() + gap), k + 1)
+        jumps = target > k + 1
         inbox = _inbox(graph, state, j, staleness)
         newest = _newest(graph, state, j, inbox, (k - staleness, target - 1))
         if not staleness:  # of tag k no more than those waited for
@@ -154,7 +155,7 @@ def hop(b: int = 1, gap: int = GAP, staleness: int = 0, skip: int = 0) -> Policy
         row = Row(j, [(sources[s], weights[s]) for s in range(sources.shape[0])])
 
         mine, tags = jnp.arange(workers) == j, k + 1 + (jnp.arange(boxes) - (k + 1)) % boxes
-        skipped = mine[:, None] & (tags < target)
+        skipped = mine[:, None] & (tags < target)[None]
         after = state._replace(
             iteration=jnp.where(mine, target, state.iteration),
             answered=jnp.where(mine, target - 1, state.answered),
@@ -250,8 +251,8 @@ def _inbox(graph: Graph, state: HopState, j: Array, staleness: int) -> Inbox:
 
 def _first(arrival: Array, needed: Array) -> Array:
     """The first so many of some arrivals `[D]`, at equal times those in lower slots."""
-    slot = jnp.arange(arrival.shape[0])
-    earlier = (arrival < arrival[:, None]) | ((arrival == arrival[:, None]) & (slot < slot[:, None]))
+    slot, one, other = jnp.arange(arrival.shape[0]), arrival[:, None], arrival[None]
+    earlier = (other < one) | ((other == one) & (slot[None] < slot[:, None]))
     return earlier.sum(axis=1) < needed
 
 
@@ -261,7 +262,7 @@ def _newest(graph: Graph, state: HopState, j: Array, inbox: Inbox, window: tuple
     boxes = state.sent.shape[1]
     senders = graph.neighbours[j]
     answered = state.answered[senders][:, None]
-    tags = answered - (answered - jnp.arange(boxes)) % boxes  # what each mailbox holds; below 0: nothing yet
+    tags = answered - (answered - jnp.arange(boxes)[None]) % boxes  # what each mailbox holds; below 0: nothing yet
     there = state.sent[senders] + graph.latency[j][:, None] <= inbox.due
     fits = (tags >= jnp.maximum(window[0], 0)) & (tags <= window[1]) & state.message[senders] & there
     return jnp.where(fits & graph.links[j][:, None], tags, -1).max(axis=1)

@@ -73,7 +73,7 @@ def prague(group: int = 4) -> Policy:
         drawn = jnp.concatenate([i[None], others(key, i, workers, group)]).astype(jnp.int32)
         here = makes & (jnp.arange(workers) == i)
         after = Groups(
-            jnp.where(here[:, None], drawn, state.members),
+            jnp.where(here[:, None], drawn[None], state.members),
             jnp.where(here, state.made, state.order),
             state.finished | (jnp.arange(workers) == i),
             state.made + makes,
@@ -97,7 +97,7 @@ def prague(group: int = 4) -> Policy:
         after = Groups(
             jnp.where(here[:, None], workers, state.members),
             jnp.where(here, NEVER, state.order),
-            state.finished & ~(jnp.arange(workers)[:, None] == of_group).any(axis=1),
+            state.finished & ~(jnp.arange(workers)[:, None] == of_group[None]).any(axis=1),
             state.made,
         )
         row = Row(of_group, [(of_group[m], 1.0 / group) for m in range(group)])

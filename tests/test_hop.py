@@ -27,6 +27,7 @@ GRAPHS = {
     "random": lambda: graphs.erdos_renyi(NODES, p=0.4, seed=3),
     "one way": lambda: graphs.from_adjacency(ONE_WAY),
     "slow links": lambda: graphs.with_links(graphs.erdos_renyi(NODES, p=0.4, seed=3), latency=0.3),
+    "constant": lambda: graphs.erdos_renyi(NODES, p=0.4, seed=3),
     "constant, slow links": lambda: graphs.with_links(graphs.erdos_renyi(NODES, p=0.4, seed=3), latency=0.5),
 }
 SETTINGS = {

@@ -78,7 +78,8 @@ def hop(b: int = 1, gap: int = GAP, staleness: int = 0, skip: int = 0) -> Policy
     as in the paper, these are the same. The paper also discusses sending before adapting (as `dpsgd`); here the message
     holds the update. With momentum or Adam the state is the worker's own.
 
-    Each worker has `gap + 1 + staleness` mailboxes of the size of its parameters.
+    Each worker has `gap + 1 + staleness` mailboxes of the size of its parameters (and, in memory, of its optimiser's
+    state, which mailboxes do not use).
 
     Args:
       b: slowest neighbours that nobody waits for.

@@ -51,8 +51,9 @@ def sgp(graph: Topology = "given", barrier: Barrier = "neighbours") -> Policy:
 
     A worker's gradient is of `x / w`; what it sends is `x` with its own update, and `w`. Message k is used in iteration
     k by whoever hears it, so the parameters are those of the synchronous method whatever the times. (The paper also has
-    an overlapping variant, in which messages may be some iterations late; that is not here.) With momentum or Adam the
-    state is the worker's own.
+    an overlapping variant, in which messages may be some iterations late; that is not here.) An update moves `x / w` by
+    `u / w`: on a graph so uneven that some `w` are small, step sizes must be, too. With momentum or Adam the state is
+    the worker's own.
 
     `exponential` and `one_peer` bring links of their own, in place of the graph's. A message takes the mean time of the
     graph's links on each of them; that is our choice.
@@ -62,8 +63,8 @@ def sgp(graph: Topology = "given", barrier: Barrier = "neighbours") -> Policy:
       barrier: `global`: an iteration ends for everybody when all have finished and all messages are in.
 
     Raises:
-      ValueError: an unknown `graph`; in `init` and `network`, a graph that `require_graph` refuses (links may go one
-        way, but everybody must hear everybody, if by way of others).
+      ValueError: an unknown `graph`; in `init`, a graph that `require_graph` refuses (links may go one way, but everybody
+        must hear everybody, if by way of others).
     """
     if graph not in get_args(Topology):
         raise ValueError(f"unknown graph={shown(graph)}; {nearest(str(graph), get_args(Topology))}")

@@ -8,6 +8,7 @@ finds it, latency later, however long it is not looked at.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -23,6 +24,18 @@ from dbwjax.policies.neighbours import GAP, LARGEST_GAP, backups_of
 from dbwjax.policies.papers import HOP
 from dbwjax.policies.selection import kth_smallest
 from dbwjax.types import Graph, Key, Policy
+
+
+class Sizes(NamedTuple):
+    """Settings on which shapes depend."""
+
+    gap: int
+    staleness: int
+
+    @property
+    def boxes(self) -> int:
+        """S, mailboxes of a worker."""
+        return self.gap + 1 + self.staleness
 
 
 class HopState(NamedTuple):
@@ -95,81 +108,10 @@ def hop(b: int = 1, gap: int = GAP, staleness: int = 0, skip: int = 0) -> Policy
     b, staleness, skip = whole("b", b, 0), whole("staleness", staleness, 0), whole("skip", skip, 0)
     gap = whole("gap", gap, 1, LARGEST_GAP)
     _require_settings(b, gap, staleness, skip)
-    boxes = gap + 1 + staleness
-
-    def network(graph: Graph) -> Graph:
-        require_graph(graph, "row")
-        workers, slots = graph.neighbours.shape
-        what = f" of {workers} workers with {boxes} mailboxes each"
-        require_count("gap", gap, lambda count: 16.0 * workers * slots * (count + 2 + staleness), what)
-        return _with_mailboxes(graph, boxes)
-
-    def init_fn(graph: Graph) -> HopState:
-        workers = _workers(graph, boxes)
-        if np.asarray(graph.computes).sum() != workers:
-            raise ValueError("hop needs its mailboxes in the graph; give the graph of its network (simulate.networked)")
-        near, hearers = _near(graph, workers)
-        none = jnp.zeros(workers, jnp.int32)
-        sent = jnp.zeros((workers, boxes), jnp.result_type(float))
-        message = jnp.zeros((workers, boxes), bool)
-        return HopState(none, none - 1, sent, message, near, hearers, jnp.asarray(b), jnp.asarray(skip))
-
-    def happen(key: Key, graph: Graph, state: HopState, i: Array, waits: Array) -> tuple[Happening, HopState]:
-        del key, waits
-        workers, k = _workers(graph, boxes), state.iteration[i]
-        mine = jnp.arange(workers) == i
-        box = mine[:, None] & (jnp.arange(boxes) == k % boxes)[None]
-        after = state._replace(
-            answered=jnp.where(mine, k, state.answered),
-            sent=jnp.where(box, jnp.inf, state.sent),  # now: `passed` makes it 0
-            message=state.message | box,
-        )
-        rest = [(i, 0.0)] * (graph.neighbours.shape[1] - 1)
-        row = Row(workers + i * boxes + k % boxes, [(i, 1.0), *rest], push=1.0)
-        told = _told(0, state.hearers[i], jnp.zeros_like(state.sent[0, 0]))
-        return Happening([row], start=graph.computes.shape[0], told=told), after
-
-    def ready(graph: Graph, state: HopState) -> Array:
-        workers = _workers(graph, boxes)
-        arrival, needed = _arrivals(graph, state, jnp.arange(workers), staleness)
-        tokens = state.iteration[state.near].min(axis=1) >= state.iteration + 1 - gap
-        when = jnp.where(tokens, jnp.maximum(kth_smallest(arrival, needed), 0), jnp.inf)
-        return jnp.concatenate([when, jnp.full(workers * boxes, jnp.inf, when.dtype)])
-
-    def go_on(key: Key, graph: Graph, state: HopState, j: Array, waits: Array) -> tuple[Happening, HopState]:
-        del key, waits
-        workers, k = _workers(graph, boxes), state.iteration[j]
-        around = state.iteration[state.near[j]]
-        behind = (state.skip > 0) & (around.max() - k > state.skip)
-        target = jnp.where(behind, jnp.minimum(around.max(), around.min() + gap), k + 1)
-        jumps = target > k + 1
-        inbox = _inbox(graph, state, j, staleness)
-        newest = _newest(graph, state, j, inbox, (k - staleness, target - 1))
-        if not staleness:  # of tag k no more than those waited for
-            newest = jnp.where(jumps | _first(inbox.arrival, inbox.needed), newest, -1)
-        heard = newest >= 0
-        weights = jnp.where(heard, jnp.where(jumps, 1, newest - (k - staleness) + 1), 0)
-        weights = weights.at[0].set(jnp.where(jumps, 1, staleness + 1)).astype(state.sent.dtype)
-        weights = weights / weights.sum()
-        sender = jnp.where(heard, graph.neighbours[j], j)
-        sources = workers + sender * boxes + jnp.where(heard, newest, k) % boxes
-        row = Row(j, [(sources[s], weights[s]) for s in range(sources.shape[0])])
-
-        mine, tags = jnp.arange(workers) == j, k + 1 + (jnp.arange(boxes) - (k + 1)) % boxes
-        skipped = mine[:, None] & (tags < target)[None]
-        after = state._replace(
-            iteration=jnp.where(mine, target, state.iteration),
-            answered=jnp.where(mine, target - 1, state.answered),
-            sent=jnp.where(skipped, jnp.inf, state.sent),
-            message=state.message & ~skipped,
-        )
-        return Happening([row], start=j, told=_told(heard.sum(), 0, inbox.flight)), after
-
-    def passed(state: HopState, seconds: Array) -> HopState:
-        return state._replace(sent=jnp.where(jnp.isposinf(state.sent), 0, state.sent - seconds))
-
-    release = Release(ready, go_on)
-    return events(init_fn, happen, release, passed=passed, stale=False, network=network)
+    sizes = Sizes(gap, staleness)
+    release = Release(partial(_ready, sizes), partial(_go_on, sizes))
+    init, network = partial(_init, sizes, b, skip), partial(_network, sizes)
+    return events(init, partial(_finish, sizes), release, passed=_passed, stale=False, network=network)
 
 
 def _require_settings(b: int, gap: int, staleness: int, skip: int) -> None:
@@ -191,9 +133,98 @@ def _require_settings(b: int, gap: int, staleness: int, skip: int) -> None:
         )
 
 
-def _workers(graph: Graph, boxes: int) -> int:
+def _network(sizes: Sizes, graph: Graph) -> Graph:
+    """The workers and their mailboxes."""
+    require_graph(graph, "row")
+    workers, slots = graph.neighbours.shape
+    what = f" of {workers} workers with {sizes.boxes} mailboxes each"
+    require_count("gap", sizes.gap, lambda count: 16.0 * workers * slots * (count + 2 + sizes.staleness), what)
+    return _with_mailboxes(graph, sizes.boxes)
+
+
+def _init(sizes: Sizes, b: int, skip: int, graph: Graph) -> HopState:
+    workers = _workers(graph, sizes)
+    if np.asarray(graph.computes).sum() != workers:
+        raise ValueError("hop needs its mailboxes in the graph; give the graph of its network (simulate.networked)")
+    near, hearers = _near(graph, workers)
+    none = jnp.zeros(workers, jnp.int32)
+    sent = jnp.zeros((workers, sizes.boxes), jnp.result_type(float))
+    message = jnp.zeros((workers, sizes.boxes), bool)
+    return HopState(none, none - 1, sent, message, near, hearers, jnp.asarray(b), jnp.asarray(skip))
+
+
+def _finish(
+    sizes: Sizes, key: Key, graph: Graph, state: HopState, i: Array, waits: Array
+) -> tuple[Happening, HopState]:
+    """Worker i puts its message into its mailbox, and waits."""
+    del key, waits
+    workers, k = _workers(graph, sizes), state.iteration[i]
+    mine = jnp.arange(workers) == i
+    box = mine[:, None] & (jnp.arange(sizes.boxes) == k % sizes.boxes)[None]
+    after = state._replace(
+        answered=jnp.where(mine, k, state.answered),
+        sent=jnp.where(box, jnp.inf, state.sent),  # now: `_passed` makes it 0
+        message=state.message | box,
+    )
+    rest = [(i, 0.0)] * (graph.neighbours.shape[1] - 1)
+    row = Row(workers + i * sizes.boxes + k % sizes.boxes, [(i, 1.0), *rest], push=1.0)
+    told = _told(0, state.hearers[i], jnp.zeros_like(state.sent[0, 0]))
+    return Happening([row], start=graph.computes.shape[0], told=told), after
+
+
+def _ready(sizes: Sizes, graph: Graph, state: HopState) -> Array:
+    """When each worker may go on if it waits, seconds from now."""
+    workers = _workers(graph, sizes)
+    arrival, needed = _arrivals(graph, state, jnp.arange(workers), sizes.staleness)
+    tokens = state.iteration[state.near].min(axis=1) >= state.iteration + 1 - sizes.gap
+    when = jnp.where(tokens, jnp.maximum(kth_smallest(arrival, needed), 0), jnp.inf)
+    return jnp.concatenate([when, jnp.full(workers * sizes.boxes, jnp.inf, when.dtype)])
+
+
+def _go_on(sizes: Sizes, key: Key, graph: Graph, state: HopState, j: Array, waits: Array) -> tuple[Happening, HopState]:
+    """Worker j combines what it has, and starts its next iteration."""
+    del key, waits
+    workers, k = _workers(graph, sizes), state.iteration[j]
+    around = state.iteration[state.near[j]]
+    behind = (state.skip > 0) & (around.max() - k > state.skip)
+    target = jnp.where(behind, jnp.minimum(around.max(), around.min() + sizes.gap), k + 1)
+    jumps = target > k + 1
+    inbox = _inbox(graph, state, j, sizes.staleness)
+    newest = _newest(graph, state, j, inbox, (k - sizes.staleness, target - 1))
+    if not sizes.staleness:  # of tag k no more than those waited for
+        newest = jnp.where(jumps | _first(inbox.arrival, inbox.needed), newest, -1)
+    heard = newest >= 0
+    weights = jnp.where(heard, jnp.where(jumps, 1, newest - (k - sizes.staleness) + 1), 0)
+    weights = weights.at[0].set(jnp.where(jumps, 1, sizes.staleness + 1)).astype(state.sent.dtype)
+    weights = weights / weights.sum()
+    sender = jnp.where(heard, graph.neighbours[j], j)
+    sources = workers + sender * sizes.boxes + jnp.where(heard, newest, k) % sizes.boxes
+    row = Row(j, [(sources[s], weights[s]) for s in range(sources.shape[0])])
+
+    return Happening([row], start=j, told=_told(heard.sum(), 0, inbox.flight)), _moved(state, j, target)
+
+
+def _moved(state: HopState, j: Array, target: Array) -> HopState:
+    """The state when worker j starts an iteration, with a notice for each of those that it skips."""
+    workers, boxes = state.sent.shape
+    mine, following = jnp.arange(workers) == j, state.iteration[j] + 1
+    tags = following + (jnp.arange(boxes) - following) % boxes  # of what comes next into each mailbox
+    skipped = mine[:, None] & (tags < target)[None]
+    return state._replace(
+        iteration=jnp.where(mine, target, state.iteration),
+        answered=jnp.where(mine, target - 1, state.answered),
+        sent=jnp.where(skipped, jnp.inf, state.sent),  # now, as in `_finish`
+        message=state.message & ~skipped,
+    )
+
+
+def _passed(state: HopState, seconds: Array) -> HopState:
+    return state._replace(sent=jnp.where(jnp.isposinf(state.sent), 0, state.sent - seconds))
+
+
+def _workers(graph: Graph, sizes: Sizes) -> int:
     """N, of a graph with mailboxes."""
-    return graph.computes.shape[0] // (1 + boxes)
+    return graph.computes.shape[0] // (1 + sizes.boxes)
 
 
 def _with_mailboxes(graph: Graph, boxes: int) -> Graph:
@@ -243,7 +274,7 @@ def _arrivals(graph: Graph, state: HopState, who: Array, staleness: int) -> tupl
 def _inbox(graph: Graph, state: HopState, j: Array, staleness: int) -> Inbox:
     """What worker j, which may go on, has before it."""
     (arrival,), (needed,) = _arrivals(graph, state, j[None], staleness)
-    last = kth_smallest(arrival, needed)  # as for `ready`, to the last bit
+    last = kth_smallest(arrival, needed)  # as for `_ready`, to the last bit
     finished = state.sent[j, state.iteration[j] % state.sent.shape[1]]
     set_out = jnp.where(arrival == last, arrival - graph.latency[j], jnp.inf).min()
     flight = jnp.where(jnp.isfinite(last), jnp.maximum(last - jnp.maximum(finished, set_out), 0), 0)

@@ -66,44 +66,50 @@ def prague(group: int = 4) -> Policy:
         none = jnp.zeros((), jnp.int32)
         return Groups(members, jnp.full(workers, NEVER, jnp.int32), jnp.zeros(workers, bool), none)
 
-    def happen(key: Key, graph: Graph, state: Groups, i: Array, waits: Array) -> tuple[Happening, Groups]:
-        del waits
-        workers = graph.computes.shape[0]
-        makes = ~(state.members == i).any()
-        drawn = jnp.concatenate([i[None], others(key, i, workers, group)]).astype(jnp.int32)
-        here = makes & (jnp.arange(workers) == i)
-        after = Groups(
-            jnp.where(here[:, None], drawn[None], state.members),
-            jnp.where(here, state.made, state.order),
-            state.finished | (jnp.arange(workers) == i),
-            state.made + makes,
-        )
-        nobody = jnp.full(group, workers, jnp.int32)
-        # As many rows and sources as an average has.
-        row = Row(nobody.at[0].set(i), [(i, 1.0), *[(i, 0.0)] * (group - 1)], push=1.0)
-        return Happening([row], start=nobody, told=_told(0)), after
+    return events(init_fn, _finish, Release(_ready, _average), stale=False)
 
-    def ready(graph: Graph, state: Groups) -> Array:
-        workers = graph.computes.shape[0]
-        oldest = jnp.full(workers, NEVER, jnp.int32).at[state.members].min(state.order[:, None], mode="drop")
-        of_members = state.members.clip(max=workers - 1)
-        there = state.finished[of_members] & (oldest[of_members] == state.order[:, None])
-        return jnp.where(there.all(axis=1) & (state.order != NEVER), 0.0, jnp.inf)
 
-    def average(key: Key, graph: Graph, state: Groups, j: Array, waits: Array) -> tuple[Happening, Groups]:
-        del key, waits
-        workers = graph.computes.shape[0]
-        of_group, here = state.members[j], jnp.arange(workers) == j
-        after = Groups(
-            jnp.where(here[:, None], workers, state.members),
-            jnp.where(here, NEVER, state.order),
-            state.finished & ~(jnp.arange(workers)[:, None] == of_group[None]).any(axis=1),
-            state.made,
-        )
-        row = Row(of_group, [(of_group[m], 1.0 / group) for m in range(group)])
-        return Happening([row], start=of_group, told=_told(2 * (group - 1))), after
+def _finish(key: Key, graph: Graph, state: Groups, i: Array, waits: Array) -> tuple[Happening, Groups]:
+    """Worker i applies its update, makes a group if it is in none, and waits."""
+    del waits
+    workers, group = state.members.shape
+    makes = ~(state.members == i).any()
+    drawn = jnp.concatenate([i[None], others(key, i, workers, group)]).astype(jnp.int32)
+    here = makes & (jnp.arange(workers) == i)
+    after = Groups(
+        jnp.where(here[:, None], drawn[None], state.members),
+        jnp.where(here, state.made, state.order),
+        state.finished | (jnp.arange(workers) == i),
+        state.made + makes,
+    )
+    nobody = jnp.full(group, workers, jnp.int32)
+    # As many rows and sources as an average has.
+    row = Row(nobody.at[0].set(i), [(i, 1.0), *[(i, 0.0)] * (group - 1)], push=1.0)
+    return Happening([row], start=nobody, told=_told(0)), after
 
-    return events(init_fn, happen, Release(ready, average), stale=False)
+
+def _ready(graph: Graph, state: Groups) -> Array:
+    """When each group may average, seconds from now, by the worker that made it."""
+    workers = len(state.order)
+    oldest = jnp.full(workers, NEVER, jnp.int32).at[state.members].min(state.order[:, None], mode="drop")
+    of_members = state.members.clip(max=workers - 1)
+    there = state.finished[of_members] & (oldest[of_members] == state.order[:, None])
+    return jnp.where(there.all(axis=1) & (state.order != NEVER), 0.0, jnp.inf)
+
+
+def _average(key: Key, graph: Graph, state: Groups, j: Array, waits: Array) -> tuple[Happening, Groups]:
+    """The group that worker j made averages, and its members start their next computations."""
+    del key, waits
+    workers, group = state.members.shape
+    of_group, here = state.members[j], jnp.arange(workers) == j
+    after = Groups(
+        jnp.where(here[:, None], workers, state.members),
+        jnp.where(here, NEVER, state.order),
+        state.finished & ~(jnp.arange(workers)[:, None] == of_group[None]).any(axis=1),
+        state.made,
+    )
+    row = Row(of_group, [(of_group[m], 1.0 / group) for m in range(group)])
+    return Happening([row], start=of_group, told=_told(2 * (group - 1))), after
 
 
 def others(key: Key, i: Array, workers: int, group: int) -> Int[Array, " G-1"]:

@@ -63,8 +63,8 @@ def sgp(graph: Topology = "given", barrier: Barrier = "neighbours") -> Policy:
       barrier: `global`: an iteration ends for everybody when all have finished and all messages are in.
 
     Raises:
-      ValueError: an unknown `graph`; in `init`, a graph that `require_graph` refuses (links may go one way, but everybody
-        must hear everybody, if by way of others).
+      ValueError: an unknown `graph`; in `init`, a graph that `require_graph` refuses (links may go one way, but
+        everybody must hear everybody, if by way of others).
     """
     if graph not in get_args(Topology):
         raise ValueError(f"unknown graph={shown(graph)}; {nearest(str(graph), get_args(Topology))}")
@@ -82,8 +82,7 @@ def sgp(graph: Topology = "given", barrier: Barrier = "neighbours") -> Policy:
         own, kept = graph.neighbours[:, 0], graph.links
         sources: Array | None
         if topology == "one_peer":
-            nodes = own.shape[0]
-            peer = (own - jnp.left_shift(1, iteration % _rounds(nodes))) % nodes
+            peer = _peer(own, iteration)
             kept = kept & (graph.neighbours == peer[:, None])
             mix, sources = jnp.stack([share, 1 - share], axis=1), jnp.stack([own, peer], axis=1)
         else:
@@ -119,6 +118,12 @@ def hearers(graph: Graph) -> Int[Array, "N H"]:
             who[int(sender)].append(receiver)
     width = max([graph.neighbours.shape[1] - 1, *map(len, who)])
     return jnp.asarray(np.array([row + [nodes] * (width - len(row)) for row in who]).reshape(nodes, width), jnp.int32)
+
+
+def _peer(own: Array, iteration: Array) -> Array:
+    """Whom each worker hears in an iteration."""
+    nodes = own.shape[0]
+    return (own - jnp.left_shift(1, iteration % _rounds(nodes))) % nodes
 
 
 def _rounds(nodes: int) -> int:

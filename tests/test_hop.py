@@ -46,7 +46,8 @@ class Seen(NamedTuple):
     row: np.ndarray  # [T] the node that is written
     x: np.ndarray  # [T, N, P] the workers' parameters
     iteration: np.ndarray  # [T, N]
-    received: np.ndarray  # [T]
+    heard: np.ndarray  # [T, D] who is heard; else N(1 + S)
+    missed: np.ndarray  # [T] neighbours not heard
     messages: np.ndarray  # [T]
     flight: np.ndarray  # [T] seconds
 
@@ -59,7 +60,7 @@ def watched(policy, steps, world, policy_state):
         plan, ticking = clock.tick(policy, world.graph, world.delays, world.key, state.clock)
         model, _ = learning.step(LEARNER, world.batches, plan, state.model, world.key, idles=policy.idles)
         at = ticking.policy.own.iteration
-        told = (plan.received[0], plan.messages, plan.flight[0])
+        told = (plan.heard, plan.backups, plan.messages, plan.flight[0])
         seen = Seen(plan.duration, plan.rows[0], model.params[: at.shape[0]], at, *told)
         return state._replace(clock=ticking, model=model), seen
 
@@ -158,8 +159,12 @@ def test_as_many_are_heard_as_waited_for():
     case, seen = case_of("random"), run("hop", "random")
     degree = np.array([len(near) for near in case.neighbours])
     ends = seen.row < NODES
-    np.testing.assert_array_equal(seen.received[ends], np.maximum(degree - 1, 1)[seen.row[ends]])
-    np.testing.assert_array_equal(seen.received[~ends], 0)
+    heard = (seen.heard < NODES).sum(axis=1)
+    np.testing.assert_array_equal(heard[ends], np.maximum(degree - 1, 1)[seen.row[ends]])
+    np.testing.assert_array_equal(heard[~ends], 0)
+    np.testing.assert_array_equal(seen.missed[ends], degree[seen.row[ends]] - heard[ends])
+    for k in np.flatnonzero(ends):
+        assert set(seen.heard[k][seen.heard[k] < NODES]) <= set(case.neighbours[seen.row[k]])
     np.testing.assert_array_equal(seen.messages[ends], 0)
     worker = (seen.row[~ends] - NODES) // 9
     np.testing.assert_array_equal(seen.messages[~ends], degree[worker])

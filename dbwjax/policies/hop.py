@@ -168,8 +168,10 @@ def _finish(
     )
     rest = [(i, 0.0)] * (graph.neighbours.shape[1] - 1)
     row = Row(workers + i * sizes.boxes + k % sizes.boxes, [(i, 1.0), *rest], push=1.0)
-    told = _told(0, state.hearers[i], jnp.zeros_like(state.sent[0, 0]))
-    return Happening([row], start=graph.computes.shape[0], told=told), after
+    nobody = graph.computes.shape[0]
+    none = jnp.full(graph.neighbours.shape[1], nobody)
+    told = _told(none, 0, state.hearers[i], jnp.zeros((), state.sent.dtype))
+    return Happening([row], start=nobody, told=told), after
 
 
 def _ready(sizes: Sizes, graph: Graph, state: HopState) -> Array:
@@ -201,7 +203,13 @@ def _go_on(sizes: Sizes, key: Key, graph: Graph, state: HopState, j: Array, wait
     sources = workers + sender * sizes.boxes + jnp.where(heard, newest, k) % sizes.boxes
     row = Row(j, [(sources[s], weights[s]) for s in range(sources.shape[0])])
 
-    return Happening([row], start=j, told=_told(heard.sum(), 0, inbox.flight)), _moved(state, j, target)
+    told = _told(
+        jnp.where(heard, graph.neighbours[j], graph.computes.shape[0]),
+        (graph.links[j] & ~heard).sum(),
+        0,
+        inbox.flight,
+    )
+    return Happening([row], start=j, told=told), _moved(state, j, target)
 
 
 def _moved(state: HopState, j: Array, target: Array) -> HopState:
@@ -300,10 +308,11 @@ def _newest(graph: Graph, state: HopState, j: Array, inbox: Inbox, window: tuple
     return jnp.where(fits & graph.links[j][:, None], tags, -1).max(axis=1)
 
 
-def _told(received: PyTree, messages: PyTree, flight: Array) -> dict[str, Array]:
+def _told(heard: Array, backups: PyTree, messages: PyTree, flight: Array) -> dict[str, Array]:
     """For the accounts; alike in finishes and releases."""
     return {
-        "received": jnp.asarray(received, jnp.int32)[None],
+        "heard": heard.astype(jnp.int32),
+        "backups": jnp.asarray(backups, jnp.int32),
         "messages": jnp.asarray(messages, jnp.int32),
         "flight": flight[None],
     }

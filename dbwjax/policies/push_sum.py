@@ -172,10 +172,11 @@ def agp() -> Policy:
         to, nodes = state.hearers[i], graph.computes.shape[0]
         count = (to < nodes).sum(dtype=jnp.int32)
         share = 1 / (1 + count.astype(graph.latency.dtype))
-        rows = [Row(i, [(i, share)], push=share)]
+        rows, told = [Row(i, [(i, share)], push=share)], {"messages": count}
         if to.shape[0]:
             rows.append(Row(to, [(to, 1.0), (i, share)], push=share))
-        return Happening(rows, told={"messages": count}), state
+            told["heard"] = jnp.where(to < nodes, i, nodes)
+        return Happening(rows, told=told), state
 
     return events(init_fn, happen, pushsum=True)
 

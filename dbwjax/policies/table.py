@@ -10,12 +10,32 @@ from collections.abc import Hashable, Sequence
 from jaxtyping import PyTree
 
 from dbwjax import specs
-from dbwjax.policies import dtur, hop, neighbours, prague, push_sum, rules
+from dbwjax.policies import (
+    acid,
+    dtur,
+    hop,
+    neighbours,
+    pairwise,
+    prague,
+    push_sum,
+    rules,
+)
 from dbwjax.policies.method import Method
 from dbwjax.types import Graph, Policy
 
 POLICIES: dict[str, Method] = {
-    method.name: method for module in (dtur, rules, neighbours, push_sum, hop, prague) for method in module.METHODS
+    method.name: method
+    for methods in (
+        dtur.METHODS,
+        rules.METHODS,
+        neighbours.METHODS,
+        pairwise.METHODS,
+        acid.METHODS,
+        push_sum.METHODS,
+        hop.METHODS,
+        prague.METHODS,
+    )
+    for method in methods
 }
 
 

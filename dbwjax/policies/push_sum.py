@@ -170,11 +170,11 @@ def agp() -> Policy:
     def happen(key: Key, graph: Graph, state: Sending, i: Array, waits: Array) -> tuple[Happening, Sending]:
         del key, waits
         to, nodes = state.hearers[i], graph.computes.shape[0]
-        count = (to < nodes).sum(dtype=jnp.int32)
-        share = 1 / (1 + count.astype(graph.latency.dtype))
-        rows, told = [Row(i, [(i, share)], push=share)], {"messages": count}
+        there = (to < nodes).astype(graph.latency.dtype)
+        share = 1 / (1 + there.sum())
+        rows, told = [Row(i, [(i, share)], push=share)], {"messages": there.sum().astype(jnp.int32)}
         if to.shape[0]:
-            rows.append(Row(to, [(to, 1.0), (i, share)], push=share))
+            rows.append(Row(to, [(to, there), (i, there * share)], push=there * share))
             told["heard"] = jnp.where(to < nodes, i, nodes)
         return Happening(rows, told=told), state
 

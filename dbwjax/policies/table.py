@@ -14,10 +14,13 @@ from dbwjax.policies import (
     aau,
     acid,
     dtur,
+    hop,
     matcha,
     neighbours,
     pairwise,
     periodic,
+    prague,
+    push_sum,
     rules,
     subgradient,
 )
@@ -34,8 +37,11 @@ POLICIES: dict[str, Method] = {
         matcha.METHODS,
         periodic.METHODS,
         subgradient.METHODS,
+        hop.METHODS,
+        prague.METHODS,
         pairwise.METHODS,
         acid.METHODS,
+        push_sum.METHODS,
     )
     for method in methods
 }

@@ -174,6 +174,13 @@ SHIPPED = (
     "token",
     "swift:every=2",
     "acid:rate=0.5",
+    "sgp",
+    "sgp:graph=exponential",
+    "sgp:graph=one_peer,barrier=global",
+    "agp",
+    "hop",
+    "hop:b=1,gap=4,staleness=1,skip=1",
+    "prague:group=3",
 )
 """SPECs that between them use every policy of the table, every barrier and every way with late workers."""
 
@@ -210,7 +217,7 @@ def named(name):
 
 
 def has_server(name):
-    return "server" in name or "staleness" in name
+    return name in HANDMADE and ("server" in name or "staleness" in name)
 
 
 def world_of(name, seed=0, slots=None):

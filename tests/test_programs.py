@@ -55,6 +55,10 @@ SETTINGS = {
     "token": ["token"],
     "swift": ["swift", "swift:every=2"],
     "acid": ["acid", "acid:rate=2"],
+    "sgp": ["sgp", "sgp:graph=exponential", "sgp:graph=one_peer", "sgp:barrier=global"],
+    "agp": ["agp"],
+    "hop": ["hop", "hop:b=2", "hop:gap=4", "hop:staleness=1", "hop:skip=2"],
+    "prague": ["prague:group=3", "prague:group=4"],
 }
 RATES = {
     "sgd": ["sgd"],

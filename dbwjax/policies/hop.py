@@ -315,6 +315,7 @@ def _told(heard: Array, backups: PyTree, messages: PyTree, flight: Array) -> dic
         "backups": jnp.asarray(backups, jnp.int32),
         "messages": jnp.asarray(messages, jnp.int32),
         "flight": flight[None],
+        "updates": jnp.asarray(False),  # no worker's parameters change while it computes, so nothing is stale
     }
 
 

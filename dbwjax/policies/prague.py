@@ -140,7 +140,11 @@ def others(key: Key, i: Array, workers: int, group: int) -> Int[Array, " G-1"]:
 
 def _told(messages: int) -> dict[str, PyTree]:
     """For the accounts; nobody is a neighbour here, and none is waited for in vain."""
-    return {"messages": jnp.asarray(messages, jnp.int32), "backups": jnp.zeros((), jnp.int32)}
+    return {
+        "messages": jnp.asarray(messages, jnp.int32),
+        "backups": jnp.zeros((), jnp.int32),
+        "updates": jnp.asarray(False),  # no worker's parameters change while it computes, so nothing is stale
+    }
 
 
 def _prague(*, group: int = 4) -> Policy:

@@ -151,7 +151,7 @@ def _plan(found: Happening, i: Array, now: Array, waits: Array) -> tuple[Plan, A
     start = i if found.start is None else jnp.asarray(found.start)
     masked = start.dtype == bool
     start = start if masked else jnp.atleast_1d(start.astype(jnp.int32))
-    started = start if masked else (jnp.arange(waits.shape[0])[:, None] == start).any(axis=1)
+    started = start if masked else (jnp.arange(waits.shape[0])[:, None] == start[None, :]).any(axis=1)
     later = isinstance(found.after, int | float) and found.after == 0
     plan = Plan(
         duration=now,

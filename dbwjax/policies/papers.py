@@ -60,3 +60,49 @@ D_PSGD = Paper(
   primaryClass = {math.OC}
 }""",
 )
+
+DUTTA = Paper(
+    "Dutta, Joshi, Ghosh, Dube, Nagpurkar 2018, arXiv 1803.01113",
+    """@misc{dutta2018slow,
+  title = {Slow and Stale Gradients Can Win the Race: Error-Runtime Trade-offs in Distributed {SGD}},
+  author = {Dutta, Sanghamitra and Joshi, Gauri and Ghosh, Soumyadip and Dube, Parijat and Nagpurkar, Priya},
+  year = {2018},
+  eprint = {1803.01113},
+  archivePrefix = {arXiv},
+  primaryClass = {stat.ML}
+}""",
+)
+
+DOWNPOUR = Paper(
+    "Dean et al. 2012, NIPS",
+    """@inproceedings{dean2012large,
+  title = {Large Scale Distributed Deep Networks},
+  author = {Dean, Jeffrey and Corrado, Greg and Monga, Rajat and Chen, Kai and Devin, Matthieu and Le, Quoc V. and
+            Mao, Mark Z. and Ranzato, Marc'Aurelio and Senior, Andrew and Tucker, Paul and Yang, Ke and Ng, Andrew Y.},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year = {2012}
+}""",
+)
+
+SSP = Paper(
+    "Ho et al. 2013, NIPS",
+    """@inproceedings{ho2013more,
+  title = {More Effective Distributed {ML} via a Stale Synchronous Parallel Parameter Server},
+  author = {Ho, Qirong and Cipar, James and Cui, Henggang and Lee, Seunghak and Kim, Jin Kyu and Gibbons, Phillip B. and
+            Gibson, Garth A. and Ganger, Gregory R. and Xing, Eric P.},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year = {2013}
+}""",
+)
+
+DBW = Paper(
+    "Xu, Neglia, Sebastianelli 2020, arXiv 2004.14696",
+    """@misc{xu2020dynamic,
+  title = {Dynamic Backup Workers for Parallel Machine Learning},
+  author = {Xu, Chuan and Neglia, Giovanni and Sebastianelli, Nicola},
+  year = {2020},
+  eprint = {2004.14696},
+  archivePrefix = {arXiv},
+  primaryClass = {cs.DC}
+}""",
+)

@@ -72,10 +72,10 @@ def timing_only(quick: bool) -> dict:
     model, policy = delays.build_delays(DELAYS, WORKERS, 0), build_policy(RULE)
     worlds = batch.stack([World(graph, model, None, jax.random.key(seed)) for seed, graph in enumerate(many)])
     states = batch.stack_all([policy.init(graph) for graph in many])
-    begun = ensemble.start(worlds, states)
+    begun = ensemble.start(policy, worlds, states)
     mesh = batch.mesh_of(jax.devices())
     spread = batch.spread(worlds, mesh)
-    begun_everywhere = ensemble.start(spread, states, mesh)
+    begun_everywhere = ensemble.start(policy, spread, states, mesh)
     keys = jax.random.split(jax.random.key(0), count)
 
     @partial(jax.jit, static_argnums=1)

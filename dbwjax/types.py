@@ -74,6 +74,8 @@ class Plan(NamedTuple):
     - `flight=None`: nobody waited for a message in flight. Otherwise so many of the seconds from a worker's finish to
       its restart were that, by node, or by entry of `restart` where that is numbers.
     - `messages=None`: a message for each other node that a row takes from. Otherwise so many were sent in the step.
+    - `heard=None`: a row hears a node that it takes from, and an event's worker whose update it takes. Otherwise these
+      nodes were heard (N: nobody); for methods that keep messages in nodes of their own.
     - `info`: whatever a rule wants kept of each step (`timeline` keeps it).
     """
 
@@ -95,6 +97,7 @@ class Plan(NamedTuple):
     idle: Bool[Array, " N"] | None = None  # who had not been computing
     flight: Float[Array, " N"] | Float[Array, " K"] | None = None  # seconds
     messages: Int[Array, ""] | None = None  # sent in the step
+    heard: Int[Array, " H"] | None = None  # of an event
     info: PyTree = None
 
 

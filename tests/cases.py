@@ -77,10 +77,12 @@ def watched(policy, steps, world, policy_state):
 
     def one(state, _):
         plan, ticking = clock.tick(policy, world.graph, world.delays, world.key, state.clock, state.feedback)
-        model, info = learning.step(LEARNER, world.batches, plan, state.model, world.key)
+        learner = learning.equipped(LEARNER, policy)
+        model, info = learning.step(learner, world.batches, plan, state.model, world.key, idles=policy.idles)
         seen = simulate.by_node(plan, info, model) if policy.reads_training else None
         active = plan.fresh if plan.active is None else plan.active
-        ready = jnp.full_like(state.clock.remaining, plan.duration) if plan.ready is None else plan.ready
+        own = plan.ready is not None and not clock.is_numbered(plan)
+        ready = plan.ready if own else jnp.full_like(state.clock.remaining, plan.duration)
         after = state._replace(clock=ticking, model=model, feedback=seen)
         return after, (plan.duration, ready, active, model.params)
 
@@ -97,7 +99,7 @@ class Case:
     """A graph with delays and batches, as the engine and as the references take them."""
 
     def __init__(self, graph, seed=0, law="shifted_exponential:shift=0.2,rate=1"):
-        self.nodes = graph.neighbours.shape[0]
+        self.nodes = graph.neighbours.shape[0]  # the workers
         delays, batches = laws.build_delays(law, self.nodes, seed), samples(self.nodes, seed)
         self.world = World(graph, delays, batches, jax.random.key(seed))
         everything = jnp.arange(self.nodes), jnp.arange(3 * STEPS)
@@ -120,7 +122,8 @@ class Case:
 
     def simulate(self, policy, steps=STEPS) -> Course:
         """The engine's run of the case."""
-        seen = watched(policy, steps, self.world, policy.init(self.world.graph))
+        world = simulate.networked(policy, self.world)
+        seen = watched(policy, steps, world, policy.init(world.graph))
         duration, ready, active, x = (np.asarray(part) for part in seen)
         ends = np.cumsum(duration)
         return Course(ends, (ends - duration)[:, None] + ready, active, x)
@@ -198,14 +201,14 @@ def has_server(name):
 
 
 def world_of(name, seed=0, slots=None):
-    """Eight nodes for one of `EVERY_POLICY`; where it has a server, the last one never computes."""
+    """Eight workers for one of `EVERY_POLICY`, and its own nodes; a server that is made by hand is the last of them."""
     graph = graphs.random_regular(EIGHT, degree=4, seed=seed)
     if has_server(name):
         graph = graphs.complete(EIGHT)._replace(computes=jnp.arange(EIGHT) < EIGHT - 1)
     if slots:
         graph = graphs.pad(graph, slots)
     delays = laws.build_delays("shifted_exponential:shift=0.2,rate=1", EIGHT, 0)
-    return World(graph, delays, samples(EIGHT), jax.random.key(seed))
+    return simulate.networked(named(name), World(graph, delays, samples(EIGHT), jax.random.key(seed)))
 
 
 def assert_bitwise(first, second):

@@ -52,7 +52,7 @@ def test_a_run_lowers(problem, spec, platform):
 def test_a_batch_and_its_clocks_lower(problem, platform):
     policy, learner = build_policy("dybw"), problem.learner
     worlds, states = problem.worlds, batch.stack_all([policy.init(problem.alone(i).graph) for i in (0, 1)])
-    axes, clocks = batch.Axes(worlds.axes), ensemble.start(worlds, states)
+    axes, clocks = batch.Axes(worlds.axes), ensemble.start(policy, worlds, states)
     sims = ensemble.init(policy, learner, worlds, states, problem.params)
     lowered(ensemble._run, platform, policy, learner, worlds.tree, axes, sims, 3, None)
     held = readings.empty(jax.tree.map(lambda leaf: leaf[0], problem.params), 4)

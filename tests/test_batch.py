@@ -73,7 +73,9 @@ def test_clocks_alone_are_those_of_training(name):
     policy, worlds = POLICIES[name], several_worlds()
     together = batch.stack(worlds)
     states = batch.stack_all([policy.init(world.graph) for world in worlds])
-    clocks, records, iterations = ensemble.clock_batch(policy, together, ensemble.start(together, states), STEPS)
+    clocks, records, iterations = ensemble.clock_batch(
+        policy, together, ensemble.start(policy, together, states), STEPS
+    )
 
     @jax.jit
     def alone(world, state):
@@ -103,7 +105,7 @@ def test_an_iteration_that_ends_at_the_deadline_counts_and_one_after_it_does_not
     policy, worlds = build_policy(spec), several_worlds()
     together, places = batch.stack(worlds), np.arange(len(worlds))
     states = batch.stack_all([policy.init(world.graph) for world in worlds])
-    begun = ensemble.start(together, states)
+    begun = ensemble.start(policy, together, states)
     _, records, _ = ensemble.clock_batch(policy, together, begun, STEPS)
     ends = np.cumsum(np.asarray(records.duration, np.float64), axis=1)
     last = 20 + 4 * places  # steps, another number in each world
@@ -132,7 +134,7 @@ def test_one_trace_for_a_shape_and_a_policy():
     for first in range(0, len(worlds), 4):  # as a sweep walks a group
         which = np.arange(first, first + 4)
         some, own = batch.take(together, which), jax.tree.map(lambda leaf, which=which: leaf[which], states)
-        ensemble.clock_batch(counted, some, ensemble.start(some, own), 10)
+        ensemble.clock_batch(counted, some, ensemble.start(policy, some, own), 10)
     assert len(traced) == 1
 
 

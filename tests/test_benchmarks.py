@@ -112,7 +112,7 @@ def test_the_numpy_loop_is_the_same_rule():
     policy, model = build_policy(clocks.RULE), delays.build_delays(clocks.DELAYS, 10, 0)
     worlds = batch.stack([World(graph, model, None, jax.random.key(0))])
     states = batch.stack_all([policy.init(graph)])
-    records = ensemble.clock_batch(policy, worlds, ensemble.start(worlds, states), steps)[1]
+    records = ensemble.clock_batch(policy, worlds, ensemble.start(policy, worlds, states), steps)[1]
     for theirs, engine in zip(looped, (records.duration, records.active, records.missed / 10), strict=True):
         known = np.asarray(engine[0], float)
         assert theirs.mean() == pytest.approx(known.mean(), abs=4 * (2 / steps) ** 0.5 * known.std())

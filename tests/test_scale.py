@@ -20,10 +20,10 @@ from dbwjax.engine.mixing import apply_plan, mix
 from dbwjax.engine.randomness import Stream, stream
 from dbwjax.engine.readings import Due
 from dbwjax.engine.simulate import World
-from dbwjax.experiments.accounting import even_grid
 from dbwjax.experiments.blocks import Places, blocks, sizes
 from dbwjax.experiments.config import TrainConfig
 from dbwjax.experiments.problem import of_seeds, problems
+from dbwjax.experiments.rows import even_grid
 from dbwjax.experiments.training import Training
 from dbwjax.network import delays, graphs, properties, spanning
 from dbwjax.network.weights import dense, metropolis

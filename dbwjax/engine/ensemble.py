@@ -41,6 +41,9 @@ class ClockRecord(NamedTuple):
     computing: Float[Array, ""]  # seconds, see `ledger`
     wasted: Float[Array, ""]
     waiting: Float[Array, ""]
+    communicating: Float[Array, ""]
+    age: Int[Array, ""]  # staleness of the updates that counted
+    messages: Int[Array, ""]  # sent
 
 
 def init(
@@ -107,11 +110,17 @@ def advance_batch(
 
 
 def look_ahead(
-    policy: Policy, worlds: Batch, states: ClockState, steps: int, mesh: Mesh | None = None, feedback: PyTree = None
+    policy: Policy,
+    worlds: Batch,
+    states: ClockState,
+    steps: int,
+    mesh: Mesh | None = None,
+    feedback: PyTree = None,
+    spectrum: bool = False,
 ) -> tuple[ClockState, Tick]:
     """`ledger.look_ahead` for B clocks at once; ticks are stacked `[B, T, ...]`. `states` stays as it is."""
     lean = _lean(worlds)
-    return _look_ahead(policy, lean.tree, Axes(lean.axes), states, steps, mesh, feedback)
+    return _look_ahead(policy, lean.tree, Axes(lean.axes), states, steps, mesh, feedback, spectrum)
 
 
 def no_readings(params: PyTree, slots: int, own: PyTree | None, mesh: Mesh | None = None) -> Held:
@@ -222,13 +231,15 @@ def _together(
     """Simulations side by side: clock and learner are mapped over them, readings are taken of one at a time (mapped,
     every reading would be computed for all of them at every step)."""
 
+    report = learning.equipped(learner, policy).report
+
     def one(states: SimState) -> tuple[SimState, Seen]:
         step = partial(simulate.advanced, policy, learner)
         return jax.vmap(step, in_axes=(axes.tree, 0))(worlds, states)
 
     def body(carry: tuple[Array, SimState, Held, Seen]) -> tuple[Array, SimState, Held, Seen]:
         step, states, held, seen = carry
-        held, models = readings.take(due, step, states.model, held, batched=True)
+        held, models = readings.take(due, step, states.model, held, batched=True, report=report)
         states = states._replace(model=models)
         states, new = one(states)
         return step + 1, states, held, simulate.written(seen, step, new)
@@ -237,13 +248,20 @@ def _together(
     return jax.lax.while_loop(lambda carry: carry[0] < limit, body, start)[1:]
 
 
-@partial(jax.jit, static_argnames=("policy", "axes", "steps", "mesh"))
+@partial(jax.jit, static_argnames=("policy", "axes", "steps", "mesh", "spectrum"))
 def _look_ahead(
-    policy: Policy, worlds: World, axes: Axes, states: ClockState, steps: int, mesh: Mesh | None, feedback: PyTree
+    policy: Policy,
+    worlds: World,
+    axes: Axes,
+    states: ClockState,
+    steps: int,
+    mesh: Mesh | None,
+    feedback: PyTree,
+    spectrum: bool,
 ) -> tuple[ClockState, Tick]:
     def some(worlds: World, states: ClockState, feedback: PyTree) -> tuple[ClockState, Tick]:
         def one(world: World, state: ClockState, feedback: PyTree) -> tuple[ClockState, Tick]:
-            return ledger.look_ahead(policy, world, state, steps, feedback)
+            return ledger.look_ahead(policy, world, state, steps, feedback, spectrum)
 
         return jax.vmap(one, in_axes=(axes.tree, 0, 0))(worlds, states, feedback)
 
@@ -292,47 +310,38 @@ def _less(left: tuple[Array, Array], duration: Array) -> tuple[Array, Array]:
 def _clock_record(graph: Graph, plan: Plan, before: ClockState, left: tuple[Array, Array]) -> tuple[ClockRecord, Array]:
     """Sums over the workers whose iteration ends within what is `left`, and `[N]` who they are."""
     nodes = before.started.shape[0]
-    fresh = clock.fresh_nodes(plan, nodes)
-    active = fresh if plan.active is None else plan.active
-    ready = plan.ready if plan.rows is None else None  # None: one end for everybody
-    within = (plan.duration if ready is None else ready) - left[0] <= left[1]
-    whose = graph.computes & _written(plan, nodes)
+    tick = ledger.tick_of(graph, plan, before, reads_weights=False)
+    apart = tick.ended is not None
+    end = plan.duration if tick.ended is None else tick.ended
+    within = end - left[0] <= left[1]
+    computes = graph.computes if tick.nodes is None else graph.computes.at[tick.nodes].get(mode="clip")
+    whose = computes if tick.iterated is None else computes & tick.iterated
     # A worker that waits for its neighbours begins its iteration with its computation.
-    took = plan.duration if ready is None else ready - before.begun
+    took = end - before.begun if apart else end
+    if tick.iterated is not None and plan.workers is not None:
+        took = tick.computing + tick.wasted + tick.waiting + tick.communicating
 
     def total(values: Array) -> Array:
         # Where all end at once, one sum is kept or not: choosing worker by worker made a clock a third slower.
-        return jnp.where(within, values.sum(), 0) if ready is None else jnp.where(within, values, 0).sum()
+        return jnp.where(within, values, 0).sum() if apart else jnp.where(within, values.sum(), 0)
 
-    computing, wasted, waiting = map(total, ledger.seconds(graph, plan, before))
     found = ClockRecord(
         duration=plan.duration,
         past=~within.any(),
         ended=total(whose),
-        active=total(whose & active),
-        missed=total(jnp.where(whose, _not_heard(graph, plan), 0)),
-        gradients=total(fresh),
+        active=total(whose & tick.active),
+        missed=total(jnp.where(whose, tick.missed, 0)),
+        gradients=total(tick.counted),
         length=total(jnp.where(whose, took, 0)),
-        computing=computing,
-        wasted=wasted,
-        waiting=waiting,
+        **{name: total(getattr(tick, name)) for name in ("computing", "wasted", "waiting", "communicating", "age")},
+        messages=jnp.where(within.all(), tick.messages, 0),
     )
-    return found, within & whose
-
-
-def _written(plan: Plan, nodes: int) -> Array:
-    """`[N]` whose row is written."""
-    if plan.rows is None:
-        return jnp.ones(nodes, bool)
-    return jnp.zeros(nodes, bool).at[plan.rows].set(True, mode="drop")
-
-
-def _not_heard(graph: Graph, plan: Plan) -> Array:
-    """`[N]` neighbours that each written row takes nothing from; no weight is computed for that."""
-    degree, others = graph.links.sum(axis=1), simulate.received(plan, reads_weights=False)
-    if plan.rows is None:
-        return degree - others
-    return jnp.zeros_like(degree).at[plan.rows].set(degree.at[plan.rows].get(mode="clip") - others, mode="drop")
+    if tick.nodes is None:
+        return found, within & whose
+    ended = jnp.zeros(nodes, bool)
+    for entry in range(tick.nodes.shape[0]):
+        ended |= (jnp.arange(nodes) == tick.nodes[entry]) & whose[entry]
+    return found, within & ended
 
 
 def _lean(worlds: Batch) -> Batch:

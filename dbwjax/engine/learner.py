@@ -241,14 +241,15 @@ def _adapt(
     # One, though no compiler can know it: no duration is that, and even NaN differs from it.
     one = (plan.duration != -jnp.inf).astype(jnp.int32)
     written = jax.eval_shape(adapt, carry, (base, at, fresh))
-    if jax.tree.structure(written) == jax.tree.structure(carry) and _kinds(written) == _kinds(carry):
+    if _kinds(written) == _kinds(carry):
         return materialize(adapt, carry, (base, at, fresh), one)
     # Gradients of another structure than the parameters cannot be written over.
     return jax.lax.optimization_barrier(adapt(carry, (base, at, fresh)))
 
 
-def _kinds(tree: PyTree) -> list:
-    return [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)]
+def _kinds(tree: PyTree) -> tuple[Any, list]:
+    leaves, kind = jax.tree.flatten(tree)
+    return kind, [(leaf.shape, leaf.dtype) for leaf in leaves]
 
 
 def _added(params: Array, update: Array) -> Array:

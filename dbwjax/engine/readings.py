@@ -11,6 +11,7 @@ however far workers drift apart.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -91,7 +92,13 @@ def empty(params: PyTree, slots: int, own: PyTree | None = None) -> Held:
 
 
 def take(
-    due: Due, step: Array, model: ModelState, held: Held, place: Placement = WHOLE, batched: bool = False
+    due: Due,
+    step: Array,
+    model: ModelState,
+    held: Held,
+    place: Placement = WHOLE,
+    batched: bool = False,
+    report: Callable[[PyTree, PyTree], PyTree] | None = None,
 ) -> tuple[Held, ModelState]:
     """Takes the readings that are due before a step.
 
@@ -102,6 +109,7 @@ def take(
       held: what has been read so far.
       place: which rows of the stack are here.
       batched: whether the model is a batch.
+      report: the learner's: what is read in a worker's place, from its parameters and its local state.
 
     Returns:
       What has been read now, and the model as it was, which the step must use: it went through the loops, because XLA
@@ -109,10 +117,12 @@ def take(
     """
 
     def of(params: PyTree, sim: Array) -> tuple[PyTree, Array | None]:
-        part = (params, model.mass)
-        if not batched:
-            return part
-        return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, sim, keepdims=False), part)
+        part = (params, model.mass, None if report is None else model.local)
+        if batched:
+            part = jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, sim, keepdims=False), part)
+        if report is None:
+            return part[:2]
+        return jax.vmap(report)(part[0], part[2]), part[1]
 
     def reading(carry: tuple[Array, Held, PyTree]) -> tuple[Array, Held, PyTree]:
         i, held, params = carry

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -89,8 +89,8 @@ def no_feedback(policy: Policy, learner: Learner, world: World, model: ModelStat
     gradients, loss, observed = jax.eval_shape(jax.vmap(learner.gradient), stack, local, batch)
     fresh, statistic = jnp.zeros(loss.shape, bool), None
     if learner.statistic is not None:
-        of_workers = partial(learner.statistic, total=lambda tree: tree)
-        statistic = jax.eval_shape(of_workers, gradients, stack, fresh)
+        of_workers: Any = learner.statistic
+        statistic = jax.eval_shape(lambda *all_of: of_workers(*all_of, lambda tree: tree), gradients, stack, fresh)
     empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (loss, observed, statistic))
     return StepInfo(empty[0], fresh, empty[1], empty[2])
 
@@ -110,6 +110,7 @@ class Seen(NamedTuple):
 
     loss: Array  # [M] of each update that counted; 0 elsewhere
     workers: Array | None  # [M] whose; None: worker i's
+    fresh: Array | None  # [M] which of those count; None: as the clock says
     diverged_worker: Array
     unreachable: Array
 
@@ -136,12 +137,14 @@ def advance(
       The state after them, what has been read, and what the learner said, `[C, ...]`; beyond `steps` it is zero.
     """
 
+    report = learning.equipped(learner, policy).report
+
     def one(state: SimState) -> tuple[SimState, Seen]:
         return advanced(policy, learner, world, state, place)
 
     def body(carry: tuple[Array, SimState, Held, Seen]) -> tuple[Array, SimState, Held, Seen]:
         step, state, held, seen = carry
-        held, model = readings.take(due, step, state.model, held, place)
+        held, model = readings.take(due, step, state.model, held, place, report=report)
         state = state._replace(model=model)
         state, new = one(state)
         return step + 1, state, held, written(seen, step, new)
@@ -155,7 +158,8 @@ def advanced(
 ) -> tuple[SimState, Seen]:
     """One step, with what the learner says about it."""
     after, (plan, found) = _one(policy, learner, world, state, place)
-    return after, Seen(found.loss, plan.workers, found.diverged_worker, found.unreachable)
+    fresh = None if plan.workers is None else plan.fresh
+    return after, Seen(found.loss, plan.workers, fresh, found.diverged_worker, found.unreachable)
 
 
 def blank(one: Callable, state: PyTree, due: Due) -> Seen:

@@ -11,13 +11,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
+
+from dbwjax.experiments.rows import clock_row, mean
+from dbwjax.experiments.spectrum import Spectrum
 
 SUMS = (
     *("loss", "losses", "active", "missed", "ended", "length"),
-    *("gradients", "computing", "wasted", "waiting"),
+    *("gradients", "computing", "wasted", "waiting", "communicating", "age", "messages", "gap", "windows"),
 )
 """What is summed for each row over the iterations that end between it and the row before."""
+
+BY_WORKER = ("computing", "wasted", "waiting", "communicating", "counted", "age")
+"""What is summed for each worker until the budget."""
+
+HISTORY = {
+    **{"duration": np.float32, "backup_workers": np.float32, "length": np.float32},
+    **{"active": bool, "workers": np.int32, "age": np.int32},
+}
+"""What is remembered of the steps: `duration` [T] s, `backup_workers` [T] and `active` [T, N]; where steps are events,
+`active` [T, E] says whose update counted of the nodes `workers` [T, E] (N: nobody), and `age` [T, E] how stale it was;
+and `length` [n] s of the iterations that ended by the budget."""
 
 
 class Reading(NamedTuple):
@@ -45,6 +60,8 @@ class Account:
     Args:
       grid: `[R+1]` seconds, ascending from 0; the last is the budget.
       computes: `[N]` which nodes are workers.
+      evaluated: `[N]` whose mean is the model; by default the workers.
+      copies: machines that do each computation at once, of which the first counts.
 
     Attributes:
       origin: absolute time of the clock's origin, seconds, float64.
@@ -54,30 +71,41 @@ class Account:
       diverged: the first row whose models are not finite; R+1: none.
     """
 
-    def __init__(self, grid: np.ndarray, computes: np.ndarray):
+    def __init__(self, grid: np.ndarray, computes: np.ndarray, evaluated: np.ndarray | None = None, copies: int = 1):
         self.grid, self.computes = np.asarray(grid, np.float64), np.asarray(computes, bool)
+        self.evaluated = self.computes if evaluated is None else np.asarray(evaluated, bool)
+        self.copies = copies
         rows, nodes = len(self.grid), len(self.computes)
         self.origin, self.steps, self.done, self.diverged = 0.0, 0, False, rows
         self.still = 0
-        self.at = np.zeros(nodes)  # when each worker's running iteration began
+        self.at = np.zeros(nodes)  # when each node's parameters were last written
         self.sums = np.zeros((len(SUMS), rows + 1))
         self.per_worker = np.zeros((rows + 1, nodes), np.int32)  # iterations that ended, by row
+        self.heard = np.zeros((rows + 1, nodes), np.int64)  # by how many each was heard, by row
+        self.by_worker = np.zeros((len(BY_WORKER), nodes))
         self.filled = np.zeros(rows, np.int32)  # workers read for each row
-        nothing = np.zeros(0, np.float32)
-        self._history: dict[str, list[np.ndarray]] = {
-            **{name: [nothing] for name in ("duration", "backup_workers", "length")},
-            "active": [np.zeros((0, nodes), bool)],
-        }
+        self.spectrum = Spectrum(nodes)
+        self._history: dict[str, list[np.ndarray]] = {name: [np.zeros(0, kind)] for name, kind in HISTORY.items()}
 
     def history(self, name: str) -> np.ndarray:
-        """What was remembered of every step: `duration` [T] s, `active` [T, N], `backup_workers` [T]; and `length` [n]
-        s, of the iterations that ended by the budget."""
+        """What was remembered, as `HISTORY` says."""
         pieces = self._history[name]
-        pieces[:] = [np.concatenate(pieces)] if len(pieces) > 1 else pieces
+        found = [piece for piece in pieces if piece.size] or pieces[:1]
+        pieces[:] = [np.concatenate(found)] if len(found) > 1 else found
         return pieces[0]
+
+    def timeline(self) -> dict[str, np.ndarray]:
+        """What a run keeps of a simulation: the history, and each worker's sums until the budget."""
+        kept = {name: self.history(name) for name in HISTORY}
+        if not kept["workers"].size:  # every step is of everybody
+            kept = {name: kept[name] for name in HISTORY if name not in ("workers", "age")}
+        own = dict(zip(BY_WORKER, self.by_worker[:, self.computes], strict=True))
+        heard = self.heard[:-1, self.computes].sum(axis=0)
+        return {**kept, **{f"worker_{name}": value for name, value in own.items()}, "worker_heard": heard}
 
     duration = property(lambda self: self.history("duration"))
     active = property(lambda self: self.history("active"))
+    workers = property(lambda self: self.history("workers"))
     backup_workers = property(lambda self: self.history("backup_workers"))
     length = property(lambda self: self.history("length"))
 
@@ -109,24 +137,25 @@ class Account:
         return Outlook(needed, ends, window, readings, last)
 
     def _readings(self, first: np.ndarray, after: np.ndarray) -> tuple[list[Reading], list[tuple[int, int]]]:
-        """Rows `first` to `after - 1` are held in each step by each worker."""
+        """Rows `first` to `after - 1` are held in each step by each node."""
         steps, who = np.nonzero(after > first)
         found: dict[tuple[int, int], np.ndarray] = {}
         for step, worker in zip(steps, who, strict=True):
             for row in range(first[step, worker], after[step, worker]):
                 found.setdefault((int(step), row), np.zeros(first.shape[1], bool))[worker] = True
-        workers, filled = int(self.computes.sum()), self.filled.copy()
+        nodes, filled = int(self.evaluated.sum()), self.filled.copy()
         readings: list[Reading] = []
         last: list[tuple[int, int]] = []
         for (at, row), mask in sorted(found.items(), key=lambda item: item[0]):
-            mask = (np.broadcast_to(mask, self.computes.shape) if len(mask) == 1 else mask) & self.computes
-            count = int(mask.sum())
+            mask = np.broadcast_to(mask, self.computes.shape) if len(mask) == 1 else mask
             if row == len(self.grid) - 1:
-                last += [(at, int(worker)) for worker in np.flatnonzero(mask)]
+                last += [(at, int(node)) for node in np.flatnonzero(mask & (self.computes | self.evaluated))]
+            mask = mask & self.evaluated
+            count = int(mask.sum())
             if count == 0:
                 continue
-            alike = readings and readings[-1].step == at and count == workers and readings[-1].before == 0
-            if alike and readings[-1].workers.sum() == workers:
+            alike = readings and readings[-1].step == at and count == nodes and readings[-1].before == 0
+            if alike and readings[-1].workers.sum() == nodes:
                 readings[-1] = readings[-1]._replace(rows=(*readings[-1].rows, row))
             else:
                 readings.append(Reading(at, (row,), mask, int(filled[row])))
@@ -146,69 +175,112 @@ class Account:
           The rows that are whole now.
         """
         steps = min(steps, outlook.needed)
-        nodes = len(self.computes)
-        ends = np.broadcast_to(outlook.ends[:steps], (steps, nodes))
-        window = np.broadcast_to(outlook.window[:steps], (steps, nodes))
-        begun = np.concatenate([self.at[None], ends[:-1]]) if steps else ends
-        ended = np.broadcast_to(self.computes, ends.shape)
-        if ticks.iterated is not None:
-            ended = ended & ticks.iterated[:steps]
+        ticks = jax.tree.map(lambda leaf: leaf[:steps], ticks)
+        ends, window = outlook.ends[:steps], outlook.window[:steps]
+        entry, ended, length = self._iterations(ticks, ends, steps)
+        inside = np.broadcast_to(window, entry.shape)
         values = {
-            "active": ticks.active[:steps] & ended,
-            "missed": ticks.missed[:steps] * ended,
+            "active": ticks.active & ended,
+            "missed": ticks.missed * ended,
             "ended": ended,
-            "length": np.where(ended & np.isfinite(ends), ends - begun, 0.0),
-            "gradients": ticks.counted[:steps],
-            "computing": ticks.computing[:steps],
-            "wasted": ticks.wasted[:steps],
-            "waiting": ticks.waiting[:steps],
+            "length": length,
+            "gradients": ticks.counted,
+            "computing": ticks.computing,
+            "wasted": ticks.wasted + (self.copies - 1) * (ticks.computing + ticks.wasted),
+            "waiting": ticks.waiting,
+            "communicating": ticks.communicating,
+            "age": ticks.age,
         }
         for name, each in values.items():
-            self._sum(name, window, each)
+            self._sum(name, inside, each)
+        latest = window.max(axis=1, initial=0)
+        self._sum("messages", latest, ticks.messages)
+        self._of_workers(entry, inside, {**values, "counted": ticks.counted}, ended)
+        self._heard(ticks, latest)
         if seen is not None:
-            self._losses(seen, ticks, outlook, steps)
-        np.add.at(self.per_worker, (window, np.broadcast_to(np.arange(nodes), window.shape)), ended.astype(np.int32))
-        self._remember(ticks, steps, values["length"], window)
+            self._losses(seen, ticks, inside, steps)
+        if ticks.mixing is not None:
+            for step, gap in self.spectrum.add(ticks.mixing, steps):
+                self._sum("gap", latest[step : step + 1], np.array([gap]))
+                self._sum("windows", latest[step : step + 1], np.ones(1))
+        self._remember(ticks, ended, length, inside)
         for reading in outlook.readings:
             if reading.step < steps:
                 self.filled[list(reading.rows)] += int(reading.workers.sum())
         if steps:
-            for duration in ticks.duration[:steps].astype(np.float64):
+            for duration in ticks.duration.astype(np.float64):
                 before, self.origin = self.origin, self.origin + float(duration)
                 self.still = 0 if self.origin > before else self.still + 1
-            self.at = ends[-1].copy()
+            self.at = np.broadcast_to(ends[-1], self.at.shape).copy()
         self.steps += steps
         self.done = bool((self.at > self.grid[-1]).all())
-        return np.flatnonzero(self.filled == self.computes.sum()).tolist()
+        return np.flatnonzero(self.filled == self.evaluated.sum()).tolist()
+
+    def _iterations(self, ticks: Any, ends: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of each step's entries `[C, E]`: the node, whether an iteration of its own ends, and the seconds it took."""
+        nodes = len(self.computes)
+        entry = np.broadcast_to(np.arange(nodes), (steps, nodes)) if ticks.nodes is None else ticks.nodes
+        ended = np.append(self.computes, False)[entry]
+        if ticks.iterated is not None:
+            ended = ended & ticks.iterated
+        if ticks.nodes is not None or (ticks.iterated is not None and ticks.ended is None):  # as the ledger says
+            length = ticks.computing + ticks.wasted + ticks.waiting + ticks.communicating
+            return entry, ended, np.where(ended, length.astype(np.float64), 0.0)
+        ends = np.broadcast_to(ends, (steps, nodes))
+        begun = np.concatenate([self.at[None], ends[:-1]]) if steps else ends
+        return entry, ended, np.where(ended & np.isfinite(ends), ends - begun, 0.0)
 
     def _sum(self, name: str, window: np.ndarray, values: np.ndarray) -> None:
-        np.add.at(self.sums[SUMS.index(name)], window.ravel(), np.asarray(values, np.float64).ravel())
+        into = self.sums[SUMS.index(name)]
+        into += np.bincount(window.ravel(), np.asarray(values, np.float64).ravel(), len(into))
 
-    def _losses(self, seen: Any, ticks: Any, outlook: Outlook, steps: int) -> None:
+    def _of_workers(
+        self, entry: np.ndarray, window: np.ndarray, values: Mapping[str, np.ndarray], ended: np.ndarray
+    ) -> None:
+        """What is added up for each worker; an entry of nobody counts nowhere."""
+        nodes, rows = len(self.computes), len(self.grid)
+        place, real = (window * (nodes + 1) + entry).ravel(), slice(nodes)
+        counts = np.bincount(place, ended.ravel(), (rows + 1) * (nodes + 1))
+        self.per_worker += counts.reshape(rows + 1, nodes + 1)[:, real].astype(np.int32)
+        counts_for = np.where(window < rows, entry, nodes).ravel()
+        for into, name in zip(self.by_worker, BY_WORKER, strict=True):
+            into += np.bincount(counts_for, np.asarray(values[name], np.float64).ravel(), nodes + 1)[real]
+
+    def _heard(self, ticks: Any, latest: np.ndarray) -> None:
+        nodes, rows = len(self.computes), len(self.grid)
+        if ticks.nodes is None:
+            for window in np.unique(latest):
+                self.heard[window] += ticks.heard[latest == window].sum(axis=0)
+            return
+        place = latest[:, None] * (nodes + 1) + np.minimum(ticks.heard, nodes)
+        counts = np.bincount(place.ravel(), minlength=(rows + 1) * (nodes + 1))
+        self.heard += counts.reshape(rows + 1, nodes + 1)[:, :nodes]
+
+    def _losses(self, seen: Any, ticks: Any, window: np.ndarray, steps: int) -> None:
+        losses = seen.loss[:steps].astype(np.float64)
         if seen.workers is None:
-            window = np.broadcast_to(outlook.window[:steps], seen.loss[:steps].shape)
-            counted = ticks.counted[:steps]
-        else:  # events end for everybody at once
-            window = np.broadcast_to(outlook.window[:steps, :1], seen.loss[:steps].shape)
-            counted = np.take_along_axis(ticks.counted[:steps], np.minimum(seen.workers[:steps], len(self.at) - 1), 1)
-        loss = np.where(counted, seen.loss[:steps].astype(np.float64), 0)
+            counted = ticks.counted
+        else:  # events end for everybody at once, and their own entries come first
+            count = losses.shape[1]
+            window, counted = window[:, :count], seen.fresh[:steps]
+        loss = np.where(counted, losses, 0)
         self._sum("loss", window, loss)
         self._sum("losses", window, counted)
         bad = counted & ~np.isfinite(loss)
         if bad.any():
             self.diverged = min(self.diverged, int(window[bad].min()))
 
-    def _remember(self, ticks: Any, steps: int, length: Any, window: np.ndarray) -> None:
-        nodes, inside = len(self.computes), window < len(self.grid)
-        missed = ticks.missed[:steps].sum(axis=1) / np.float32(nodes)
-        own = ticks.duration[:steps][inside[:, 0]] if ticks.ended is None else length[inside]
-        for name, new in (
-            ("duration", ticks.duration[:steps]),
-            ("active", ticks.active[:steps]),
-            ("backup_workers", missed.astype(np.float32)),
-            ("length", own.astype(np.float32)),
-        ):
-            self._history[name].append(new)
+    def _remember(self, ticks: Any, ended: np.ndarray, length: np.ndarray, window: np.ndarray) -> None:
+        inside = window < len(self.grid)
+        missed = ticks.missed.sum(axis=1) / np.float32(len(self.computes))
+        own = length[inside & ended]
+        if ticks.ended is None and ticks.iterated is None:  # one length for everybody
+            own = ticks.duration[inside[:, 0]]
+        pieces = {"duration": ticks.duration, "backup_workers": missed, "length": own, "active": ticks.active}
+        if ticks.nodes is not None:
+            pieces |= {"active": ticks.counted, "workers": ticks.nodes, "age": ticks.age}
+        for name, new in pieces.items():
+            self._history[name].append(np.asarray(new, HISTORY[name]))
 
     def row(self, number: int) -> dict[str, Any]:
         """What the clock and the losses say about one row."""
@@ -216,76 +288,38 @@ class Account:
         so_far = dict(zip(SUMS, self.sums[:, : number + 1].sum(axis=1), strict=True))
         iterations = self.per_worker[: number + 1, self.computes].sum(axis=0)
         said = clock_row(number, float(self.grid[number]), iterations, here, so_far)
-        return {**said, "train_loss": mean(here["loss"], here["losses"])}
+        heard = self.heard[: number + 1, self.computes].sum(axis=0)
+        return {
+            **said,
+            "train_loss": mean(here["loss"], here["losses"]),
+            "heard_least": mean(float(heard.min()), float(heard.mean())),
+            "spectral_gap": mean(here["gap"], here["windows"]),
+        }
+
+    def messages(self, number: int) -> float:
+        """How many have been sent by a row's time."""
+        return float(self.sums[SUMS.index("messages"), : number + 1].sum())
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything that a checkpoint must keep."""
-        kept = {name: getattr(self, name) for name in ("at", "sums", "per_worker", "filled")}
-        small = np.array([self.origin, self.steps, self.done, self.diverged], np.float64)
-        return {"small": small, **kept, **{name: self.history(name) for name in self._history}}
+        kept = {name: getattr(self, name) for name in ("at", "sums", "per_worker", "filled", "heard", "by_worker")}
+        small = np.array([self.origin, self.steps, self.done, self.diverged, self.spectrum.steps], np.float64)
+        return {
+            "small": small,
+            **kept,
+            "product": self.spectrum.product,
+            **{name: self.history(name) for name in self._history},
+        }
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Puts the account where `state` was."""
         for name, value in state.items():
             if name in self._history:
                 self._history[name] = [np.array(value)]
+            elif name == "product":
+                self.spectrum.product = np.array(value)
             elif name != "small":
                 setattr(self, name, np.array(value))
-        origin, steps, done, diverged = state["small"]
+        origin, steps, done, diverged, window = state["small"]
         self.origin, self.steps, self.done, self.diverged = float(origin), int(steps), bool(done), int(diverged)
-
-
-def clock_row(
-    number: int, seconds: float, iterations: np.ndarray, here: Mapping[str, float], so_far: Mapping[str, float]
-) -> dict[str, Any]:
-    """A row as far as a clock knows it, in the columns of `metrics.jsonl`.
-
-    Args:
-      number: of the row.
-      seconds: its time.
-      iterations: `[N]` that each worker has ended by then.
-      here: sums since the row before, as far as `SUMS` names them.
-      so_far: sums since the beginning.
-    """
-    return {
-        "row": number,
-        "virtual_time": seconds,
-        "step": float(iterations.mean()),
-        "drift": int(iterations.max() - iterations.min()),
-        "active_fraction": mean(here["active"], here["ended"]),
-        "backup_workers": mean(here["missed"], here["ended"]),
-        "gradients": int(so_far["gradients"]),
-        "computing": so_far["computing"],
-        "wasted": so_far["wasted"],
-        "waiting": so_far["waiting"],
-        "iteration_length": mean(so_far["length"], so_far["ended"]),
-    }
-
-
-def mean(total: float, count: float) -> float | None:
-    """`total / count`; nothing has no mean, and one that is not finite is none.
-
-    >>> mean(3.0, 2), mean(0.0, 0)
-    (1.5, None)
-    """
-    return float(total / count) if count and np.isfinite(total) else None
-
-
-def even_grid(seconds: float, rows: int) -> np.ndarray:
-    """`[rows + 1]` times from 0 to `seconds`, evenly spaced.
-
-    >>> even_grid(10.0, 4).tolist()
-    [0.0, 2.5, 5.0, 7.5, 10.0]
-    """
-    return np.linspace(0.0, seconds, rows + 1)
-
-
-def grid_at(ends: np.ndarray, every: int) -> np.ndarray:
-    """Times at the ends of the iterations `every`, 2 `every`, ... and of the last.
-
-    Args:
-      ends: `[T]` seconds, when each iteration of the baseline ends.
-      every: iterations.
-    """
-    numbers = np.unique(np.append(np.arange(every, len(ends) + 1, every), len(ends)))
-    return np.concatenate([[0.0], ends[numbers - 1]])
+        self.spectrum.steps = int(window)

@@ -82,7 +82,7 @@ def _bytes(problem: Problem, rows: int) -> tuple[float, float, float]:
     learner, evaluate = problem.trained()
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), problem.params)
     model = memory.size_of(one)
-    stack = problem.workers * (model + memory.size_of(jax.eval_shape(learner.init, one)))
+    stack = problem.nodes * (model + memory.size_of(jax.eval_shape(learner.init, one)))
     held = float(memory.size_of((problem.worlds.tree.batches, evaluate.tree)))
     read = memory.readings_bytes(one, slots_of(model, rows))
     own = problem.workers * model if problem.workers <= SINGLE_WORKERS else 0
@@ -114,7 +114,9 @@ class Places:
         self.devices = devices if cut else devices[: min(len(devices), size)]
         self.mesh = None if cut else batch.mesh_of(self.devices)
         worlds = batch.spread_common(problem.worlds, self.mesh)
-        self.problem = problem._replace(worlds=worlds, evaluate=batch.spread_common(problem.trained()[1], self.mesh))
+        nets = {spec: batch.spread_common(net, self.mesh) for spec, net in problem.networks.items()}
+        evaluate = batch.spread_common(problem.trained()[1], self.mesh)
+        self.problem = problem._replace(worlds=worlds, networks=nets, evaluate=evaluate)
         self._said = False
 
     def filled(self, which: np.ndarray) -> np.ndarray:
@@ -132,13 +134,13 @@ class Places:
         if self.cut:
             return self._cut(block, batch.rows_of(params, 0), None if rates is None else rates[0])
         states = batch.rows_of(problem.states[block.spec], which)
-        worlds: Batch = batch.take(problem.worlds, which)
+        worlds: Batch = batch.take(problem.worlds_of(block.spec), which)
         evaluations = batch.take(evaluate, which)
         return SideBySide(policy, learner, worlds, evaluations, states, params, self.mesh, rates)
 
     def _cut(self, block: Block, params: Any, rate: float | None) -> CutAmongDevices:
         problem = self.problem
-        world = problem.alone(int(block.which[0]))
+        world = batch.alone(problem.worlds_of(block.spec), int(block.which[0]))
         learner, evaluations = problem.trained()
         evaluate = batch.alone(evaluations, int(block.which[0]))
         where = Devices(world.graph, self.devices)

@@ -10,11 +10,11 @@ from dbwjax.engine import ensemble
 from dbwjax.engine.batch import rows_of, take
 from dbwjax.engine.programs import canonical
 from dbwjax.experiments import training
-from dbwjax.experiments.accounting import even_grid, grid_at
 from dbwjax.experiments.blocks import Block, Places
 from dbwjax.experiments.config import TrainConfig
 from dbwjax.experiments.extent import require_end
 from dbwjax.experiments.problem import Problem
+from dbwjax.experiments.rows import even_grid, grid_at
 from dbwjax.experiments.timing import Standstill, require_times
 from dbwjax.experiments.training import Stalled
 
@@ -58,8 +58,8 @@ def iteration_ends(problem: Problem, spec: str, steps: int) -> np.ndarray:
     policy, found = canonical(policy), []  # a policy that is built anew compiles nothing
     for begin in range(0, len(problem.told), CLOCKS):
         which = np.arange(begin, min(begin + CLOCKS, len(problem.told)))
-        some = take(problem.worlds, which)
-        clocks, parts, done = ensemble.start(some, rows_of(problem.states[spec], which)), [], 0
+        some = take(problem.worlds_of(spec), which)
+        clocks, parts, done = ensemble.start(policy, some, rows_of(problem.states[spec], which)), [], 0
         while done < steps:
             count = min(TICKS, steps - done)
             before = clocks

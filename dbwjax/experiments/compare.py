@@ -17,7 +17,6 @@ import jax
 import numpy as np
 
 from dbwjax import numbers
-from dbwjax.experiments.accounting import even_grid
 from dbwjax.experiments.blocks import Places, blocks, sizes
 from dbwjax.experiments.budget import grids
 from dbwjax.experiments.config import TrainConfig
@@ -25,6 +24,7 @@ from dbwjax.experiments.driver import evaluate_own
 from dbwjax.experiments.fingerprints import fingerprints
 from dbwjax.experiments.given import Budget, Told, budget_of, optimizer_of, prepared, problem_of, require_room
 from dbwjax.experiments.problem import Problem
+from dbwjax.experiments.rows import even_grid
 from dbwjax.experiments.training import SINGLE_WORKERS, Diverged, Training
 from dbwjax.tasks import Task
 from dbwjax.types import DelayModel, Graph, Policy
@@ -35,10 +35,12 @@ class Result(NamedTuple):
 
     rows: list[dict[str, Any]]  # one per time of the grid, in the columns of `metrics.jsonl` from `row` on
     params: Any  # [N, ...] what each worker holds at the budget
+    model: Any  # [...] what is evaluated there: the workers' mean, or a server's model
     duration: np.ndarray  # [T] float32 seconds of each step
-    active: np.ndarray  # [T, N] bool
+    active: np.ndarray  # [T, N] bool; of events [T, E], whose update counted of `workers`
     backup_workers: np.ndarray  # [T] float32, mean over workers
     length: np.ndarray  # [n] float32 seconds of the iterations that ended by the budget
+    workers: np.ndarray | None = None  # [T, E] int32, of a policy whose steps are events of a few (N: nobody)
 
 
 def train_policy(
@@ -95,16 +97,21 @@ def train_policy(
     grid = _grid(problem, budget)
     places = Places(problem, [_device()], False, 1)
     (block,) = blocks(["policy"], [problem], [1])
-    computes = np.asarray(problem.alone(0).graph.computes)
-    evaluate = evaluate_own(problem, np.array([0])) if computes.sum() <= SINGLE_WORKERS else None
-    training, found = Training(places.place(block), [grid], computes, True, evaluate), []
+    roles = problem.roles("policy")
+    evaluate = evaluate_own(problem, np.array([0])) if roles.computes.sum() <= SINGLE_WORKERS else None
+    training, found = Training(places.place(block), [grid], roles, True, evaluate), []
     account = training.accounts[0]
     while not training.done:
         found += [row for _, row in training.advance()]
         if account.diverged < len(grid):
             raise Diverged(float(grid[account.diverged]))
-    params = jax.tree.map(lambda leaf: leaf[0], training.place.own(training.held))
-    return Result(found, params, account.duration, account.active, account.backup_workers, account.length)
+    every = jax.tree.map(lambda leaf: np.asarray(leaf[0]), training.place.own(training.held))
+    params = jax.tree.map(lambda leaf: leaf[roles.computes], every)
+    model = jax.tree.map(lambda leaf: np.asarray(leaf[roles.evaluated], _wide(leaf)).mean(axis=0), every)
+    events = account.workers if account.workers.size else None
+    return Result(
+        found, params, model, account.duration, account.active, account.backup_workers, account.length, events
+    )
 
 
 class Comparison(NamedTuple):
@@ -241,20 +248,23 @@ def _run(problem: Problem, config: TrainConfig) -> tuple[list[dict[str, Any]], d
     timelines: dict[str, dict[str, dict[str, np.ndarray]]] = {}
     for block in every:
         filled = block.which[:1] if places.cut else places.filled(block.which)
-        computes = np.asarray(problem.alone(int(filled[0])).graph.computes)
-        few = bool(computes.sum() <= SINGLE_WORKERS)
+        roles = problem.roles(block.spec)
+        few = bool(roles.computes.sum() <= SINGLE_WORKERS)
         evaluate = evaluate_own(problem, filled) if few else None
         grid = [times[which] for which in filled]
-        training = Training(places.place(block), grid, computes, few, evaluate, real=len(block.which))
+        training = Training(places.place(block), grid, roles, few, evaluate, real=len(block.which))
         values = [problem.told[int(which)].values for which in block.which]
         found: list[tuple[int, dict[str, Any]]] = []
         while not training.done:
             found += [(sim, {"policy": block.spec, **values[sim], **row}) for sim, row in training.advance()]
         rows += [row for _, row in sorted(found, key=lambda item: (item[0], item[1]["row"]))]
         for value, account in zip(values, training.accounts, strict=False):
-            kept = {name: getattr(account, name) for name in ("duration", "active", "backup_workers", "length")}
-            timelines.setdefault(block.spec, {})[str(value["world"])] = kept
+            timelines.setdefault(block.spec, {})[str(value["world"])] = account.timeline()
     return rows, timelines
+
+
+def _wide(leaf: np.ndarray) -> Any:
+    return np.promote_types(leaf.dtype, np.float32)
 
 
 def _device() -> Any:

@@ -91,10 +91,10 @@ class Computation:
         problem, places = self.found[block.problem], self.places[block.problem]
         filled = block.which[:1] if places.cut else places.filled(block.which)
         grids = [self.grids[block.problem][which] for which in filled]
-        computes = np.asarray(problem.alone(int(filled[0])).graph.computes)
-        few = computes.sum() <= SINGLE_WORKERS and processes.count() == 1
+        roles = problem.roles(block.spec)
+        few = roles.computes.sum() <= SINGLE_WORKERS and processes.count() == 1
         evaluate = evaluate_own(problem, filled) if few else None
-        return Training(places.place(block), grids, computes, few, evaluate, real=len(block.which))
+        return Training(places.place(block), grids, roles, few, evaluate, real=len(block.which))
 
     def ended(self, block: Block, training: Training, rows: list[dict[str, Any]]) -> bool:
         """Whether a block is past its budget, or has reached the target where that ends it."""
@@ -114,9 +114,9 @@ class Computation:
         if "world" not in told[0].values:
             return None
         return {
-            f"{told[int(which)].values['world']}/{name}": getattr(account, name)
+            f"{told[int(which)].values['world']}/{name}": array
             for which, account in zip(block.which, training.accounts, strict=False)
-            for name in ("duration", "active", "backup_workers", "length")
+            for name, array in account.timeline().items()
         }
 
     def require_finite(self, training: Training) -> None:

@@ -18,6 +18,7 @@ from jax.sharding import PartitionSpec as P
 from dbwjax.engine import batch, ensemble, ledger, simulate
 from dbwjax.engine.batch import Batch
 from dbwjax.engine.evaluation import evaluate_slots
+from dbwjax.engine.learner import equipped
 from dbwjax.engine.programs import canonical
 from dbwjax.engine.readings import Due, Held
 from dbwjax.engine.sharding.shard import Devices, first_rows, stacks_from, stacks_of
@@ -41,14 +42,17 @@ class Placing(Protocol):
     def no_readings(self, slots: int, own: bool) -> Held:
         """Room for `slots` rows of every simulation, and for single workers if `own`."""
 
-    def look_ahead(self, clock: ClockState, steps: int, feedback: Any = None) -> Any:
-        """The next `Tick`s on the host, leaves `[B, steps, ...]`."""
+    def look_ahead(self, clock: ClockState, steps: int, feedback: Any = None, spectrum: bool = False) -> Any:
+        """The next `Tick`s on the host, leaves `[B, steps, ...]`; with the mixing where `spectrum` is wanted."""
 
     def lost(self, state: SimState, sim: int, steps: int) -> ledger.Lost | None:
         """`ledger.lost` of one of the simulations."""
 
     def advance(self, state: SimState, held: Held, due: Due, steps: np.ndarray) -> tuple[SimState, Held, Any]:
         """Runs `steps [devices]`; what the learner said comes on the host, leaves `[B, C, ...]`."""
+
+    def message_bytes(self) -> float:
+        """Bytes of one message of a worker."""
 
     def evaluate(self, held: Held, sims: np.ndarray, slots: np.ndarray, count: np.ndarray) -> dict[str, np.ndarray]:
         """Figures of the models in some slots, `[devices, E]`."""
@@ -112,7 +116,7 @@ class SideBySide:
         return made._replace(model=made.model._replace(local=local))
 
     def start(self) -> ClockState:  # noqa: D102
-        return ensemble.start(self.worlds, self.policy_states, self.mesh)
+        return ensemble.start(self.policy, self.worlds, self.policy_states, self.mesh)
 
     def no_readings(self, slots: int, own: bool) -> Held:  # noqa: D102
         one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), self.params)
@@ -120,8 +124,10 @@ class SideBySide:
         stack = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((self.count, nodes, *leaf.shape), leaf.dtype), one)
         return ensemble.no_readings(one, self.count * slots, stack if own else None, self.mesh)
 
-    def look_ahead(self, clock: ClockState, steps: int, feedback: Any = None) -> Any:  # noqa: D102
-        _, found = ensemble.look_ahead(self.policy, self.worlds, clock, steps, self.mesh, feedback)
+    def look_ahead(  # noqa: D102
+        self, clock: ClockState, steps: int, feedback: Any = None, spectrum: bool = False
+    ) -> Any:
+        _, found = ensemble.look_ahead(self.policy, self.worlds, clock, steps, self.mesh, feedback, spectrum)
         return jax.device_get(found)
 
     def lost(self, state: SimState, sim: int, steps: int) -> ledger.Lost | None:  # noqa: D102
@@ -140,6 +146,10 @@ class SideBySide:
             lambda leaf: np.moveaxis(leaf, 2, 1).reshape(-1, leaf.shape[1], *leaf.shape[3:]), jax.device_get(seen)
         )
         return after, held, seen
+
+    def message_bytes(self) -> float:  # noqa: D102
+        one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), self.params)
+        return _message_bytes(self.policy, self.learner, one)
 
     def evaluate(  # noqa: D102
         self, held: Held, sims: np.ndarray, slots: np.ndarray, count: np.ndarray
@@ -226,9 +236,11 @@ class CutAmongDevices:
         one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), self.params)
         return self.cut.no_readings(one, slots, own)
 
-    def look_ahead(self, clock: ClockState, steps: int, feedback: Any = None) -> Any:  # noqa: D102
+    def look_ahead(  # noqa: D102
+        self, clock: ClockState, steps: int, feedback: Any = None, spectrum: bool = False
+    ) -> Any:
         lean = self.world._replace(batches=None)  # type: ignore[arg-type]
-        _, ticks = _look_ahead(self.policy, lean, clock, steps, feedback)
+        _, ticks = _look_ahead(self.policy, lean, clock, steps, feedback, spectrum)
         return jax.tree.map(lambda leaf: leaf[None], jax.device_get(ticks))
 
     def lost(self, state: SimState, sim: int, steps: int) -> ledger.Lost | None:  # noqa: D102
@@ -240,6 +252,9 @@ class CutAmongDevices:
         due = jax.tree.map(lambda leaf: leaf[0], due)
         after, held, seen = self.cut.advance(self.policy, self.learner, self.world, state, held, due, steps[0])
         return after, held, jax.tree.map(lambda leaf: leaf[None], jax.device_get(seen))
+
+    def message_bytes(self) -> float:  # noqa: D102
+        return _message_bytes(self.policy, self.learner, self.params)
 
     def evaluate(  # noqa: D102
         self, held: Held, sims: np.ndarray, slots: np.ndarray, count: np.ndarray
@@ -292,6 +307,14 @@ class CutAmongDevices:
         return state._replace(model=self.cut.adopt(state.model, first))
 
 
+def _message_bytes(policy: Policy, learner: Learner, params: Any) -> float:
+    """Of one worker's parameters, or what its learner sends in their place."""
+    combine = equipped(learner, policy).combine
+    if combine is not None and combine.sent is not None:
+        return float(combine.sent(params))
+    return float(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params)))
+
+
 def _with_slots(held: Held, saved: dict[str, Any], slots: int) -> Held:
     def put(leaf: jax.Array, kept: np.ndarray) -> jax.Array:
         host = np.array(leaf)
@@ -301,6 +324,6 @@ def _with_slots(held: Held, saved: dict[str, Any], slots: int) -> Held:
     return held._replace(mean=jax.tree.map(put, held.mean, saved["mean"]), spread=put(held.spread, saved["spread"]))
 
 
-@partial(jax.jit, static_argnames=("policy", "steps"))
-def _look_ahead(policy: Policy, world: World, clock: Any, steps: int, feedback: Any) -> Any:
-    return ledger.look_ahead(policy, world, clock, steps, feedback)
+@partial(jax.jit, static_argnames=("policy", "steps", "spectrum"))
+def _look_ahead(policy: Policy, world: World, clock: Any, steps: int, feedback: Any, spectrum: bool) -> Any:
+    return ledger.look_ahead(policy, world, clock, steps, feedback, spectrum)

@@ -7,7 +7,8 @@ are one `Problem`, stacked into one batch; a run is the case of one problem whos
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -24,6 +25,7 @@ from dbwjax.engine.randomness import Stream, stream
 from dbwjax.experiments.config import TrainConfig
 from dbwjax.experiments.extent import rows_of
 from dbwjax.experiments.nets import Nets, files_of, named
+from dbwjax.experiments.roles import Roles
 from dbwjax.experiments.training import slots_of
 from dbwjax.learners.optimizers import build_optimizer
 from dbwjax.learners.schedules import require_rates
@@ -66,6 +68,7 @@ class Problem(NamedTuple):
     evaluate: Batch | None = None
     working: int = 0  # bytes of batches and activations of one simulation
     names: list[str] | None = None  # of the first world's workers, by number; None: their numbers
+    networks: Mapping[str, Batch] = MappingProxyType({})  # of graphs, by policy that brings its own
 
     @property
     def workers(self) -> int:
@@ -81,6 +84,25 @@ class Problem(NamedTuple):
     def alone(self, which: int) -> simulate.World:
         """One of the worlds."""
         return batch.alone(self.worlds, which)
+
+    def worlds_of(self, spec: str) -> Batch:
+        """The worlds as a policy sees them: with its own network, if it brings one."""
+        if spec not in self.networks:
+            return self.worlds
+        net, worlds = self.networks[spec], self.worlds
+        return Batch(worlds.tree._replace(graph=net.tree), worlds.axes._replace(graph=net.axes))
+
+    def roles(self, spec: str) -> Roles:
+        """Who is who in the network of a policy; the same in every world."""
+        graph = batch.alone(self.worlds_of(spec), 0).graph
+        computes = np.asarray(graph.computes)
+        pick = self.policies[spec].evaluated
+        return Roles(computes, computes if pick is None else np.asarray(pick(graph), bool))
+
+    @property
+    def nodes(self) -> int:
+        """Of the largest network."""
+        return max(self.worlds_of(spec).tree.graph.neighbours.shape[-2] for spec in self.policies)
 
 
 def of_seeds(config: TrainConfig) -> list[World]:
@@ -177,8 +199,10 @@ def assemble(
         for one, key in zip(drawn, keys, strict=True)
     ]
     policies = canonical(policies)
-    states = {spec: _states(spec, policy, drawn) for spec, policy in policies.items()}
-    found = Problem(told, _stacked(worlds, keys), policies, states, np.zeros(len(told)))
+    nets = {spec: _networks(spec, policy, drawn) for spec, policy in policies.items()}
+    states = {spec: _states(spec, policy, nets[spec]) for spec, policy in policies.items()}
+    own = {spec: batch.stack(nets[spec]) for spec, policy in policies.items() if policy.network is not None}
+    found = Problem(told, _stacked(worlds, keys), policies, states, np.zeros(len(told)), networks=own)
     return found if drawn[0].task is None else _with_task(found, drawn, optimizer, dtype, keys)
 
 
@@ -206,18 +230,29 @@ def _as_pytree(function: Any) -> Any:
     return Partial(function) if any(leaf is function for leaf in jax.tree.leaves(function)) else function
 
 
-def _states(spec: str, policy: Policy, drawn: list[Drawn]) -> Any:
-    """What a policy's `init` makes of each world's graph, leaves `[B, ...]`; it runs once a graph."""
+def _networks(spec: str, policy: Policy, drawn: list[Drawn]) -> list[Graph]:
+    """The network of a policy in each world."""
+    graphs = [one.graph for one in drawn]
+    return graphs if policy.network is None else _once(spec, "network(graph)", policy.network, graphs)
+
+
+def _states(spec: str, policy: Policy, graphs: list[Graph]) -> Any:
+    """What a policy's `init` makes of each world's graph, leaves `[B, ...]`."""
+    return batch.stack_all(_once(spec, "init(graph)", policy.init, graphs))
+
+
+def _once(spec: str, words: str, function: Callable[[Graph], Any], graphs: list[Graph]) -> list[Any]:
+    """`function` of every graph; it runs once for each that is another object."""
     found: dict[int, Any] = {}
     try:
-        for one in drawn:
-            if id(one.graph) not in found:
-                found[id(one.graph)] = policy.init(one.graph)
+        for graph in graphs:
+            if id(graph) not in found:
+                found[id(graph)] = function(graph)
     except ValueError as error:
         raise ValueError(f"policy '{spec}': {error}") from error
     except Exception as error:  # of a user's rule
-        raise ValueError(f"policy '{spec}': init(graph) fails: {fault_of(error)}") from error
-    return batch.stack_all([found[id(one.graph)] for one in drawn])
+        raise ValueError(f"policy '{spec}': {words} fails: {fault_of(error)}") from error
+    return [found[id(graph)] for graph in graphs]
 
 
 def _with_task(found: Problem, drawn: list[Drawn], optimizer: Any, dtype: str | None, keys: list) -> Problem:

@@ -18,6 +18,8 @@ from dbwjax.engine.simulate import SimState
 from dbwjax.experiments.accounting import Account, Outlook, Reading
 from dbwjax.experiments.extent import require_end
 from dbwjax.experiments.placing import Placing
+from dbwjax.experiments.roles import Roles
+from dbwjax.experiments.spectrum import MOST
 from dbwjax.experiments.timing import NotATime, Standstill, patience
 
 CHUNK = 100
@@ -81,7 +83,7 @@ class Training:
     Args:
       place: where the simulations run.
       grids: `[R+1]` seconds for each of them, from 0 to its budget.
-      computes: `[N]` which nodes are workers.
+      roles: who is who among the nodes.
       own: whether single workers' parameters are kept at the budget.
       evaluate_own: whether they are evaluated there.
       real: how many of the B are not repetitions that only fill a block.
@@ -96,19 +98,24 @@ class Training:
         self,
         place: Placing,
         grids: Sequence[np.ndarray],
-        computes: np.ndarray,
+        roles: Roles,
         own: bool = False,
         evaluate_own: Any = None,
         real: int | None = None,
     ):
         self.place, self.own, self.evaluate_own = place, own, evaluate_own
         self.state: SimState = place.init()
-        self.accounts = [Account(grid, computes) for grid in grids]
+        copies = 1
+        self.accounts = [Account(grid, roles.computes, roles.evaluated, copies) for grid in grids]
+        # Of nodes that are no workers, the mixing says nothing about workers.
+        self.spectrum = bool(roles.computes.all()) and 1 < len(roles.computes) <= MOST
+        self.single = not roles.evaluated[roles.computes].any()  # a model of its own: no worker's is evaluated
         self.real = len(grids) if real is None else real
         params = self.state.model.params
         bytes_of_one = sum(leaf.nbytes for leaf in jax.tree.leaves(params)) / len(grids)
+        self.message = place.message_bytes()
         self.chunk = CHUNK
-        self.slots = slots_of(int(bytes_of_one / len(computes)), max(len(grid) for grid in grids))
+        self.slots = slots_of(int(bytes_of_one / len(roles.computes)), max(len(grid) for grid in grids))
         self.held = place.no_readings(self.slots, own)
         self.open = [Slots({}, list(range(self.slots))[::-1]) for _ in grids]
         self.room = (64, 64)  # readings and single workers of a chunk; grows as needed
@@ -139,7 +146,7 @@ class Training:
         """
         begin = time.perf_counter()
         ahead = 1 if self.state.feedback is not None else self.chunk
-        ticks = self.place.look_ahead(self.state.clock, ahead, self.state.feedback)
+        ticks = self.place.look_ahead(self.state.clock, ahead, self.state.feedback, self.spectrum)
         each = [jax.tree.map(lambda leaf, i=i: leaf[i], ticks) for i in range(len(self.accounts))]
         outlooks = [self._look(sim, tick) for sim, tick in enumerate(each)]
         if self.state.feedback is None and not any(account.steps for account in self.accounts):
@@ -261,7 +268,7 @@ class Training:
             if lost.size:
                 raise UnreachableRow(self.accounts[sim].steps + int(lost[0]))
 
-    def _evaluate(self, whole: list[list[int]]) -> dict[tuple[int, int], dict[str, float]]:
+    def _evaluate(self, whole: list[list[int]]) -> dict[tuple[int, int], dict[str, float | None]]:
         """Figures of the rows that are whole and lie in slots, which are free then."""
         wanted: list[list[tuple[int, int, int]]] = [[] for _ in range(self.place.devices)]  # simulation, slot, row
         for sim, rows in enumerate(whole):
@@ -285,8 +292,8 @@ class Training:
             for sim, slot, row in one:
                 i = numbers[sim, slot]
                 values = {name: float(value[device, i]) for name, value in figures.items()}
-                workers = self.accounts[sim].computes.sum()
-                apart = float(np.sqrt(spread[device, slots_of[device, i]] / workers))
+                models = self.accounts[sim].evaluated.sum()
+                apart = None if self.single else float(np.sqrt(spread[device, slots_of[device, i]] / models))
                 found[sim, row] = {**values, "consensus_distance": apart}
             for sim, slot in distinct[device]:
                 self.open[sim].free.append(slot)
@@ -294,9 +301,9 @@ class Training:
                 del self.open[sim].of_row[row]
         return found
 
-    def _row(self, sim: int, number: int, figures: dict[str, float]) -> dict[str, Any]:
+    def _row(self, sim: int, number: int, figures: dict[str, float | None]) -> dict[str, Any]:
         account = self.accounts[sim]
-        if not np.isfinite(figures["test_loss"]):
+        if not np.isfinite(figures["test_loss"]):  # type: ignore[arg-type]
             account.diverged = min(account.diverged, number)
         diverged = number >= account.diverged
         values = {name: None if diverged else value for name, value in figures.items()}
@@ -310,6 +317,7 @@ class Training:
             "test_accuracy": values.pop("test_accuracy", None),
             "consensus_distance": values.pop("consensus_distance"),
             **{name: value for name, value in row.items() if name not in (*at, "train_loss")},
+            "bytes_sent": account.messages(number) * self.message,
             **self._single_workers(sim, number, diverged),
             "diverged": diverged,
             **values,
@@ -319,10 +327,11 @@ class Training:
         """The spread of accuracy over single workers at the budget."""
         last = number == len(self.accounts[sim].grid) - 1
         names = ("worker_accuracy_min", "worker_accuracy_median")
-        if not last or diverged or self.evaluate_own is None:
+        if not last or diverged or self.evaluate_own is None or self.single:
             return dict.fromkeys(names)
         models = jax.tree.map(lambda leaf: leaf[sim], self.place.own(self.held))
         found = self.evaluate_own(sim, models)
         if found is None:
             return dict.fromkeys(names)
+        found = found[self.accounts[sim].computes]
         return dict(zip(names, (float(np.min(found)), float(np.median(found))), strict=True))

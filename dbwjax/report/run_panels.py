@@ -122,11 +122,13 @@ def draw_interval(
 
 
 def where_time_goes(ax: Any, board: Board, letter: str = "") -> None:
-    """Panel: stacked shares of a worker's second that are computing, wasted and waiting."""
+    """Panel: stacked shares of a worker's second that are computing, wasted, in flight and waiting."""
     from matplotlib.patches import Patch
 
     style.heading(ax, "where a second goes", letter=letter)
-    shares = [[board.facts[name][kind] for kind in ("computing", "wasted", "waiting")] for name in board.policies]
+    flown = any(board.facts[name]["communicating"] for name in board.policies)
+    kinds = ("computing", "wasted", *(["communicating"] if flown else []), "waiting")
+    shares = [[board.facts[name][kind] for kind in kinds] for name in board.policies]
     known = [None not in row for row in shares]
     said = [
         " / ".join(f"{100 * share:.0f}" for share in row) if ok else "no iteration"
@@ -137,16 +139,26 @@ def where_time_goes(ax: Any, board: Board, letter: str = "") -> None:
         if not known[place]:
             continue
         color, start = board.looks[name]["color"], 0.0
-        looks = ({"color": color}, {"facecolor": "white", "edgecolor": color, "hatch": "//////"}, {"color": "#dcdcdc"})
-        for share, look in zip(row, looks, strict=True):
+        looks = {
+            "computing": {"color": color},
+            "wasted": {"facecolor": "white", "edgecolor": color, "hatch": "//////"},
+            "communicating": {"facecolor": "white", "edgecolor": color, "hatch": "......"},
+            "waiting": {"color": "#dcdcdc"},
+        }
+        for share, look in zip(row, (looks[kind] for kind in kinds), strict=True):
             ax.barh(place + _MARK, 100 * share, 2 * _HALF, left=100 * start, linewidth=0, zorder=2, **look)
             start += share
     key = [
         Patch(color="#6e6e6e", label="computing"),
         Patch(facecolor="white", edgecolor="#6e6e6e", hatch="//////", linewidth=0, label="wasted"),
+        *(
+            [Patch(facecolor="white", edgecolor="#6e6e6e", hatch="......", linewidth=0, label="in flight")]
+            if flown
+            else []
+        ),
         Patch(color="#dcdcdc", label="waiting"),
     ]
-    look = {"loc": "lower left", "bbox_to_anchor": (0, 1.0), "borderaxespad": 0, "ncols": 3, "fontsize": _SMALL}
+    look = {"loc": "lower left", "bbox_to_anchor": (0, 1.0), "borderaxespad": 0, "ncols": 4, "fontsize": _SMALL}
     ax.legend(handles=key, handlelength=1.1, handletextpad=0.4, columnspacing=0.9, borderpad=0.1, **look)
     ax.set_title(ax.get_title("left"), loc="left", pad=11)
     ax.set(xlim=(0, 100), xlabel="share of workers' time [%]", xticks=[0, 25, 50, 75, 100])

@@ -124,6 +124,8 @@ class _Run(NamedTuple):
     drift: int | None
     active_fraction: float | None
     backup_workers: float | None
+    staleness: float | None
+    spectral_gap: float | None
 
 
 class _Cell:
@@ -184,6 +186,12 @@ class _Cell:
             "drift": max((run.drift for run in runs if run.drift is not None), default=None),
             "active_fraction": self._timing(run.active_fraction for run in runs),
             "backup_workers": self._timing(run.backup_workers for run in runs),
+            "staleness": self._timing(run.staleness for run in runs),
+            "spectral_gap": self._timing(run.spectral_gap for run in runs),
+            "heard_least": self._timing(run.end.get("heard_least") for run in runs),
+            "bytes_per_second": self._timing(
+                _quotient(run.end.get("bytes_sent"), run.end["virtual_time"]) for run in runs
+            ),
             "worker_accuracy": None if None in spread else spread,
             "diverged": sum(
                 any(runs[i].end.get("diverged") for i in same) for same in equal_worlds(self.worlds, self.same)
@@ -233,7 +241,7 @@ class _Cell:
         return difference(rivals, ours, self.worlds, self.same)
 
 
-_LEDGER = ("computing", "wasted", "waiting")
+_LEDGER = ("computing", "wasted", "waiting", "communicating")
 
 
 def _run(rows: Sequence[Row], target: float | None) -> _Run:
@@ -245,7 +253,11 @@ def _run(rows: Sequence[Row], target: float | None) -> _Run:
         resolution = found.resolution if found else None
     gap = max((after - before for before, after in itertools.pairwise(times)), default=0.0)
     drifts = [int(row["drift"]) for row in rows if row["drift"] is not None]
-    means = (_over_iterations(rows, "active_fraction"), _over_iterations(rows, "backup_workers"))
+    means = (
+        *(_mean_of(rows, name) for name in ("active_fraction", "backup_workers")),
+        _mean_of(rows, "staleness", by="gradients"),
+        _mean_of(rows, "spectral_gap"),
+    )
     return _Run(rows[-1], time, resolution, gap, max(drifts, default=None), *means)
 
 
@@ -253,16 +265,16 @@ def _has_reached(run: _Run) -> bool:
     return run.time is not None and run.time.reached
 
 
-def _over_iterations(rows: Sequence[Row], column: str) -> float | None:
-    """A row's value is the mean over the iterations since the row before, so it weighs as many."""
-    total, iterations, before = 0.0, 0.0, 0.0
+def _mean_of(rows: Sequence[Row], column: str, by: str = "step") -> float | None:
+    """A row's value is the mean over the iterations (or updates) since the row before, so it weighs as many."""
+    total, weight, before = 0.0, 0.0, 0.0
     for row in rows:
-        step, value = float(row["step"]), _number(row[column])
+        count, value = float(row[by]), _number(row.get(column))
         if value is not None:
-            total += value * (step - before)
-            iterations += step - before
-        before = step
-    return total / iterations if iterations else None
+            total += value * (count - before)
+            weight += count - before
+        before = count
+    return total / weight if weight else None
 
 
 def _share(row: Row, name: str) -> float | None:

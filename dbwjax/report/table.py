@@ -27,7 +27,8 @@ _OF_CELL = ("worlds", "distinct", "clusters", "budget_min", "budget_max", "equal
 _OF_SUMMARY = ("kind", "target_accuracy", "baseline")
 _PLAIN = (
     *("time_to_target", "test_accuracy", "test_loss", "iterations", "iteration_length", "gradients_per_second"),
-    *("computing", "waiting", "wasted", "drift", "active_fraction", "backup_workers", "diverged"),
+    *("computing", "waiting", "wasted", "communicating", "drift", "active_fraction", "backup_workers", "staleness"),
+    *("bytes_per_second", "heard_least", "spectral_gap", "diverged"),
 )
 
 
@@ -119,7 +120,10 @@ def _columns(summary: Mapping[str, Any]) -> list[_Column]:
         _Column("gradients", "[1/s]", lambda facts: _digits(facts["gradients_per_second"])),
         _Column("waiting", "[%]", lambda facts: _percent(facts["waiting"])),
         _Column("wasted", "[%]", lambda facts: _percent(facts["wasted"])),
+        *_told(summary, _Column("in flight", "[%]", lambda facts: _percent(facts["communicating"])), "communicating"),
         _Column("drift", "", lambda facts: _digits(facts["drift"])),
+        *_told(summary, _Column("stale", "", lambda facts: _digits(facts["staleness"])), "staleness"),
+        *_told(summary, _Column("sent", "[MB/s]", _megabytes), "bytes_per_second"),
     ]
     if summary["kind"] == "timing":
         ratio = _Column("iteration ratio", "[95 %]", lambda facts: interval_text(facts["iteration_ratio"]))
@@ -134,6 +138,17 @@ def _columns(summary: Mapping[str, Any]) -> list[_Column]:
         _Column("accuracy at T", "[min, median]", _accuracy),
         *speed,
     ]
+
+
+def _told(summary: Mapping[str, Any], column: _Column, name: str) -> list[_Column]:
+    """The column, where there is anything to tell."""
+    every = (facts[name] for cell in summary["cells"] for facts in cell["policies"].values())
+    return [column] if any(every) else []
+
+
+def _megabytes(facts: Mapping[str, Any]) -> str:
+    sent = facts["bytes_per_second"]
+    return _digits(None if sent is None else sent / 1e6)
 
 
 def _block(summary: Mapping[str, Any], cell: Mapping[str, Any]) -> list[str]:
@@ -180,8 +195,11 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
         notes.append(f"Target: test accuracy {aim}; {summary['rule']}. All times are virtual.")
     if any(facts["worker_accuracy"] for cell in summary["cells"] for facts in cell["policies"].values()):
         notes.append(
-            "Accuracy is that of the mean model; [min, median] over single workers. All are means over worlds."
+            "Accuracy is that of the mean model (of a server, its own); [min, median] over single workers. "
+            "All are means over worlds."
         )
+    if any(facts["staleness"] for cell in summary["cells"] for facts in cell["policies"].values()):
+        notes.append("Stale: updates of the model between the start of a gradient and its use, mean.")
     if summary["kind"] == "timing":
         notes.append("Clocks alone: this ranks speed, not learning.")
     elif target is None:

@@ -15,8 +15,8 @@ from dbwjax.engine.learner import from_optimizer
 from dbwjax.engine.randomness import Stream, stream
 from dbwjax.engine.sharding.shard import Devices, first_rows
 from dbwjax.engine.simulate import World
-from dbwjax.experiments.accounting import even_grid
 from dbwjax.experiments.placing import CutAmongDevices, SideBySide
+from dbwjax.experiments.rows import even_grid
 from dbwjax.experiments.training import Training, UnreachableRow
 from dbwjax.network import delays, graphs
 from dbwjax.policies import build_policy

@@ -32,7 +32,7 @@ def test_a_shared_batch_is_the_batch(x64, name, count):
         some = batch.spread(whole, mesh)
         sims = ensemble.init(policy, learner, some, states, params, mesh)
         found[mesh] = ensemble.run_batch(policy, learner, some, sims, STEPS, mesh)
-        _, clocks, _ = ensemble.clock_batch(policy, some, ensemble.start(some, states, mesh), STEPS, mesh)
+        _, clocks, _ = ensemble.clock_batch(policy, some, ensemble.start(policy, some, states, mesh), STEPS, mesh)
         np.testing.assert_array_equal(clocks.duration, found[mesh][1].duration)
     (one, records), (shared, others) = found.values()
     assert len(jax.tree.leaves(shared)[0].sharding.device_set) == count
@@ -51,7 +51,7 @@ def test_nothing_is_sent_between_simulations():
     some = batch.spread(batch.stack(worlds), mesh)
     states = batch.stack_all([policy.init(world.graph) for world in worlds])
     lean = ensemble._lean(some)
-    clocks = ensemble.start(some, states, mesh)
+    clocks = ensemble.start(policy, some, states, mesh)
     left = jax.numpy.ones(len(worlds)), jax.numpy.zeros(len(worlds))
     fields = ensemble.ClockRecord._fields
     program = ensemble._clocks.lower(policy, lean.tree, batch.Axes(lean.axes), clocks, left, 5, mesh, fields)

@@ -14,11 +14,11 @@ import numpy as np
 from dbwjax import limits
 from dbwjax.engine import ensemble
 from dbwjax.engine.batch import Batch, mesh_of, rows_of, spread, take
-from dbwjax.experiments.accounting import clock_row
 from dbwjax.experiments.blocks import Block, Sizes
 from dbwjax.experiments.budget import CLOCKS, TICKS
 from dbwjax.experiments.extent import require_end
 from dbwjax.experiments.problem import Problem
+from dbwjax.experiments.rows import clock_row
 from dbwjax.experiments.timing import Standstill, patience, require_times
 from dbwjax.experiments.training import Stalled
 from dbwjax.types import ClockState, Policy
@@ -55,7 +55,8 @@ def clock_rows(problem: Problem, block: Block, budgets: np.ndarray, size: int, m
     """
     filled, some, clocks = _start(problem, block, size, mesh)
     policy, budget = problem.policies[block.spec], budgets[filled]
-    sums, iterations, steps = np.zeros((len(_SUMS), len(filled))), np.zeros((len(filled), problem.workers), int), 0
+    sums, steps = np.zeros((len(_SUMS), len(filled))), 0
+    iterations = np.zeros(clocks.started.shape, int)
     origin, past, still = np.zeros(len(filled)), np.zeros(len(filled), bool), np.zeros(len(filled), int)
     while not past.all():
         left = np.where(past, -1.0, budget - origin)
@@ -85,8 +86,12 @@ def _start(problem: Problem, block: Block, size: int, mesh: Any) -> tuple[np.nda
     """A block filled up by repeating itself: which worlds, the worlds, and their clocks at time 0."""
     shares = 1 if mesh is None else mesh.size
     filled = np.resize(block.which, -(-size // shares) * shares)
-    some = spread(take(problem.worlds, filled), mesh)
-    return filled, some, ensemble.start(some, rows_of(problem.states[block.spec], filled), mesh)
+    some = spread(take(problem.worlds_of(block.spec), filled), mesh)
+    return (
+        filled,
+        some,
+        ensemble.start(problem.policies[block.spec], some, rows_of(problem.states[block.spec], filled), mesh),
+    )
 
 
 def require_clocks_end(
@@ -123,7 +128,10 @@ def require_clocks_end(
         require_end(np.asarray(record.duration), budget, problem.workers, False, what, history=False)
 
 
-_SUMS = ("ended", "active", "missed", "gradients", "length", "computing", "wasted", "waiting")
+_SUMS = (
+    *("ended", "active", "missed", "gradients", "length"),
+    *("computing", "wasted", "waiting", "communicating", "age", "messages"),
+)
 
 
 def _require_times(

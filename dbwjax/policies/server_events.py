@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from dbwjax.limits import MOST, real, shown, whole
 from dbwjax.policies.events import Happening, Release, Row, events
 from dbwjax.policies.method import Method
-from dbwjax.policies.papers import DOWNPOUR, DUTTA, SSP
+from dbwjax.policies.papers import DOWNPOUR, K_SYNC, SSP
 from dbwjax.policies.serving import require_at_most, served, travel, workers_of
 from dbwjax.specs import nearest
 from dbwjax.types import Graph, Key, Policy
@@ -284,7 +284,7 @@ METHODS = (
         "k_batch_sync",
         _k_batch_sync,
         "the server takes the first k mini-batches at one model, whoever computed them",
-        (DUTTA,),
+        (K_SYNC,),
         family="server",
         mixing="row",
     ),
@@ -292,7 +292,7 @@ METHODS = (
         "k_async",
         _k_async,
         "k workers wait for the server's next step, the others compute on at stale models",
-        (DUTTA,),
+        (K_SYNC,),
         family="server",
         mixing="row",
     ),
@@ -300,7 +300,7 @@ METHODS = (
         "k_batch_async",
         _k_batch_async,
         "nobody waits, and the server makes a step of every k updates",
-        (DUTTA,),
+        (K_SYNC,),
         family="server",
         mixing="row",
     ),

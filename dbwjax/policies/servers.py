@@ -17,7 +17,7 @@ from jaxtyping import Array, Int
 
 from dbwjax.limits import whole
 from dbwjax.policies.method import Method
-from dbwjax.policies.papers import DUTTA, SYNCHRONOUS_SGD
+from dbwjax.policies.papers import K_SYNC, SYNCHRONOUS_SGD
 from dbwjax.policies.serving import first_of, require_at_most, served, travel, workers_of
 from dbwjax.types import Graph, Key, Plan, Policy
 
@@ -129,7 +129,7 @@ METHODS = (
         "k_sync",
         _k_sync,
         "the server takes the first k workers' updates and cancels the others",
-        (DUTTA,),
+        (K_SYNC,),
         family="server",
         mixing="row",
     ),

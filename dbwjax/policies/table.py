@@ -10,12 +10,14 @@ from collections.abc import Hashable, Sequence
 from jaxtyping import PyTree
 
 from dbwjax import specs
-from dbwjax.policies import dtur, neighbours, rules, server_events, servers
+from dbwjax.policies import dbw, dtur, neighbours, rules, server_events, servers
 from dbwjax.policies.method import Method
 from dbwjax.types import Graph, Policy
 
 POLICIES: dict[str, Method] = {
-    method.name: method for module in (dtur, rules, neighbours, servers, server_events) for method in module.METHODS
+    method.name: method
+    for module in (dtur, rules, neighbours, servers, server_events, dbw)
+    for method in module.METHODS
 }
 
 

@@ -190,9 +190,9 @@ def _plan(network: Graph, k: Array, fresh: Array, again: Array, duration: Array,
 
 
 def _start(workers: int, nodes: int) -> Rounds:
-    zero, many = jnp.zeros(()), jnp.full(nodes, jnp.inf)
-    dtype, unknown = zero.dtype, jnp.full(WINDOW, jnp.nan)
-    nan, all_of = jnp.asarray(jnp.nan, dtype), jnp.asarray(workers, jnp.int32)
+    zero = jnp.zeros(())
+    many, unknown = jnp.full(nodes, jnp.inf, zero.dtype), jnp.full(WINDOW, jnp.nan, zero.dtype)
+    nan, all_of = jnp.asarray(jnp.nan, zero.dtype), jnp.asarray(workers, jnp.int32)
     followed = Followed(jnp.zeros((), bool), all_of, zero, jnp.zeros(nodes, bool), many)
     table = jnp.zeros((workers, workers))
     return Rounds(

@@ -26,7 +26,7 @@ class Course(NamedTuple):
     server: np.ndarray  # [T, P]
     k: np.ndarray  # [T]
     started: np.ndarray  # [T, N]
-    table: dbw.Times  # at the end
+    table: dbw.Times  # [T, N, N]
     idle: int  # steps between them
 
 
@@ -34,21 +34,22 @@ class Course(NamedTuple):
 def watched(policy, steps, world, state):
     def one(state, _):
         state, record = simulate.scan(policy, LEARNER, world, state, 1)
-        seen = record.duration[0], record.gradients[0], state.model.params, state.clock.policy.k, state.clock.started
-        return state, seen
+        rounds = state.clock.policy
+        seen = record.duration[0], record.gradients[0], state.model.params, rounds.k, state.clock.started
+        return state, (*seen, rounds.times)
 
     return jax.lax.scan(one, state, None, length=steps)
 
 
 def run(policy, world, steps=STEPS) -> Course:
     world = simulate.networked(policy, world)
-    state, seen = watched(policy, steps, world, simulate.init(policy, LEARNER, world, jnp.zeros(P)))
-    duration, gradients, x, k, started = (np.asarray(part) for part in seen)
+    _, seen = watched(policy, steps, world, simulate.init(policy, LEARNER, world, jnp.zeros(P)))
+    duration, gradients, x, k, started, table = jax.tree.map(np.asarray, seen)
     over = gradients > 0
     workers = x.shape[1] - 1
     assert (gradients[over] == k[over]).all()
     ends = np.cumsum(duration.astype(np.float64))[over]
-    table = jax.tree.map(np.asarray, state.clock.policy.times)
+    table = jax.tree.map(lambda leaf: leaf[over], table)
     return Course(ends, x[over, workers], k[over], started[over, :workers], table, int((~over).sum()))
 
 
@@ -104,6 +105,9 @@ def test_agrees_with_the_queue(k, graph, law):
     np.testing.assert_allclose(found.ends[:ROUNDS], [record.time for record in records], rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(found.server[:ROUNDS], [record.x for record in records], rtol=1e-12, atol=1e-12)
     np.testing.assert_array_equal(found.started[:ROUNDS], [record.started for record in records])
+    means, samples = (np.array(part) for part in zip(*(record.table for record in records), strict=True))
+    np.testing.assert_array_equal(found.table.samples[:ROUNDS], samples)
+    np.testing.assert_allclose(found.table.mean[:ROUNDS], means, rtol=1e-12, atol=1e-12)
     if k is None and law != "constant":
         assert len(set(found.k[:ROUNDS].tolist())) > 2, "the rule does not decide anything"
 
@@ -167,17 +171,18 @@ def test_times_of_exponential_workers():
     seconds = np.diff(fixed.ends)[20:]
     error = seconds.std() / np.sqrt(len(seconds) / 4)  # iterations are correlated
     assert abs(seconds.mean() - 0.40) < 3 * error + 0.005
-    assert abs(fixed.table.mean[0, 0] - seconds.mean()) < 0.02
+    followed = jax.tree.map(lambda leaf: leaf[-1], fixed.table)
+    assert abs(followed.mean[0, 0] - seconds.mean()) < 0.02
     turns = dbw.push_and_wait(lambda times, gains, h: jnp.where(h == NODES, 1, NODES))
     found = run(turns, world_of(), 3000)
-    samples = found.table.samples[NODES - 1, 0]
+    waited = jax.tree.map(lambda leaf: leaf[-1], found.table)
+    samples = waited.samples[NODES - 1, 0]
     assert samples > 500
     for k in range(1, NODES + 1):
         terms = np.arange(NODES - k + 1, NODES + 1)
         error = np.sqrt((1 / terms**2).sum() / samples)
-        assert abs(found.table.mean[NODES - 1, k - 1] - (1 / terms).sum()) < 3 * error
+        assert abs(waited.mean[NODES - 1, k - 1] - (1 / terms).sum()) < 3 * error
     # What was not waited for is seen as if it had been: k = 1 follows what the other waits for, after h = 1 both.
-    followed, waited = fixed.table, found.table
     assert followed.samples[0, NODES - 1] > 100
     for k in (2, 4):
         spread = 0.6 / np.sqrt(followed.samples[0, k - 1])

@@ -25,7 +25,8 @@ def run_dbw(delay, compute, rate, x0, steps, link, choose=None):
       choose: `choose(table, gains, h)`; by default DBW's rule.
 
     Returns:
-      A record an iteration; its `x` is the server's, `active` the k workers.
+      A record an iteration; its `x` is the server's, `active` the k workers, and `table` the means of T(h, k) by then
+      and the numbers of samples.
     """
     choose = choose or best
     server = np.array(x0, dtype=np.float64)
@@ -70,6 +71,7 @@ def run_dbw(delay, compute, rate, x0, steps, link, choose=None):
             go_on(j, now)
         kept = {}
         records.append(Record(now, active, server, active, [worker.number for worker in workers]))
+        records[-1].table = table.means()
         k = choose(table, gains, h)
     return records
 
@@ -110,13 +112,13 @@ class Table:
         for k, time in enumerate(times, start=1):
             self.samples.setdefault((h, k), []).append(time)
 
-    def fitted(self):
-        """[N, N], monotone."""
+    def means(self):
+        """Means and numbers of samples, [N, N]."""
         n = self.everybody
         means, counts = np.zeros((n, n)), np.zeros((n, n))
         for (h, k), times in self.samples.items():
             means[h - 1, k - 1], counts[h - 1, k - 1] = np.mean(times), len(times)
-        return monotone(means, counts)
+        return means, counts
 
 
 class Gains:
@@ -154,7 +156,7 @@ def best(table, gains, h):
     gain = [gains.expected(k) for k in range(1, everybody + 1)]
     if gain[0] is None or not max(gain) > 0:
         return everybody
-    times = table.fitted()[h - 1]
+    times = monotone(*table.means())[h - 1]
     return 1 + int(np.argmax([gain[k] / times[k] for k in range(everybody)]))
 
 

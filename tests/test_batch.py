@@ -134,7 +134,7 @@ def test_one_trace_for_a_shape_and_a_policy():
     for first in range(0, len(worlds), 4):  # as a sweep walks a group
         which = np.arange(first, first + 4)
         some, own = batch.take(together, which), jax.tree.map(lambda leaf, which=which: leaf[which], states)
-        ensemble.clock_batch(counted, some, ensemble.start(policy, some, own), 10)
+        ensemble.clock_batch(counted, some, ensemble.start(counted, some, own), 10)
     assert len(traced) == 1
 
 

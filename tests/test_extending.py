@@ -26,7 +26,18 @@ EXAMPLES = {
     for title, section in re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", TEXT, flags=re.DOTALL | re.MULTILINE)
 }
 WORDS = [
-    *("--policies", "majority:share=0.6", "--delays", "weibull:shape=2", "--graph", "ring", "--workers", "4"),
+    *(
+        "--policies",
+        "majority:share=0.6",
+        "pairs",
+        "adpsgd",
+        "--delays",
+        "weibull:shape=2",
+        "--graph",
+        "ring",
+        "--workers",
+        "4",
+    ),
     *("--dataset", "logistic:dimension=4,samples=64", "--batch-size", "4", "--learning-rate", "1"),
     *("--clip-norm", "1e-5", "--seconds", "12", "--rows", "4", "--seeds", "1", "--no-progress"),
 ]
@@ -54,7 +65,10 @@ def copy_with(folder, examples):
     for example in examples:
         for name, before, after in hunks(EXAMPLES[example]):
             file = folder / "dbwjax" / name
-            file.write_text(edited(file.read_text(), before, after, name))
+            if before or file.exists():
+                file.write_text(edited(file.read_text(), before, after, name))
+            else:
+                file.write_text(after)  # a new file
     return folder
 
 
@@ -75,14 +89,17 @@ def trained(folder, words):
     )
 
 
-def rows(out):
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+def rows(out, policy="majority:share=0.6"):
+    """The rows of one policy."""
+    every = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in every if row["policy"] == policy]
 
 
 def test_no_example_touches_more_files_than_promised():
     promised = dict(re.findall(r"^\| (an? .*?) \| (\d) \|$", TEXT, flags=re.MULTILINE))
     assert promised == {
         "a waiting rule": "1",
+        "an event-driven method": "2",
         "a delay law": "1",
         "a figure": "1",
         "an option": "2",
@@ -104,7 +121,11 @@ def test_each_example_is_readable_python_by_the_house_rules(example, tmp_path):
 
 
 def test_none_of_it_is_there_without_the_edits():
-    for build, word in ((build_policy, "majority"), (lambda spec: build_delays(spec, 4), "weibull")):
+    for build, word in (
+        (build_policy, "majority"),
+        (build_policy, "pairs"),
+        (lambda spec: build_delays(spec, 4), "weibull"),
+    ):
         with pytest.raises(ValueError, match=f"unknown .* '{word}'"):
             build(word)
     with pytest.raises(ValueError, match="unknown option --clip-norm"):
@@ -118,6 +139,17 @@ def test_rule_law_and_figure_are_there(run):
     assert 0.5 < last["iteration_length"] < 2  # the third of four Weibull times of mean 0.89 s
     for name in ("drift", "summary"):
         assert (run / f"{name}.png").stat().st_size > 5000
+
+
+def test_the_event_driven_method_is_there_and_is_adpsgd(run):
+    """Written in twenty lines, it gives the numbers of the package's, all of them and to the last bit."""
+    mine, theirs = (
+        [{name: value for name, value in row.items() if name not in ("policy", "wall_time")} for row in rows(run, spec)]
+        for spec in ("pairs", "adpsgd")
+    )
+    assert mine == theirs
+    assert len(mine) == 5
+    assert mine[-1]["gradients"] > 30  # about 4 workers * 12 s / 0.9 s
 
 
 def test_the_metric_is_a_column_among_the_others(run):

@@ -55,6 +55,12 @@ def column(found, name):
     return [row[name] for row in found]
 
 
+def spent(history, t):
+    """[N, 3] seconds computing, wasted, and between a finish and the next start."""
+    found = account(history, t)
+    return np.column_stack([found[:, :2], found[:, 2:].sum(axis=1)])
+
+
 def test_three_workers_of_which_one_is_five_times_slower_with_backup():
     # Workers 0 and 1 wait for each other only. They hold k from second k on: what worker 2 sends in iteration k comes
     # at 5 (k + 1) > k + 1. Worker 2 mixes what the others have sent in the same iteration, long before: at 5 s
@@ -99,7 +105,7 @@ def test_a_gap_makes_the_fast_ones_wait():
     found = rows(history, [0, 2, 4, 5, 6])
     assert column(found, "iterations") == [[0, 0, 0], [2, 2, 0], [2, 2, 0], [3, 3, 1], [3, 3, 1]]
     assert column(found, "drift") == [0, 2, 2, 2, 2]
-    assert account(history, 5).tolist() == [[3, 0, 2], [3, 0, 2], [5, 0, 0]]
+    assert spent(history, 5).tolist() == [[3, 0, 2], [3, 0, 2], [5, 0, 0]]
 
 
 def test_two_workers_of_which_one_is_five_times_slower_with_full():
@@ -129,11 +135,11 @@ def test_messages_of_different_latency_let_workers_drift():
     found = rows(history, [0, 2, 3, 5])
     assert column(found, "iterations") == [[0, 0], [0, 1], [1, 1], [2, 2]]
     assert column(found, "train_loss") == [None, 4, 1, 2.5]
-    assert account(history, 5).tolist() == [[2, 0, 3], [4, 0, 0]]
+    assert spent(history, 5).tolist() == [[2, 0, 3], [4, 0, 0]]
     # Under a global barrier both end when the last message is in: at 3, 6, ...
     history = run_until("dpsgd:barrier=global", 6, world)
     assert [held(history, t)[:, 0].tolist() for t in (2.5, 3, 5)] == [[0, 10], [6, 7], [6, 7]]
-    assert account(history, 3).tolist() == [[1, 0, 2], [2, 0, 1]]
+    assert spent(history, 3).tolist() == [[1, 0, 2], [2, 0, 1]]
 
 
 @pytest.mark.parametrize(
@@ -175,8 +181,8 @@ def test_three_workers_with_dtur(late, x, accounts, losses, gradients):
     for t, expected in zip((2, 6), x, strict=True):
         np.testing.assert_allclose(held(history, t)[:, 0], expected, rtol=0, atol=1e-14)
         assert np.array_equal(held(history, t + 0.5), held(history, t))
-    assert [account(history, t).tolist() for t in (2, 6)] == accounts
-    assert account(history, 5.75).tolist() == accounts[0]
+    assert [spent(history, t).tolist() for t in (2, 6)] == accounts
+    assert spent(history, 5.75).tolist() == accounts[0]
     found = rows(history, [0, 2, 6])
     assert column(found, "train_loss") == [None, *losses]
     assert column(found, "gradients") == [0, *gradients]
@@ -194,22 +200,24 @@ def test_who_arrives_during_the_announcement_has_finished_all_the_same():
         seconds, [1, 2, 3], [1.0, 2.0, 3.0], [0, 0, 0], PATH3, path=[(0, 1), (1, 2)], eccentricity=[2, 1, 2]
     )
     dropped = run("dybw:late=drop,flood_latency=0.5", 2, world)
-    assert account(dropped, 2.5).tolist() == [[1, 0, 1.5], [2, 0, 0.5], [0, 2.25, 0.25]]
+    assert spent(dropped, 2.5).tolist() == [[1, 0, 1.5], [2, 0, 0.5], [0, 2.25, 0.25]]
     # Carried over it is there when iteration 1 begins. That ends at 4 s: at 3.5 worker 1 arrives and announces.
     carried = run("dybw:late=carry,flood_latency=0.5", 3, world)
-    assert account(carried, 2.5).tolist() == [[1, 0, 1.5], [2, 0, 0.5], [0, 0, 0]]
-    assert account(carried, 4).tolist() == [[2, 0, 2], [3, 0, 1], [2.25, 0, 1.75]]
+    assert spent(carried, 2.5).tolist() == [[1, 0, 1.5], [2, 0, 0.5], [0, 0, 0]]
+    assert spent(carried, 4).tolist() == [[2, 0, 2], [3, 0, 1], [2.25, 0, 1.75]]
     assert column(rows(carried, [2.5, 4]), "train_loss") == [1.5, 2]
 
 
 def test_a_message_under_way_at_the_end_is_wasted_in_full():
     # A message needs a second. Worker 0 arrives at 2 s, which ends the iteration; worker 1 has finished at 1.5 s.
     world = by_hand([1, 1.5], [1, 1], [1.0, 1.0], [0, 0], PAIR, latency=lambda receiver, sender: 1.0)
-    assert account(run("fastest:k=1,late=drop", 2, world), 2).tolist() == [[1, 0, 1], [0, 1.5, 0.5]]
+    history = run("fastest:k=1,late=drop", 2, world)
+    assert spent(history, 2).tolist() == [[1, 0, 1], [0, 1.5, 0.5]]
+    assert account(history, 2)[:, 3].tolist() == [1, 0.5]  # all of which its message is on its way
     # Carried over, its message arrives at 2.5 s, which ends iteration 1.
     history = run("fastest:k=1,late=carry", 2, world)
-    assert account(history, 2).tolist() == [[1, 0, 1], [0, 0, 0]]
-    assert account(history, 2.5).tolist() == [[1, 0, 1], [1.5, 0, 1]]
+    assert spent(history, 2).tolist() == [[1, 0, 1], [0, 0, 0]]
+    assert spent(history, 2.5).tolist() == [[1, 0, 1], [1.5, 0, 1]]
 
 
 def test_mean_over_nobody_is_none():
@@ -419,6 +427,8 @@ COMPARED = (
     "consensus_distance",
     "active_fraction",
     "backup_workers",
+    "communicating",
+    "staleness",
     "computing",
     "wasted",
     "waiting",
@@ -440,7 +450,7 @@ def test_seconds_add_up_and_windows_too(cases, exact, policy):
     history = run_until(policy, 15.0, case.world)
     for t in (0.0, 3.3, 15.0):
         last = [max([one.end for one in own if one.restarted and one.end <= t], default=0.0) for own in history.workers]
-        np.testing.assert_allclose(account(history, t).sum(axis=1), last, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(spent(history, t).sum(axis=1), last, rtol=1e-12, atol=1e-12)
     coarse = np.array([0.0, 3.3, 4.0, 15.0])
     fine = np.unique(np.concatenate([coarse, np.random.default_rng(0).uniform(0, 15, 40)]))
     many, few = rows(history, fine), rows(history, coarse)

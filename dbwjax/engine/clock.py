@@ -157,12 +157,17 @@ def _advance(graph: Graph, delays: DelayModel, key: Key, plan: Plan, state: Cloc
         fresh = idle + (wait + _draw(graph, delays, key, nodes, started))
         if plan.restart is None:
             return fresh, started
-        return jnp.where(plan.restart, fresh, state.remaining - plan.duration), started
+        return jnp.where(plan.restart, fresh, _left(plan, state)), started
     # A few nodes restart: draw for them alone. Padding (node N) is clipped when read and dropped when written.
     who = plan.restart
     fresh = wait + _draw(graph, delays, key, who, state.started.at[who].get(mode="clip") + 1)
     fresh = jnp.where(graph.computes.at[who].get(mode="clip"), fresh, jnp.inf)
-    return put(state.remaining - plan.duration, who, fresh), started
+    return put(_left(plan, state), who, fresh), started
+
+
+def _left(plan: Plan, state: ClockState) -> Array:
+    """What is left of the computations that go on; one that never ends does not even after a step that never does."""
+    return jnp.where(jnp.isinf(state.remaining), jnp.inf, state.remaining - plan.duration)
 
 
 def _draw(graph: Graph, delays: DelayModel, key: Key, nodes: Array, started: Array) -> Array:

@@ -113,7 +113,8 @@ def problem_of(
     problem = assemble(told, found, built, optimizer)
     for name, policy in problem.policies.items():
         state = jax.tree.map(lambda leaf: leaf[0], problem.states[name])
-        probe.require_decision(name, policy, found[0].graph, state)
+        network = found[0].graph if policy.network is None else policy.network(found[0].graph)
+        probe.require_decision(name, policy, network, state)
     graph_file, trace = (one if isinstance(one, str) else "" for one in (graph, delays))
     return problem._replace(names=names_of(graph_file, trace, problem.workers))
 

@@ -7,7 +7,7 @@ are one `Problem`, stacked into one batch; a run is the case of one problem whos
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from dbwjax.engine.randomness import Stream, stream
 from dbwjax.experiments.config import TrainConfig
 from dbwjax.experiments.extent import rows_of
 from dbwjax.experiments.nets import Nets, files_of, named
-from dbwjax.experiments.roles import Roles
+from dbwjax.experiments.networks import Roles, networks_of, states_of
 from dbwjax.experiments.training import slots_of
 from dbwjax.learners.optimizers import build_optimizer
 from dbwjax.learners.schedules import require_rates
@@ -199,8 +199,8 @@ def assemble(
         for one, key in zip(drawn, keys, strict=True)
     ]
     policies = canonical(policies)
-    nets = {spec: _networks(spec, policy, drawn) for spec, policy in policies.items()}
-    states = {spec: _states(spec, policy, nets[spec]) for spec, policy in policies.items()}
+    nets = {spec: networks_of(spec, policy, [one.graph for one in drawn]) for spec, policy in policies.items()}
+    states = {spec: states_of(spec, policy, nets[spec]) for spec, policy in policies.items()}
     own = {spec: batch.stack(nets[spec]) for spec, policy in policies.items() if policy.network is not None}
     found = Problem(told, _stacked(worlds, keys), policies, states, np.zeros(len(told)), networks=own)
     return found if drawn[0].task is None else _with_task(found, drawn, optimizer, dtype, keys)
@@ -228,31 +228,6 @@ def _canonical(drawn: list[Drawn]) -> list[Drawn]:
 def _as_pytree(function: Any) -> Any:
     """A callable pytree: a plain function has no leaves of its own."""
     return Partial(function) if any(leaf is function for leaf in jax.tree.leaves(function)) else function
-
-
-def _networks(spec: str, policy: Policy, drawn: list[Drawn]) -> list[Graph]:
-    """The network of a policy in each world."""
-    graphs = [one.graph for one in drawn]
-    return graphs if policy.network is None else _once(spec, "network(graph)", policy.network, graphs)
-
-
-def _states(spec: str, policy: Policy, graphs: list[Graph]) -> Any:
-    """What a policy's `init` makes of each world's graph, leaves `[B, ...]`."""
-    return batch.stack_all(_once(spec, "init(graph)", policy.init, graphs))
-
-
-def _once(spec: str, words: str, function: Callable[[Graph], Any], graphs: list[Graph]) -> list[Any]:
-    """`function` of every graph; it runs once for each that is another object."""
-    found: dict[int, Any] = {}
-    try:
-        for graph in graphs:
-            if id(graph) not in found:
-                found[id(graph)] = function(graph)
-    except ValueError as error:
-        raise ValueError(f"policy '{spec}': {error}") from error
-    except Exception as error:  # of a user's rule
-        raise ValueError(f"policy '{spec}': {words} fails: {fault_of(error)}") from error
-    return [found[id(graph)] for graph in graphs]
 
 
 def _with_task(found: Problem, drawn: list[Drawn], optimizer: Any, dtype: str | None, keys: list) -> Problem:

@@ -17,10 +17,11 @@ from dbwjax.engine.readings import Due
 from dbwjax.engine.simulate import SimState
 from dbwjax.experiments.accounting import Account, Outlook, Reading
 from dbwjax.experiments.extent import require_end
+from dbwjax.experiments.networks import Roles
 from dbwjax.experiments.placing import Placing
-from dbwjax.experiments.roles import Roles
 from dbwjax.experiments.spectrum import MOST
 from dbwjax.experiments.timing import NotATime, Standstill, patience
+from dbwjax.types import COLUMNS
 
 CHUNK = 100
 """Steps in one call of the device, at most: between calls the host works, signals are obeyed and checkpoints kept."""
@@ -307,21 +308,16 @@ class Training:
             account.diverged = min(account.diverged, number)
         diverged = number >= account.diverged
         values = {name: None if diverged else value for name, value in figures.items()}
-        row = account.row(number)
-        at = ("row", "virtual_time", "step", "drift")
-        return {
-            **{name: row[name] for name in at},
+        known = {
+            **account.row(number),
             "wall_time": self.wall_time,
-            "train_loss": row["train_loss"],
-            "test_loss": values.pop("test_loss"),
-            "test_accuracy": values.pop("test_accuracy", None),
-            "consensus_distance": values.pop("consensus_distance"),
-            **{name: value for name, value in row.items() if name not in (*at, "train_loss")},
+            "test_accuracy": None,
             "bytes_sent": account.messages(number) * self.message,
             **self._single_workers(sim, number, diverged),
             "diverged": diverged,
             **values,
         }
+        return {name: known.pop(name) for name in COLUMNS if name in known} | known
 
     def _single_workers(self, sim: int, number: int, diverged: bool) -> dict[str, float | None]:
         """The spread of accuracy over single workers at the budget."""

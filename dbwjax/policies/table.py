@@ -10,14 +10,32 @@ from collections.abc import Hashable, Sequence
 from jaxtyping import PyTree
 
 from dbwjax import specs
-from dbwjax.policies import dbw, dtur, neighbours, rules, server_events, servers
+from dbwjax.policies import (
+    acid,
+    dbw,
+    dtur,
+    neighbours,
+    pairwise,
+    rules,
+    server_events,
+    servers,
+)
 from dbwjax.policies.method import Method
 from dbwjax.types import Graph, Policy
 
 POLICIES: dict[str, Method] = {
     method.name: method
-    for module in (dtur, rules, neighbours, servers, server_events, dbw)
-    for method in module.METHODS
+    for methods in (
+        dtur.METHODS,
+        rules.METHODS,
+        neighbours.METHODS,
+        pairwise.METHODS,
+        acid.METHODS,
+        servers.METHODS,
+        server_events.METHODS,
+        dbw.METHODS,
+    )
+    for method in methods
 }
 
 

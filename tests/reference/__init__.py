@@ -12,7 +12,18 @@ one per iteration or event. Where two times may be equal, choose delays that are
 is absolute, and rounding would otherwise break the tie.
 """
 
-from . import drifting, gossip, held, pairwise, server
+from . import drifting, gossip, held, pairwise, pairwise_more, server
 from .queue import EventQueue, Record, Worker, no_latency
 
-__all__ = ["EventQueue", "Record", "Worker", "drifting", "gossip", "held", "no_latency", "pairwise", "server"]
+__all__ = [
+    "EventQueue",
+    "Record",
+    "Worker",
+    "drifting",
+    "gossip",
+    "held",
+    "no_latency",
+    "pairwise",
+    "pairwise_more",
+    "server",
+]

@@ -9,10 +9,11 @@ to `T_j(k+2)` (exclusive). Whatever belongs to an iteration is dated by its end:
 
 - a gradient, and its loss, by the end of the iteration that it moves the parameters in;
 - a computation by the end of the iteration after which the worker starts its next one. Its seconds until it finished,
-  or until it was cut at that end if that is earlier, are *computing* if its gradient counted and *wasted* if not; the
-  seconds between its finish and that end are *waiting*. So a computation that is carried over says nothing until it
-  takes part. With `late="apply"` every gradient counts, and the seconds of a late worker are computing, though its
-  gradient would have needed longer.
+  or until it was cut at that end if that is earlier, are *computing* if its gradient counted and *wasted* if not. The
+  seconds between its finish and that end are *waiting*, but *communicating* as far as a message was on its way: its own
+  to its neighbours under a global barrier, the last that let it go on otherwise. So a computation that is carried over
+  says nothing until it takes part. With `late="apply"` every gradient counts, and the seconds of a late worker are
+  computing, though its gradient would have needed longer.
 
 Row `m` of a grid speaks of the iterations that end in `(t[m-1], t[m]]`, row 0 of those that end up to `t[0]`.
 """
@@ -54,18 +55,22 @@ class Iteration:
       missed: neighbours that it did not hear.
       loss: of its gradient that counted in this iteration; None: none did.
       restarted: whether a computation was over at `end` and the next one began.
-      computing, wasted, waiting: seconds of that computation; 0 where it goes on.
+      computing, wasted, waiting, communicating: seconds of that computation; 0 where it goes on.
+      staleness: iterations between the start of the computation and this one.
     """
 
     def __init__(self, begin, end, x, active, missed, loss, restarted):
         self.begin, self.end, self.x = begin, end, np.array(x, dtype=np.float64)
         self.active, self.missed, self.loss, self.restarted = active, missed, loss, restarted
-        self.computing = self.wasted = self.waiting = 0.0
+        self.computing = self.wasted = self.waiting = self.communicating = 0.0
+        self.staleness = 0
 
-    def account(self, began, finish):
-        """Enters the computation that is over, which began and would have finished at these absolute seconds."""
+    def account(self, began, finish, flight):
+        """Enters the computation that is over, which began and would have finished at these absolute seconds, and for
+        how long a message was on its way after that."""
         over = min(finish, self.end)
-        self.waiting = self.end - over
+        self.communicating = min(flight, self.end - over)
+        self.waiting = self.end - over - self.communicating
         if self.loss is None:
             self.wasted = over - began
         else:
@@ -136,15 +141,43 @@ def run(policy, steps, world):
         "latency": world.latency,
     }
     late = settings.pop("late", None)
+    flight = _delivery
     if name == "dpsgd":
+        flight = _sent_at_the_start
         records = drifting.run_dpsgd(settings.pop("barrier"), **common)
     elif name == "backup" or (name, settings.pop("barrier", None)) == ("full", "neighbours"):
+        flight = _sent_at_the_finish
         records = drifting.run_backup(int(settings.pop("b", 0)), **_gap(settings), **common)
     else:
         records = gossip.run_global(_rule(name, settings, world), late, **common)
     if settings:
         raise ValueError(f"{policy!r} has a setting {sorted(settings)} that nothing reads; leave it out")
-    return _history(records, late, losses, world)
+    return _history(records, late, losses, world, flight)
+
+
+def _delivery(world, j, k, starts, finish, end):
+    """Until the last neighbour has the message of worker j."""
+    return max((world.latency(i, j) for i in world.neighbours[j]), default=0.0)
+
+
+def _sent_at_the_start(world, j, k, starts, finish, end):
+    """Until worker j has the last of its neighbours' messages."""
+    return _in_flight([(starts[i], starts[i] + world.latency(j, i)) for i in world.neighbours[j]], finish)
+
+
+def _sent_at_the_finish(world, j, k, starts, finish, end):
+    """Until worker j has the message at whose arrival it goes on."""
+    sent = [(starts[i] + world.seconds(i, k), world.latency(j, i)) for i in world.neighbours[j]]
+    return _in_flight([(out, out + wait) for out, wait in sent if out + wait == end], finish)
+
+
+def _in_flight(messages, finish):
+    """How long after `finish` the last of some messages, (set out, arrives), was on its way."""
+    if not messages:
+        return 0.0
+    last = max(arrives for _, arrives in messages)
+    out = min(out for out, arrives in messages if arrives == last)
+    return max(last - max(finish, out), 0.0)
 
 
 def _read(policy):
@@ -170,12 +203,13 @@ def _rule(name, settings, world):
     raise ValueError(f"policy {name!r} is not told here; see run_until")
 
 
-def _history(records, late, losses, world):
+def _history(records, late, losses, world, flight):
     """Takes the records apart by worker."""
     workers = []
     for j, near in enumerate(world.neighbours):
-        number, began, begin, own = 0, 0.0, 0.0, []  # of the computation it is busy with, of the iteration
-        for record in records:
+        number, began, since = 0, 0.0, 0  # of the computation it is busy with
+        begin, own = 0.0, []  # of the iteration
+        for k, record in enumerate(records):
             counts = j in record.active or late == "apply"
             one = Iteration(
                 begin=begin,
@@ -186,9 +220,12 @@ def _history(records, late, losses, world):
                 loss=losses[j, number] if counts else None,
                 restarted=j in record.restarted,
             )
+            one.staleness = k - since if counts else 0
             if one.restarted:
-                one.account(began, began + world.seconds(j, number))
-                number, began = record.started[j], one.end
+                finish = began + world.seconds(j, number)
+                starts = records[k - 1].ends if k else [0.0] * len(world.neighbours)
+                one.account(began, finish, flight(world, j, k, starts, finish, one.end))
+                number, began, since = record.started[j], one.end, k + 1
             own.append(one)
             begin = one.end
         workers.append(own)
@@ -215,12 +252,11 @@ def held(history, t):
 
 
 def account(history, t):
-    """[N, 3] seconds computing, wasted and waiting of each worker, of the computations that are over by `t`."""
+    """[N, 4] seconds computing, wasted, waiting and communicating of each worker, of the computations that are over by
+    `t`."""
+    names = ("computing", "wasted", "waiting", "communicating")
     return np.array(
-        [
-            [sum(getattr(one, name) for one in own if one.end <= t) for name in ("computing", "wasted", "waiting")]
-            for own in history.workers
-        ]
+        [[sum(getattr(one, name) for one in own if one.end <= t) for name in names] for own in history.workers]
     )
 
 
@@ -231,9 +267,9 @@ def rows(history, grid):
       For each time a dict: `virtual_time`; `mean` [P], the mean over workers of what they hold; `consensus_distance`,
       the root mean square of their Euclidean distances to it; `iterations` [N] ended by then, `step` their mean and
       `drift` their most less their least; `iteration_length`, the mean length of those; `gradients` that counted by
-      then; `computing`, `wasted`, `waiting`, the seconds of all workers by then; and of the window that ends here
-      `train_loss`, the mean over its gradients that counted, `active_fraction` and `backup_workers`, means over its
-      iterations. A mean over nothing is None.
+      then; `computing`, `wasted`, `waiting`, `communicating`, the seconds of all workers by then; and of the window
+      that ends here `train_loss` and `staleness`, means over its gradients that counted, `active_fraction` and
+      `backup_workers`, means over its iterations. A mean over nothing is None.
     """
     found = []
     before = -np.inf
@@ -244,7 +280,7 @@ def rows(history, grid):
         every = [one for own in ended for one in own]
         window = [one for one in every if one.end > before]
         iterations = [len(own) for own in ended]
-        computing, wasted, waiting = account(history, t).sum(axis=0)
+        computing, wasted, waiting, communicating = account(history, t).sum(axis=0)
         found.append(
             {
                 "virtual_time": float(t),
@@ -258,6 +294,8 @@ def rows(history, grid):
                 "computing": float(computing),
                 "wasted": float(wasted),
                 "waiting": float(waiting),
+                "communicating": float(communicating),
+                "staleness": _mean([one.staleness for one in window if one.loss is not None]),
                 "train_loss": _mean([one.loss for one in window if one.loss is not None]),
                 "active_fraction": _mean([one.active for one in window]),
                 "backup_workers": _mean([one.missed for one in window]),

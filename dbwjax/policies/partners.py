@@ -1,0 +1,64 @@
+"""What methods of pairs share: a random neighbour, the seconds to it, nodes of one's own, and no latency."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from dbwjax.network import draws
+from dbwjax.types import Graph, Key
+
+
+def random_neighbour(key: Key, graph: Graph, i: Array) -> Int[Array, ""]:
+    """A neighbour of worker `i`, each as likely as the others; `i` itself where it has none. One hash. Traceable.
+
+    Args:
+      key: of the event. One key gives every worker a draw of its own.
+      graph: who hears whom.
+      i: (), the worker.
+    """
+    degree = graph.links[i].sum()
+    share = draws.uniform(key, i, jnp.zeros((), jnp.int32), jnp.result_type(float))
+    # The share is below 1, and its product with a degree is rounded to less than the degree.
+    place = jnp.floor(share * degree).astype(jnp.int32)
+    return graph.neighbours[i, jnp.where(degree > 0, 1 + place, 0)]
+
+
+def message_seconds(graph: Graph, receiver: Array, sender: Array) -> Float[Array, ""]:
+    """How long a message from `sender` to `receiver` takes; 0 where they are not linked. Traceable."""
+    slots = graph.links[receiver] & (graph.neighbours[receiver] == sender)
+    return jnp.where(slots, graph.latency[receiver], 0).max()
+
+
+def is_node(node: Array, nodes: int) -> Bool[Array, " N"]:
+    """The mask of one node. Traceable."""
+    return jnp.arange(nodes) == node
+
+
+def with_nodes(graph: Graph, count: int) -> Graph:
+    """The network with `count` further nodes, which never compute and are linked to nobody."""
+    nodes, slots = graph.neighbours.shape
+    own = jnp.broadcast_to(jnp.arange(nodes, nodes + count, dtype=graph.neighbours.dtype)[:, None], (count, slots))
+    return Graph(
+        neighbours=jnp.concatenate([graph.neighbours, own]),
+        links=jnp.concatenate([graph.links, jnp.zeros((count, slots), bool)]),
+        latency=jnp.concatenate([graph.latency, jnp.zeros((count, slots), graph.latency.dtype)]),
+        computes=jnp.concatenate([graph.computes, jnp.zeros(count, bool)]),
+    )
+
+
+def require_no_latency(graph: Graph, method: str, why: str) -> None:
+    """Refuses messages that take time.
+
+    Args:
+      graph: who hears whom.
+      method: named in the error.
+      why: the method cannot have them, and what else there is.
+
+    Raises:
+      ValueError: one line.
+    """
+    longest = float(np.asarray(graph.latency).max())
+    if longest > 0:
+        raise ValueError(f"{method} takes no latency, and a message needs up to {longest:g} s: {why}")

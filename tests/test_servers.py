@@ -302,6 +302,8 @@ def test_messages_and_seconds_in_flight():
     batches = plans_of("k_batch_sync:k=4", 200, latency=0.25)
     np.testing.assert_array_equal(batches.messages, np.where(batches.updates, 1 + TEN, 1))
     np.testing.assert_array_equal(batches.restart.sum(axis=1), np.where(batches.updates, TEN, 1))
+    for plans in (events, batches):
+        np.testing.assert_array_equal(plans.heard[:, 0], np.where(plans.fresh[:, 0], plans.workers[:, 0], TEN + 2))
 
 
 def test_latency_shifts_a_synchronous_iteration_by_a_round_trip():

@@ -62,8 +62,10 @@ def _arrived(state: Gathered, nodes: int, dtype: Any) -> tuple[Array, Gathered, 
     return last, after, rows, Row(nodes, ((kept, 1.0),), pushed)
 
 
-def _told(updates: Any, flight: Array, messages: Any) -> dict[str, Array]:
+def _told(heard: Any, updates: Any, flight: Array, messages: Any) -> dict[str, Array]:
+    """For the accounts; `heard` is the worker whose update arrives, or nobody."""
     return {
+        "heard": jnp.asarray(heard, jnp.int32)[None],
         "updates": jnp.asarray(updates),
         "backups": jnp.zeros((), jnp.int32),
         "flight": flight,
@@ -106,7 +108,7 @@ def k_batch_sync(k: int) -> Policy:
             start,
             after=jnp.where(last, seconds, -seconds),
             at=nodes - 2,
-            told=_told(last, flight, 1 + jnp.where(last, network.computes.sum(), 0)),
+            told=_told(i, last, flight, 1 + jnp.where(last, network.computes.sum(), 0)),
         ), after
 
     return served(events(_gathering(k, bounded=False), happen, travel=_travel, stale=False), draft=True)
@@ -128,7 +130,7 @@ def k_async(k: int) -> Policy:
         last, after, rows, pulled = _arrived(state, nodes, network.latency.dtype)
         goes = jnp.where(last, i, nodes)
         seconds = _seconds(network, goes)
-        told = _told(last, 2 * seconds, 1 + last)
+        told = _told(i, last, 2 * seconds, 1 + last)
         return Happening((*rows, pulled._replace(node=goes)), goes, after=seconds, told=told), after
 
     def ready(network: Graph, state: Gathered) -> Array:
@@ -140,7 +142,7 @@ def k_async(k: int) -> Policy:
         nodes = network.neighbours.shape[0]
         idle, seconds = Row(nodes, ((nodes - 2, 1.0),)), _seconds(network, j)
         rows = idle, idle, Row(j, ((nodes - 2, 1.0),))
-        return Happening(rows, j, after=seconds, told=_told(False, 2 * seconds, 1)), state
+        return Happening(rows, j, after=seconds, told=_told(nodes, False, 2 * seconds, 1)), state
 
     return served(events(_gathering(k, bounded=True), happen, Release(ready, go_on), _travel, stale=False), draft=True)
 
@@ -158,7 +160,7 @@ def k_batch_async(k: int) -> Policy:
         del key, waits
         last, after, rows, pulled = _arrived(state, network.neighbours.shape[0], network.latency.dtype)
         seconds = _seconds(network, i)
-        told = _told(last, 2 * seconds, 2)
+        told = _told(i, last, 2 * seconds, 2)
         return Happening((*rows, pulled._replace(node=i)), i, after=seconds, told=told), after
 
     return served(events(_gathering(k, bounded=False), happen, travel=_travel, stale=False), draft=True)
@@ -184,7 +186,7 @@ def async_server(weight: Weight = "one") -> Policy:
         del key, waits
         server, seconds = network.neighbours.shape[0] - 1, _seconds(network, i)
         rows = Row(server, ((server, 1.0),), share), Row(i, ((server, 1.0),), share)
-        return Happening(rows, i, after=seconds, told=_told(True, 2 * seconds, 2)), share
+        return Happening(rows, i, after=seconds, told=_told(i, True, 2 * seconds, 2)), share
 
     return served(events(init_fn, happen, travel=_travel, stale=False))
 
@@ -232,7 +234,7 @@ def ssp(bound: float = BOUND, weight: Weight = "one") -> Policy:
         goes = jnp.where((may(network, after) & own).any(), i, nodes)
         seconds = _seconds(network, goes)
         rows = Row(server, ((server, 1.0),), state.share), Row(goes, ((server, 1.0),), state.share)
-        told = _told(True, 2 * seconds, 1 + (goes < nodes))
+        told = _told(i, True, 2 * seconds, 1 + (goes < nodes))
         return Happening(rows, goes, after=seconds, told=told), after
 
     def ready(network: Graph, state: Clocks) -> Array:
@@ -243,7 +245,7 @@ def ssp(bound: float = BOUND, weight: Weight = "one") -> Policy:
         nodes = network.neighbours.shape[0]
         seconds = _seconds(network, j)
         rows = Row(nodes, ((nodes - 1, 1.0),)), Row(j, ((nodes - 1, 1.0),))
-        return Happening(rows, j, after=seconds, told=_told(False, 2 * seconds, 1)), state
+        return Happening(rows, j, after=seconds, told=_told(nodes, False, 2 * seconds, 1)), state
 
     return served(events(init_fn, happen, Release(ready, go_on), _travel, stale=False))
 

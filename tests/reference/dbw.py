@@ -146,7 +146,7 @@ class Gains:
         if not self.smooth or not self.variance:
             return None
         changes, squares = np.array(self.smooth[-WINDOW:]).T
-        half = max(changes.sum() / squares.sum(), 0) * self.rate**2 / 2
+        half = min(max(changes.sum() / squares.sum() * self.rate, 0), 1) * self.rate / 2
         return (self.rate - half) * np.mean(self.slope[-WINDOW:]) - half * np.mean(self.variance[-WINDOW:]) / k
 
 

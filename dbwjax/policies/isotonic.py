@@ -44,13 +44,26 @@ def monotone(means: Float[Array, "H K"], counts: Float[Array, "H K"]) -> Float[A
 
 def growing(values: Float[Array, "R K"], weights: Float[Array, "R K"]) -> Float[Array, "R K"]:
     """Isotonic regression of each row: the nearest numbers that do not fall, in weighted squares; weights above 0."""
-    places = jnp.arange(values.shape[1])
-    from_here = places[None, :, None] <= places[None, None, :]  # [1, a, b]
-    sums = jnp.cumsum(jnp.where(from_here, (values * weights)[:, None, :], 0), axis=2)
-    totals = jnp.cumsum(jnp.where(from_here, weights[:, None, :], 0), axis=2)
-    means = jnp.where(from_here, sums / jnp.where(from_here, totals, 1), jnp.inf)
-    least = jax.lax.cummin(means, axis=2, reverse=True)  # over b from i on
-    return jnp.where(from_here, least, -jnp.inf).max(axis=1)  # over a up to i
+    rows, places = values.shape[0], jnp.arange(values.shape[1])
+
+    def means(carry: tuple[Array, Array], column: tuple[Array, Array, Array]) -> tuple[tuple[Array, Array], Array]:
+        """Of the entries from a to b, for all a, one b after another."""
+        (sums, totals), (b, value, weight) = carry, column
+        begun = (places <= b)[None, :]
+        sums = sums + jnp.where(begun, (value * weight)[:, None], 0)
+        totals = totals + jnp.where(begun, weight[:, None], 0)
+        return (sums, totals), jnp.where(begun, sums / jnp.where(begun, totals, 1), jnp.inf)
+
+    def fit(least: Array, column: tuple[Array, Array]) -> tuple[Array, Array]:
+        """The largest, over a up to i, of the least over b from i on."""
+        i, mean = column
+        least = jnp.minimum(least, mean)
+        return least, jnp.where((places <= i)[None, :], least, -jnp.inf).max(axis=1)
+
+    none = jnp.zeros((rows, places.shape[0]), values.dtype)
+    _, table = jax.lax.scan(means, (none, none), (places, values.T, weights.T))
+    _, fitted = jax.lax.scan(fit, none + jnp.inf, (places, table), reverse=True)
+    return fitted.T
 
 
 def _below(table: Array) -> Array:

@@ -36,6 +36,7 @@ SETTINGS = {
     "exponential, batch 64, rate 0.05": (EXPONENTIAL, 64, 0.05),
     "exponential, batch 500, rate 0.4": (EXPONENTIAL, 500, 0.4),
     "half constant, batch 64, rate 0.2": (SHIFTED, 64, 0.2),
+    "half constant, batch 4, rate 1.6": (SHIFTED, 4, 1.6),
 }
 """Law of times, samples a batch, learning rate."""
 TARGET = 0.05

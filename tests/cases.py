@@ -181,6 +181,15 @@ SHIPPED = (
     "hop",
     "hop:b=1,gap=4,staleness=1,skip=1",
     "prague:group=3",
+    "server",
+    "server_backup:b=2",
+    "k_sync:k=3",
+    "k_batch_sync:k=5",
+    "k_async:k=3",
+    "k_batch_async:k=5",
+    "async_server:weight=mean",
+    "ssp:bound=1",
+    "dbw",
 )
 """SPECs that between them use every policy of the table, every barrier and every way with late workers."""
 

@@ -59,6 +59,15 @@ SETTINGS = {
     "agp": ["agp"],
     "hop": ["hop", "hop:b=2", "hop:gap=4", "hop:staleness=1", "hop:skip=2"],
     "prague": ["prague:group=3", "prague:group=4"],
+    "server": ["server"],
+    "server_backup": ["server_backup", "server_backup:b=2"],
+    "k_sync": ["k_sync:k=2", "k_sync:k=3"],
+    "k_batch_sync": ["k_batch_sync:k=2", "k_batch_sync:k=3"],
+    "k_async": ["k_async:k=2", "k_async:k=3"],
+    "k_batch_async": ["k_batch_async:k=2", "k_batch_async:k=3"],
+    "async_server": ["async_server", "async_server:weight=mean"],
+    "ssp": ["ssp", "ssp:bound=2", "ssp:weight=mean"],
+    "dbw": ["dbw"],
 }
 RATES = {
     "sgd": ["sgd"],

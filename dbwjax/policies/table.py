@@ -13,6 +13,7 @@ from dbwjax import specs
 from dbwjax.policies import (
     aau,
     acid,
+    dbw,
     dtur,
     hop,
     matcha,
@@ -22,6 +23,8 @@ from dbwjax.policies import (
     prague,
     push_sum,
     rules,
+    server_events,
+    servers,
     subgradient,
 )
 from dbwjax.policies.method import FAMILIES, Method
@@ -42,6 +45,9 @@ POLICIES: dict[str, Method] = {
         pairwise.METHODS,
         acid.METHODS,
         push_sum.METHODS,
+        servers.METHODS,
+        server_events.METHODS,
+        dbw.METHODS,
     )
     for method in methods
 }

@@ -198,7 +198,7 @@ PARTNERS = (np.arange(EIGHT)[None] + np.random.default_rng(0).integers(1, EIGHT,
 HANDMADE = {
     "pairwise": handmade.pairwise(PARTNERS),
     "pairwise, numbered": handmade.pairwise(PARTNERS, numbered=True),
-    "server": handmade.server(2),
+    "server by hand": handmade.server(2),
     "asynchronous server": handmade.asynchronous_server(),
     "bounded staleness": handmade.bounded_staleness(1),
     "push-sum": handmade.push_sum(np.full((EIGHT, EIGHT), 1 / EIGHT)),

@@ -91,6 +91,7 @@ def test_each_paper_is_there_once_in_the_order_of_the_policies():
 def test_every_method_can_be_cited_together():
     """By their names; `test_extending.py` and others have the settings that some of them need."""
     needed = {"fastest": "fastest:k=2", "deadline": "deadline:seconds=1"}
+    needed |= {name: f"{name}:k=2" for name in ("k_sync", "k_async", "k_batch_sync", "k_batch_async")}
     text = dbwjax.citation([needed.get(name, name) for name in POLICIES])
     found = keys_of(text)
     assert len(set(found)) == len(found)
@@ -102,7 +103,7 @@ def test_every_method_can_be_cited_together():
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        ("dbyw", "unknown policy 'dbyw'; did you mean 'dybw'?"),
+        ("dybww", "unknown policy 'dybww'; did you mean 'dybw'?"),
         (["dybw", "full:lat=drop"], "unknown key 'lat'; did you mean 'late'?"),
         (["fastest"], "needs k="),
         ([], r"\[\] names no policy; give a TrainConfig, a SPEC, or a list of SPECs"),

@@ -17,7 +17,7 @@ POLICIES = (
     *("server_backup:b=1", "k_async:k=2", "k_batch_sync:k=4", "ssp:bound=1", "dbw", "adpsgd", "acid", "token"),
     *("sgp:graph=one_peer", "agp", "hop:b=1,gap=3", "prague:group=2", "dsgd_aau", "local_sgd:h=2", "full"),
 )
-SECONDS, WORKERS, ROWS = 5, 4, 5
+SECONDS, WORKERS, ROWS = 8, 4, 4
 WORDS = [
     *("--workers", str(WORKERS), "--graph", "ring", "--dataset", "logistic:dimension=4,samples=64"),
     *("--batch-size", "4", "--learning-rate", "0.1", "--latency", "0", "--seconds", str(SECONDS), "--rows", str(ROWS)),
@@ -33,7 +33,7 @@ class Killed(BaseException):
 def small_chunks():
     """So that every method is cut."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "CHUNK", 6)
+        patch.setattr(training, "CHUNK", 3)
         patch.setattr(experiments_run, "write_figures", lambda path, *_, **__: [path / "summary.png"])
         yield
 
@@ -83,7 +83,7 @@ def test_rows_add_up(whole, policy):
         assert [row["virtual_time"] for row in own] == np.linspace(0, SECONDS, ROWS + 1).tolist()
         last, arrays = own[-1], timeline[str(world)]
         spent = sum(last[name] for name in ("computing", "wasted", "waiting", "communicating"))
-        assert 0.3 * WORKERS * SECONDS < spent <= WORKERS * SECONDS * (1 + 1e-5)
+        assert 0.1 * WORKERS * SECONDS < spent <= WORKERS * SECONDS * (1 + 1e-5)
         for name in ("computing", "wasted", "waiting", "communicating"):
             np.testing.assert_allclose(arrays[f"worker_{name}"].sum(), last[name], rtol=1e-6, atol=1e-9)
         assert arrays["worker_counted"].sum() == last["gradients"] > 0

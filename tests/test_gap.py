@@ -201,8 +201,8 @@ def test_what_is_idealised_is_known_of_typed_settings_and_of_defaults():
         assert idealisations(name + (",late=apply" if ":" in name else ":late=apply")) == late
         assert idealisations(name + (",late=carry" if ":" in name else ":late=carry")) == []
     assert idealisations("backup") == idealisations("dpsgd") == []
-    with pytest.raises(ValueError, match="^unknown policy 'dbyw'; did you mean 'dybw'"):
-        idealisations("dbyw")
+    with pytest.raises(ValueError, match="^unknown policy 'dybww'; did you mean 'dybw'"):
+        idealisations("dybww")
 
 
 @pytest.mark.parametrize("name", POLICIES)

@@ -130,7 +130,7 @@ def heard(plan: Plan, nodes: int, numbered: bool = False) -> Array:
         return plan.heard if numbered else _counts(plan.heard, nodes)
     rows = jnp.arange(nodes) if plan.rows is None else plan.rows
     if plan.sources is None:
-        counts = ((plan.mix != 0) & (rows[:, None] != jnp.arange(nodes)) & (rows < nodes)[:, None]).sum(axis=0)
+        counts = ((plan.mix != 0) & (rows[:, None] != jnp.arange(nodes)[None, :]) & (rows < nodes)[:, None]).sum(axis=0)
         return (counts + _pushed(plan, nodes)).astype(jnp.int32)
     taken = (plan.sources != rows[:, None]) & (plan.mix != 0) & (rows < nodes)[:, None]
     numbers = jnp.where(taken, plan.sources, nodes).reshape(-1)

@@ -327,7 +327,7 @@ METHODS = (
     Method(
         "hop",
         _hop,
-        "Hop: queues of messages by iteration, b backup workers, a bounded gap, staleness, skipping of iterations",
+        "Hop: queues of messages by iteration, b backup workers, a bounded gap, staleness, skipping",
         (HOP,),
         family="neighbours",
         mixing="row",

@@ -81,6 +81,8 @@ def describe(name: str, builder: Callable[..., Any], context: Iterable[str] = ()
         shown = parameter.default
         if shown is parameter.empty:
             shown = getattr(parameter.annotation, "__name__", "VALUE").upper()
+        if isinstance(shown, bool):
+            shown = str(shown).lower()
         parts.append(f"{key}={shown}")
     return name + (":" + ",".join(parts) if parts else "")
 

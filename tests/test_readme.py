@@ -119,7 +119,6 @@ def test_the_table_of_methods_is_the_table():
     assert rows == [(name, POLICIES[name].summary, POLICIES[name].paper) for name, _, _ in rows]
 
 
-@pytest.mark.xfail(reason="README has its old table: see python -m tests.methods --readme", strict=True)
 def test_it_shows_the_methods_that_people_ask_for_first():
     section = text().split("## Methods")[1].split("\n## ")[0]
     assert methods.readme() in section

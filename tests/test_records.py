@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -19,11 +20,12 @@ from hypothesis import strategies as st
 from dbwjax import files
 from dbwjax.experiments.config import FIGURE_KINDS
 from dbwjax.report.run_figures import FIGURES
-from dbwjax.storage.metrics_log import MetricsLog, read_metrics
+from dbwjax.storage.metrics_log import COLUMNS, MetricsLog, read_metrics
 from dbwjax.storage.parts import Parts
 from dbwjax.storage.run_folder import RunFolder
 from dbwjax.storage.timelines import load_timeline, save_timeline
 from dbwjax.storage.trackers import write_tensorboard
+from tests.readme import ROOT
 
 HOLDER = """
 import sys, time
@@ -290,3 +292,8 @@ def test_tensorboard_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(ValueError, match=r"pip install dbwjax\[tensorboard\]"):
         write_tensorboard(tmp_path / "tensorboard", [])
+
+
+def test_the_page_of_columns_has_all_in_order():
+    told = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "columns.md").read_text(), flags=re.MULTILINE)
+    assert tuple(told) == COLUMNS

@@ -29,20 +29,23 @@ makes it a mean.
 
 ## Before you compare
 
-- **Learning rates are not alike.** One update moves the mean of N workers by 1/N of it. It moves a server (`async_server`,
-  `ssp`, and the token) by the whole of it: at one `--learning-rate`, N times as far for a gradient. `weight=mean` takes 1/N.
-  `server`, `k_sync` and `k_batch_*` take means of k. Tune each method's rate (`compare_cells`, or a sweep over
-  `--learning-rates`) before you say that one is faster.
-- **The model** that is evaluated is the mean of all workers, or the server's (the token's) own at the moment of the row.
-- **Optimisers** are the workers': a server adds the updates that workers made of their gradients. With plain SGD that is the
-  paper's rule; momentum and Adam keep their state at the worker.
-- **Latency.** A server is as far from a worker as that worker's neighbours are on average. `adpsgd`, `token`, `hop`, `sgp` and all
-  of the gossip family follow the links of the graph. `randomized_gossip`, `acid`, `swift`, `agp` and `prague` take none, and say so.
+- **Learning rates are not alike.** One update moves the mean of N workers by 1/N of it. It moves a server
+  (`async_server`, `ssp`, and the token) by the whole of it: at one `--learning-rate`, N times as far for a gradient.
+  `weight=mean` takes 1/N. `server`, `k_sync` and `k_batch_*` take means of k. Tune each method's rate
+  (`compare_cells`, or a sweep over `--learning-rates`) before you say that one is faster.
+- **The model** that is evaluated is the mean of all workers, or the server's (the token's) own at the moment of the
+  row.
+- **Optimisers** are the workers': a server adds the updates that workers made of their gradients. With plain SGD that
+  is the paper's rule; momentum and Adam keep their state at the worker.
+- **Latency.** A server is as far from a worker as that worker's neighbours are on average. `adpsgd`, `token`, `hop`,
+  `sgp` and all of the gossip family follow the links of the graph. `randomized_gossip`, `acid`, `swift`, `agp` and
+  `prague` take none, and say so.
 - **Links.** Servers and `prague` ignore the graph, and `sgp:graph=exponential` and `one_peer` bring their own.
-- **Staleness** is counted in updates of the whole model, as the papers on asynchronous SGD count it: of `adpsgd` about N - 1.
+- **Staleness** is counted in updates of the whole model, as the papers on asynchronous SGD count it: of `adpsgd`
+  about N - 1.
 
-Each method's file in `dbwjax/policies/` states its rule, where it was read or recalled, and every choice that is ours. Each has a second
-telling in plain NumPy with an event queue, `tests/reference/`, with which it agrees to 1e-12.
+Each method's file in `dbwjax/policies/` states its rule, where it was read or recalled, and every choice that is
+ours. Each has a second telling in plain NumPy with an event queue, `tests/reference/`, with which it agrees to 1e-12.
 """
 
 

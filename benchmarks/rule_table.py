@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,23 +44,23 @@ def tables(file: str | Path = FILE) -> str:
             "The second rule's time to the target over the first's, in the same worlds; above 1 the first is faster.",
             _pairs(entry["figures"]["pairs"], worlds),
             "Seconds to the target: geometric mean over worlds, where all reached it.",
-            _table(settings, lambda facts: _number(facts["time to target"], ".1f")),
+            _table(settings, lambda facts: number(facts["time to target"], ".1f")),
             "Test accuracy of the mean model when the time is up.",
-            _table(settings, lambda facts: _number(facts["accuracy at T"], ".3f")),
+            _table(settings, lambda facts: number(facts["accuracy at T"], ".3f")),
             "Mean seconds of an iteration.",
-            _table(settings, lambda facts: _number(facts["iteration length"], ".2f")),
+            _table(settings, lambda facts: number(facts["iteration length"], ".2f")),
             _speed_up(entry["figures"]["speed-up"]),
         ]
     )
 
 
-def updated(page: str, file: str | Path = FILE) -> str:
+def updated(page: str, file: str | Path = FILE, made: Callable[[str | Path], str] = tables) -> str:
     """The page with the tables of a result file in their place.
 
     Raises:
       ValueError: the page has no single place for them.
     """
-    found, places = _PLACE.subn(lambda at: f"{at[1]}{tables(file)}\n{at[2]}", page)
+    found, places = _PLACE.subn(lambda at: f"{at[1]}{made(file)}\n{at[2]}", page)
     if places != 1:
         raise ValueError(f"the page has {places} places for the tables; mark one by <!-- table --> and <!-- /table -->")
     return found
@@ -68,7 +69,7 @@ def updated(page: str, file: str | Path = FILE) -> str:
 def _table(settings: dict[str, Any], show: Any) -> str:
     rules = list(next(iter(settings.values())))
     cells = [[f"`{rule}`", *(show(found[rule]) for found in settings.values())] for rule in rules]
-    return _lines(["rule", *map(str, range(1, len(settings) + 1))], cells)
+    return lines(["rule", *map(str, range(1, len(settings) + 1))], cells)
 
 
 def _pairs(found: dict[str, Any], worlds: int) -> str:
@@ -76,7 +77,7 @@ def _pairs(found: dict[str, Any], worlds: int) -> str:
         [" over ".join(f"`{rule}`" for rule in pair.split(" over ")), *(_ratio(facts, worlds) for facts in of.values())]
         for pair, of in found.items()
     ]
-    return _lines(["pair", *map(str, range(1, len(cells[0])))], cells)
+    return lines(["pair", *map(str, range(1, len(cells[0])))], cells)
 
 
 def _speed_up(found: dict[str, Any]) -> str:
@@ -95,10 +96,11 @@ def _speed_up(found: dict[str, Any]) -> str:
         "Iterations and seconds to a fixed suboptimality on N workers, and the slopes of their logarithms over that of "
         "N; a linear speed-up has -1."
     )
-    return f"{about}\n\n{_lines(titles, cells)}"
+    return f"{about}\n\n{lines(titles, cells)}"
 
 
-def _lines(titles: list[str], cells: list[list[str]]) -> str:
+def lines(titles: list[str], cells: list[list[str]]) -> str:
+    """A table in Markdown."""
     rows = [titles, ["---"] * len(titles), *cells]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
@@ -111,12 +113,18 @@ def _ratio(facts: dict[str, Any], worlds: int) -> str:
     return shown if facts["reached"] == worlds else f"{shown} ({facts['reached']} of {worlds})"
 
 
-def _number(value: float | None, form: str) -> str:
+def number(value: float | None, form: str) -> str:
+    """A number, or "-"."""
     return "-" if value is None else f"{value:{form}}"
 
 
 def main(words: list[str]) -> int:
     """Prints the tables, or writes them into the page."""
+    return show_or_write(words, tables, PAGE)
+
+
+def show_or_write(words: list[str], made: Callable[[str | Path], str], page: Path) -> int:
+    """`main` of a page's tables."""
     write = "--write" in words
     files = [word for word in words if word != "--write"]
     try:
@@ -124,9 +132,9 @@ def main(words: list[str]) -> int:
             raise ValueError(f"'{files[1]}' is one word too many; give one result file")
         file = Path(files[0]) if files else FILE
         if not write:
-            print(tables(file))
+            print(made(file))
             return 0
-        PAGE.write_text(updated(PAGE.read_text(), file))
+        page.write_text(updated(page.read_text(), file, made))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

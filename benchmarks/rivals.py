@@ -22,16 +22,8 @@ TUNING, FIRST = 1000, 0  # seeds of the worlds that rates are chosen in, and of 
 METHODS = (
     *("full", "full:barrier=neighbours", "backup:b=1", "fastest:k=6", "dpsgd", "dsgd_aau", "matcha", "local_sgd:h=4"),
     *("hop", "prague:group=4", "adpsgd", "randomized_gossip", "acid", "swift", "token", "sgp", "agp"),
-    *(
-        "server",
-        "server_backup:b=2",
-        "k_batch_sync:k=6",
-        "k_async:k=4",
-        "k_batch_async:k=6",
-        "async_server",
-        "ssp",
-        "dbw",
-    ),
+    *("server", "server_backup:b=2", "k_batch_sync:k=6", "k_async:k=4", "k_batch_async:k=6", "async_server", "ssp"),
+    "dbw",
     BASELINE,
 )
 SETTINGS = {

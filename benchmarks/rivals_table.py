@@ -50,6 +50,7 @@ def _cells(name: str, facts: dict[str, Any], worlds: int) -> list[str]:
     ratio = None if facts["estimate"] is None else {key: facts[key] for key in ("estimate", "low", "high", "bound")}
     at_end = "*" if facts["at the end of the rates"] else ""
     sent = facts["bytes_per_second"]
+    shares = [None if facts[kind] is None else 100 * facts[kind] for kind in ("wasted", "waiting")]
     return [
         f"`{name}`",
         f"{facts['learning rate']:g}{at_end}",
@@ -60,10 +61,7 @@ def _cells(name: str, facts: dict[str, Any], worlds: int) -> list[str]:
         rule_table.number(facts["gradients_per_second"], ".2f"),
         rule_table.number(facts["staleness"], ".1f"),
         rule_table.number(None if sent is None else sent / 1e6, ".3f"),
-        *(
-            rule_table.number(None if facts[kind] is None else 100 * facts[kind], ".0f")
-            for kind in ("wasted", "waiting")
-        ),
+        *(rule_table.number(share, ".0f") for share in shares),
     ]
 
 

@@ -1,0 +1,342 @@
+"""Runs of events in wide steps: the clock first, then `waves` or `composition` on the host, then the learner.
+
+    plans_of : the clock runs alone, and leaves its plans
+    advance  : the learner runs over the wide steps made of them, and takes the readings that are due
+
+For simulations side by side, on one device or shared by several, as `ensemble.advance_batch`. A wide step computes the
+updates of many events at once. On an accelerator, where launching a program's parts costs more than an event, that is
+most of the time; on a CPU an event is mostly its own gradient.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array
+
+from dbwjax.engine import clock, readings
+from dbwjax.engine import learner as learning
+from dbwjax.engine.batch import Axes, Batch, alone, shared
+from dbwjax.engine.composition import compositions
+from dbwjax.engine.readings import Due, Held
+from dbwjax.engine.simulate import Seen, SimState, World
+from dbwjax.engine.waves import Wide, Width, are_events, events_of, lean, waves, width_of
+from dbwjax.types import ClockState, Learner, ModelState, Plan, Policy
+
+How = Literal["waves", "composition"]
+
+WORTH = 4.0
+"""Events of a wide step below which they are run one by one."""
+
+
+class Way(NamedTuple):
+    """How the events of a policy are put together."""
+
+    how: How
+    width: Width
+    slots: int = 1  # sources of a row of a block, at least: that all chunks are of one shape
+
+
+def steps_are_events(policy: Policy, world: World, state: ClockState) -> bool:
+    """Whether the steps of a policy are events that can be put together; nothing runs.
+
+    Args:
+      policy: who waits for whom.
+      world, state: of one simulation; shapes are enough.
+    """
+
+    def decided(world: World, state: ClockState) -> Plan:
+        return clock.tick(policy, world.graph, world.delays, world.key, state)[0]
+
+    if policy.reads_training:
+        return False
+    return are_events(jax.eval_shape(decided, world._replace(batches=None), state))  # type: ignore[arg-type]
+
+
+def chosen(policy: Policy, plans: Plan, nodes: int, how: How | None = None, worth: float = WORTH) -> Way | None:
+    """Which way of putting events together gives wide steps, from the plans of a policy's beginning.
+
+    Args:
+      policy: who waits for whom.
+      plans: of one simulation, stacked `[T, ...]`, on the host.
+      nodes: N.
+      how: the way, where that is known.
+      worth: events that a wide step must hold in the mean.
+
+    Returns:
+      Waves, whose numbers are those of the events one by one, where they are wide; blocks where those are; `None`:
+      neither is.
+    """
+    width = width_of(nodes, policy.idles)
+    steps = len(plans.duration)
+    ways: tuple[How, ...] = ("waves", "composition") if how is None else (how,)
+    for way in ways:
+        found = _made(policy, Way(way, width), plans, steps, np.zeros(steps, bool), nodes)
+        if how is not None or steps >= worth * len(found.events):
+            return Way(way, width, found.plans.mix.shape[2] if way == "composition" else 1)
+    return None
+
+
+def _made(policy: Policy, way: Way, plans: Plan, steps: int, barrier: np.ndarray, nodes: int) -> Wide:
+    events = events_of(plans, nodes, steps)
+    if way.how == "waves":
+        return waves(events, barrier, way.width)
+    return compositions(events, barrier, way.width, policy.stale, way.slots)
+
+
+def plans_of(
+    policy: Policy, worlds: Batch, states: ClockState, steps: Any, capacity: int, mesh: Mesh | None = None
+) -> tuple[ClockState, Plan]:
+    """Runs B clocks alone.
+
+    Args:
+      policy: must not read training.
+      worlds: B worlds; their batches are not touched.
+      states: the clocks.
+      steps: `[devices]` how many steps, at most `capacity`.
+      capacity: T.
+      mesh: the devices that share the batch; `None`: one.
+
+    Returns:
+      The clocks after them, and what of the plans changes numbers, `[B, T, ...]`; beyond `steps` it is zero.
+    """
+    free = worlds._replace(tree=worlds.tree._replace(batches=None), axes=worlds.axes._replace(batches=None))
+    limits = jnp.asarray(steps, jnp.int32)
+    return _plans(policy, free.tree, Axes(free.axes), states, limits, capacity, mesh)
+
+
+@partial(jax.jit, static_argnames=("policy", "axes", "capacity", "mesh"))
+def _plans(
+    policy: Policy, worlds: World, axes: Axes, states: ClockState, steps: Array, capacity: int, mesh: Mesh | None
+) -> tuple[ClockState, Plan]:
+    def of_device(worlds: World, states: ClockState, steps: Array) -> tuple[ClockState, Plan]:
+        def of_one(world: World, state: ClockState) -> tuple[ClockState, Plan]:
+            def tick(state: ClockState) -> tuple[ClockState, Plan]:
+                plan, after = clock.tick(policy, world.graph, world.delays, world.key, state)
+                return after, lean(plan)
+
+            shapes = jax.eval_shape(tick, state)[1]
+            room = jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), shapes)
+
+            def body(step: Array, carry: tuple[ClockState, Plan]) -> tuple[ClockState, Plan]:
+                after, plan = tick(carry[0])
+                return after, jax.tree.map(lambda every, one: every.at[step].set(one), carry[1], plan)
+
+            return jax.lax.fori_loop(0, steps[0], body, (state, room))
+
+        if states.step.shape[0] > 1:
+            return jax.vmap(of_one, in_axes=(axes.tree, 0))(worlds, states)
+        single = alone(Batch(worlds, axes.tree), 0), jax.tree.map(lambda leaf: leaf[0], states)
+        return jax.tree.map(lambda leaf: leaf[None], of_one(*single))
+
+    return shared(of_device, (axes.tree, 0, 0), mesh)(worlds, states, steps)
+
+
+def advance(
+    policy: Policy,
+    learner: Learner,
+    worlds: Batch,
+    states: SimState,
+    held: Held,
+    due: Due,
+    steps: np.ndarray,
+    way: Way,
+    mesh: Mesh | None = None,
+) -> tuple[SimState, Held, Seen]:
+    """`ensemble.advance_batch` in wide steps; `states` and `held` are donated.
+
+    Args:
+      policy, learner, worlds, states, held, mesh: as there.
+      due: as there, on the host.
+      steps: `[devices]`.
+      way: how the events are put together.
+
+    Returns:
+      States, readings, and on the host what the learner said, `[B, C, ...]`; beyond `steps` it is zero.
+    """
+    sims, nodes = states.clock.started.shape
+    here, capacity = sims // len(steps), due.first.shape[1] - 1
+    clocks, plans = plans_of(policy, worlds, states.clock, steps, capacity, mesh)
+    told: Any = jax.device_get(plans)
+    wide = []
+    for sim in range(sims):
+        device, local = divmod(sim, here)
+        own = jax.tree.map(lambda leaf, sim=sim: leaf[sim], told)
+        barrier = _barrier(jax.tree.map(lambda leaf, device=device: leaf[device], due), local)
+        wide.append(_made(policy, way, own, int(steps[device]), barrier, nodes))
+    counts = np.array([len(one.events) for one in wide]).reshape(len(steps), here).max(axis=1)
+    room = -(-5 * capacity // (4 * way.width.updates))  # wide steps in one call: most often all
+    every, later = _stacked(wide, nodes, room), _later(due, np.stack([one.before for one in wide]), here)
+    models, losses = states.model, []
+    for begin in range(0, max(int(counts.max()), 1), room):
+        part = jax.tree.map(lambda leaf, begin=begin: leaf[:, begin : begin + room], every)
+        count = np.clip(counts - begin, 0, room).astype(np.int32)
+        given = worlds.tree, Axes(worlds.axes), models, held, later.since(begin, room), part, count
+        models, held, loss = _advance(policy, learner, *given, capacity, mesh)
+        losses.append(loss)
+    loss = np.sum(jax.device_get(losses), axis=0)  # every event is in one of them
+    bad = told.fresh[..., 0] & ~np.isfinite(loss)
+    diverged = np.where(bad, told.workers[..., 0], -1).astype(np.int32)
+    said: Any = (loss[..., None], told.workers, told.fresh, diverged, np.zeros_like(bad))
+    return SimState(clocks, models, states.feedback), held, Seen(*said)
+
+
+def _barrier(due: Due, sim: int) -> np.ndarray:
+    """`[C]` before which steps a simulation of a device is read."""
+    found = np.zeros(len(due.first) - 1, bool)
+    for first, whose in ((due.first, due.sim), (due.own_first, due.own_sim)):
+        step = _steps_of(np.asarray(first))
+        found[step[np.asarray(whose)[: len(step)] == sim]] = True
+    return found
+
+
+def _steps_of(first: np.ndarray) -> np.ndarray:
+    """`[K]` the step of each reading."""
+    return np.repeat(np.arange(len(first) - 1), np.diff(first))
+
+
+class _Later(NamedTuple):
+    """Readings in the order of wide steps."""
+
+    due: Due  # leaves [devices, ...]; `first` and `own_first` are of no use
+    reading: list[np.ndarray]  # [devices] of [K], the wide step of each
+    own: list[np.ndarray]
+
+    def since(self, begin: int, room: int) -> Due:
+        """Those due before `room` wide steps from `begin` on."""
+        at = begin + np.arange(room + 1)
+
+        def first(steps: list[np.ndarray]) -> Any:
+            return np.stack([np.searchsorted(one, at) for one in steps]).astype(np.int32)
+
+        return self.due._replace(first=first(self.reading), own_first=first(self.own))
+
+
+def _later(due: Due, before: np.ndarray, sims: int) -> _Later:
+    """The readings before each step as readings before wide steps; `before [B, C]` says which those are."""
+    kept: dict[str, Any] = {name: np.array(leaf) for name, leaf in due._asdict().items()}
+    found: tuple[list[np.ndarray], list[np.ndarray]] = [], []
+    names = ("first", "sim", ("sim", "slot", "weights", "before")), ("own_first", "own_sim", ("own_sim", "own_worker"))
+    for (first, whose, moved), places in zip(names, found, strict=True):
+        for device, own in enumerate(kept[first]):
+            step = _steps_of(own)
+            which = kept[whose][device, : len(step)]
+            later = before[device * sims + which, step]
+            order = np.argsort(later, kind="stable")
+            places.append(later[order])
+            for name in moved:
+                kept[name][device, : len(step)] = kept[name][device, : len(step)][order]
+    return _Later(Due(**kept), *found)
+
+
+def _stacked(wide: list[Wide], nodes: int, room: int) -> tuple[Plan, np.ndarray]:
+    """`[B, W, ...]`, W a multiple of `room`: wide steps of nobody fill it up."""
+    longest, total = max(len(one.events) for one in wide), len(wide[0].before)
+    length = max(-(-longest // room), 1) * room
+    slots = max(one.plans.mix.shape[2] for one in wide)
+
+    def stack(leaves: list[np.ndarray], padding: int) -> np.ndarray:
+        every = np.full((len(leaves), length, *leaves[0].shape[1:]), padding, leaves[0].dtype)
+        for into, leaf in zip(every, leaves, strict=True):
+            into[: len(leaf)] = leaf
+        return every
+
+    plans = [_with_slots(one.plans, slots)._asdict() for one in wide]
+    fields: dict[str, Any] = {
+        name: stack([one[name] for one in plans], nodes if name in ("workers", "rows", "restart") else 0)
+        for name, leaf in plans[0].items()
+        if leaf is not None
+    }
+    return Plan(**fields), stack([one.events for one in wide], total).astype(np.int32)
+
+
+def _with_slots(plans: Plan, slots: int) -> Plan:
+    """Plans whose rows have so many sources, of which the further ones weigh nothing."""
+    more = slots - plans.mix.shape[2]
+    if more == 0:
+        return plans
+    mix: Any = np.pad(np.asarray(plans.mix), ((0, 0), (0, 0), (0, more)))
+    first = np.asarray(plans.sources)
+    sources: Any = np.concatenate([first, np.repeat(first[:, :, :1], more, axis=2)], axis=2)
+    return plans._replace(mix=mix, sources=sources)
+
+
+@partial(
+    jax.jit,
+    static_argnames=("policy", "learner", "axes", "capacity", "mesh"),
+    donate_argnames=("models", "held"),
+)
+def _advance(
+    policy: Policy,
+    learner: Learner,
+    worlds: World,
+    axes: Axes,
+    models: ModelState,
+    held: Held,
+    due: Due,
+    wide: tuple[Plan, Array],
+    count: Array,
+    capacity: int,
+    mesh: Mesh | None,
+) -> tuple[ModelState, Held, Array]:
+    """The wide steps `[B, W, ...]`, of which each device runs `count`: models, readings, and losses `[B, T]`."""
+
+    def some(
+        worlds: World, models: ModelState, held: Held, due: Due, wide: tuple[Plan, Array], count: Array
+    ) -> tuple[ModelState, Held, Array]:
+        due = jax.tree.map(lambda leaf: leaf[0], due)
+        if models.started.shape[0] > 1:
+            return _of_device(policy, learner, (worlds, axes.tree), models, held, due, wide, count[0], capacity)
+        world = alone(Batch(worlds, axes.tree), 0)
+        models, wide = jax.tree.map(lambda leaf: leaf[0], (models, wide))
+        after, held, loss = _of_device(policy, learner, (world, None), models, held, due, wide, count[0], capacity)
+        return jax.tree.map(lambda leaf: leaf[None], after), held, loss[None]
+
+    return shared(some, (axes.tree, 0, 0, 0, 0, 0), mesh)(worlds, models, held, due, wide, count)
+
+
+def _of_device(
+    policy: Policy,
+    learner: Learner,
+    worlds: tuple[World, Any],
+    models: ModelState,
+    held: Held,
+    due: Due,
+    wide: tuple[Plan, Array],
+    count: Array,
+    capacity: int,
+) -> tuple[ModelState, Held, Array]:
+    """Of one simulation, or of several side by side where the worlds have axes."""
+    learner, (world, axes) = learning.equipped(learner, policy), worlds
+    many = axes is not None
+
+    def one(world: World, model: ModelState, plan: Plan) -> tuple[ModelState, Array]:
+        after, info = learning.step(learner, world.batches, plan, model, world.key)
+        return after, info.loss
+
+    def put(losses: Array, events: Array, found: Array) -> Array:
+        return losses.at[events].set(found, mode="drop")
+
+    step, kept = (jax.vmap(one, in_axes=(axes, 0, 0)), jax.vmap(put)) if many else (one, put)
+
+    def at(number: Array) -> tuple[Plan, Array]:
+        return jax.tree.map(
+            lambda leaf: jax.lax.dynamic_index_in_dim(leaf, number, axis=int(many), keepdims=False), wide
+        )
+
+    def body(carry: tuple[Array, ModelState, Held, Array]) -> tuple[Array, ModelState, Held, Array]:
+        number, model, held, losses = carry
+        held, model = readings.take(due, number, model, held, batched=many, report=learner.report)
+        plan, events = at(number)
+        model, found = step(world, model, plan)
+        return number + 1, model, held, kept(losses, events, found)
+
+    zero = jnp.zeros((), jnp.int32)
+    shape = jax.eval_shape(lambda model: step(world, model, at(zero)[0])[1], models)
+    start = zero, models, held, jnp.zeros((*shape.shape[:-1], capacity), shape.dtype)
+    return jax.lax.while_loop(lambda carry: carry[0] < count, body, start)[1:]

@@ -58,7 +58,7 @@ def steps_are_events(policy: Policy, world: World, state: ClockState) -> bool:
     return are_events(jax.eval_shape(decided, world._replace(batches=None), state))  # type: ignore[arg-type]
 
 
-def chosen(policy: Policy, plans: Plan, nodes: int, how: How | None = None, worth: float = WORTH) -> Way | None:
+def chosen(policy: Policy, plans: Plan, nodes: int, how: How | None = None, forced: bool = False) -> Way | None:
     """Which way of putting events together gives wide steps, from the plans of a policy's beginning.
 
     Args:
@@ -66,20 +66,21 @@ def chosen(policy: Policy, plans: Plan, nodes: int, how: How | None = None, wort
       plans: of one simulation, stacked `[T, ...]`, on the host.
       nodes: N.
       how: the way, where that is known.
-      worth: events that a wide step must hold in the mean.
+      forced: whether they are put together also where neither way gives wide steps.
 
     Returns:
-      Waves, whose numbers are those of the events one by one, where they are wide; blocks where those are; `None`:
-      neither is.
+      Waves, whose numbers are those of the events one by one, where they are wide (`WORTH`); blocks where those are;
+      otherwise `None`, or the wider ones if `forced`.
     """
-    width = width_of(nodes, policy.idles)
-    steps = len(plans.duration)
-    ways: tuple[How, ...] = ("waves", "composition") if how is None else (how,)
-    for way in ways:
-        found = _made(policy, Way(way, width), plans, steps, np.zeros(steps, bool), nodes)
-        if how is not None or steps >= worth * len(found.events):
-            return Way(way, width, found.plans.mix.shape[2] if way == "composition" else 1)
-    return None
+    width, steps, ways = width_of(nodes, policy.idles), len(plans.duration), []
+    for way in ("waves", "composition") if how is None else (how,):
+        found = _made(policy, Way(way, width), plans, steps, np.zeros(steps, bool), nodes)  # type: ignore[arg-type]
+        slots = found.plans.mix.shape[2] if way == "composition" else 1
+        ways.append((steps / len(found.events), Way(way, width, slots)))  # type: ignore[arg-type]
+    if how is not None:
+        return ways[0][1]
+    wide = [way for events, way in ways if events >= WORTH]
+    return wide[0] if wide else max(ways, key=lambda one: one[0])[1] if forced else None
 
 
 def _made(policy: Policy, way: Way, plans: Plan, steps: int, barrier: np.ndarray, nodes: int) -> Wide:

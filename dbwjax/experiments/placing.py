@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from dbwjax.engine import batch, ensemble, ledger, simulate
+from dbwjax.engine import batch, ensemble, ledger, simulate, wide
 from dbwjax.engine.batch import Batch
 from dbwjax.engine.evaluation import evaluate_slots
 from dbwjax.engine.learner import equipped
@@ -23,6 +23,7 @@ from dbwjax.engine.programs import canonical
 from dbwjax.engine.readings import Due, Held
 from dbwjax.engine.sharding.shard import Devices, first_rows, stacks_from, stacks_of
 from dbwjax.engine.simulate import SimState, World
+from dbwjax.engine.wide import Way
 from dbwjax.learners.schedules import with_rates
 from dbwjax.types import ClockState, Learner, Policy
 
@@ -30,6 +31,7 @@ from dbwjax.types import ClockState, Learner, Policy
 class Placing(Protocol):
     """What `Training` asks."""
 
+    policy: Policy
     devices: int  # that hold simulations of their own
     sims: int  # on each of them
 
@@ -48,7 +50,12 @@ class Placing(Protocol):
     def lost(self, state: SimState, sim: int, steps: int) -> ledger.Lost | None:
         """`ledger.lost` of one of the simulations."""
 
-    def advance(self, state: SimState, held: Held, due: Due, steps: np.ndarray) -> tuple[SimState, Held, Any]:
+    def one(self) -> tuple[World, ClockState]:
+        """One simulation's world and clock; shapes alone, in which nothing runs."""
+
+    def advance(
+        self, state: SimState, held: Held, due: Due, steps: np.ndarray, way: Way | None = None
+    ) -> tuple[SimState, Held, Any]:
         """Runs `steps [devices]`; what the learner said comes on the host, leaves `[B, C, ...]`."""
 
     def message_bytes(self) -> float:
@@ -134,9 +141,14 @@ class SideBySide:
         clock, feedback = batch.rows_of((state.clock, state.feedback), sim)
         return ledger.lost(self.policy, batch.alone(self.worlds, sim), clock, steps, feedback)
 
+    def one(self) -> tuple[World, ClockState]:  # noqa: D102
+        return jax.eval_shape(lambda: (batch.alone(self.worlds, 0), batch.rows_of(self.start(), 0)))
+
     def advance(  # noqa: D102
-        self, state: SimState, held: Held, due: Due, steps: np.ndarray
+        self, state: SimState, held: Held, due: Due, steps: np.ndarray, way: Way | None = None
     ) -> tuple[SimState, Held, Any]:
+        if way is not None:
+            return wide.advance(self.policy, self.learner, self.worlds, state, held, due, steps, way, self.mesh)
         trips = jnp.asarray(steps, jnp.int32)
         after, held, seen = ensemble.advance_batch(
             self.policy, self.learner, self.worlds, state, held, due, trips, self.mesh
@@ -246,9 +258,13 @@ class CutAmongDevices:
     def lost(self, state: SimState, sim: int, steps: int) -> ledger.Lost | None:  # noqa: D102
         return ledger.lost(self.policy, self.world, state.clock, steps, state.feedback)
 
+    def one(self) -> tuple[World, ClockState]:  # noqa: D102
+        return jax.eval_shape(lambda: (self.world, self.start()))
+
     def advance(  # noqa: D102
-        self, state: SimState, held: Held, due: Due, steps: np.ndarray
+        self, state: SimState, held: Held, due: Due, steps: np.ndarray, way: Way | None = None
     ) -> tuple[SimState, Held, Any]:
+        assert way is None
         due = jax.tree.map(lambda leaf: leaf[0], due)
         after, held, seen = self.cut.advance(self.policy, self.learner, self.world, state, held, due, steps[0])
         return after, held, jax.tree.map(lambda leaf: leaf[None], jax.device_get(seen))

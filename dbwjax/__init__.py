@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     # The same names, for type checkers and editors.
+    from dbwjax.experiments.citing import citation as citation
     from dbwjax.experiments.compare import Comparison as Comparison
     from dbwjax.experiments.compare import compare as compare
     from dbwjax.experiments.compare import train_policy as train_policy
@@ -53,6 +54,7 @@ _HOMES = {
     "Comparison": "experiments.compare.Comparison",
     "compare_cells": "experiments.sweep.cells.compare_cells",
     "Cells": "experiments.sweep.cells.Cells",
+    "citation": "experiments.citing.citation",
 }
 
 __all__ = [
@@ -70,6 +72,7 @@ __all__ = [
     "build_optimizer",
     "build_policy",
     "build_task",
+    "citation",
     "compare",
     "compare_cells",
     "from_arrays",

@@ -161,6 +161,19 @@ SHIPPED = (
     "deadline:seconds=0.1,late=apply",
     "dpsgd",
     "dpsgd:barrier=global",
+    "dsgd_aau",
+    "matcha",
+    "matcha:budget=0.3,barrier=neighbours",
+    "local_sgd",
+    "local_sgd:h=2,barrier=neighbours",
+    "dspodfl",
+    "subgradient",
+    "subgradient:radius=0.5,barrier=global",
+    "adpsgd",
+    "randomized_gossip",
+    "token",
+    "swift:every=2",
+    "acid:rate=0.5",
 )
 """SPECs that between them use every policy of the table, every barrier and every way with late workers."""
 

@@ -162,7 +162,7 @@ def test_chunks_are_the_run_and_one_trace(name):
 
 
 def test_settings_are_arrays_so_that_a_sweep_is_a_vmap():
-    world = world_of("fastest")
+    world = world_of("fastest:k=1")
     policy = policy_of("fastest:k=1")
     start = clock.init(policy, world.graph, world.delays, world.key)
 

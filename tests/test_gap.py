@@ -207,21 +207,9 @@ def test_what_is_idealised_is_known_of_typed_settings_and_of_defaults():
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_every_method_can_be_cited(name):
+    """The entries themselves: `test_citation.py`."""
     method = POLICIES[name]
     for paper in method.papers:
-        entry = paper.bibtex
-        assert entry.startswith("@misc{")
-        assert entry.count("{") == entry.count("}")
-        assert {"title", "author", "year", "eprint", "archivePrefix"} <= set(_fields(entry))
-        fields = _fields(entry)
-        assert fields["year"] in paper.short
-        assert f"arXiv {fields['eprint']}" in paper.short
-        assert fields["author"].split(",")[0] in paper.short
         assert paper.short in method.paper
-        assert entry in method.bibtex
+        assert paper.bibtex in method.bibtex
     assert method.mixing in ("doubly", "row", "column")
-
-
-def _fields(entry):
-    pairs = (line.partition(" = ") for line in entry.splitlines()[1:-1])
-    return {key.strip(): value.strip(",").strip("{}") for key, equals, value in pairs if equals}

@@ -45,6 +45,16 @@ SETTINGS = {
     "fastest": ["fastest:k=2", "fastest:k=3", "fastest:k=2,late=drop", "fastest:k=2,weights=best_constant"],
     "deadline": ["deadline:seconds=1", "deadline:seconds=1.5", "deadline:seconds=1,late=apply"],
     "dpsgd": ["dpsgd", "dpsgd:barrier=global", "dpsgd:weights=lazy"],
+    "dsgd_aau": ["dsgd_aau", "dsgd_aau:weights=lazy"],
+    "matcha": ["matcha", "matcha:budget=0.4", "matcha:barrier=neighbours"],
+    "local_sgd": ["local_sgd", "local_sgd:h=5", "local_sgd:barrier=neighbours", "local_sgd:weights=lazy"],
+    "dspodfl": ["dspodfl", "dspodfl:gradients=0.4", "dspodfl:links=0.4"],
+    "subgradient": ["subgradient", "subgradient:radius=2", "subgradient:radius=3", "subgradient:barrier=global"],
+    "adpsgd": ["adpsgd", "adpsgd:bipartite=true"],
+    "randomized_gossip": ["randomized_gossip", "randomized_gossip:rate=2"],
+    "token": ["token"],
+    "swift": ["swift", "swift:every=2"],
+    "acid": ["acid", "acid:rate=2"],
 }
 RATES = {
     "sgd": ["sgd"],

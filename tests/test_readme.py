@@ -21,7 +21,7 @@ from dbwjax.experiments.sweep.clocks import clock_rows
 from dbwjax.policies import POLICIES
 from dbwjax.report.intervals import Time, ratio
 from dbwjax.report.table import interval_text
-from tests import readme_commands
+from tests import methods, readme_commands
 from tests.readme import RECORD, ROOT, blocks, text
 
 
@@ -116,7 +116,14 @@ def test_a_run_that_finds_other_figures_is_noticed(tmp_path, monkeypatch):
 def test_the_table_of_methods_is_the_table():
     section = text().split("## Methods")[1].split("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+?) \|$", section, flags=re.MULTILINE)
-    assert rows == [(method.name, method.summary, method.paper) for method in POLICIES.values()]
+    assert rows == [(name, POLICIES[name].summary, POLICIES[name].paper) for name, _, _ in rows]
+
+
+@pytest.mark.xfail(reason="README has its old table: see python -m tests.methods --readme", strict=True)
+def test_it_shows_the_methods_that_people_ask_for_first():
+    section = text().split("## Methods")[1].split("\n## ")[0]
+    assert methods.readme() in section
+    assert "(docs/methods.md)" in section
 
 
 def commands():

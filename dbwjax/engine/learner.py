@@ -19,7 +19,7 @@ from jaxtyping import Array, PyTree
 from dbwjax.engine.blocks import map_workers
 from dbwjax.engine.clock import restarted
 from dbwjax.engine.fence import materialize
-from dbwjax.engine.mixing import expand_to, mix, upcast, write_rows
+from dbwjax.engine.mixing import expand_to, mix, pushed, upcast, write_rows
 from dbwjax.engine.randomness import Stream, stream
 from dbwjax.engine.sharding.placement import WHOLE, Placement
 from dbwjax.types import Batches, Combine, Key, Learner, ModelState, Plan, Policy, StepInfo
@@ -169,6 +169,10 @@ def _unless_idle(work: Any, plan: Plan, old: PyTree) -> tuple[PyTree, PyTree, St
 def _require_everybody(plan: Plan, adapts_first: bool) -> None:
     if plan.rows is not None or plan.workers is not None:
         raise ValueError("this learner mixes more than parameters and needs a policy in whose steps everybody mixes")
+    if plan.pushers is not None or (plan.push is not None and plan.push.ndim != 1):
+        raise ValueError(
+            "this learner mixes more than parameters and needs a policy under which each takes its own update"
+        )
     if adapts_first != (plan.push is None):
         order = "before" if adapts_first else "after"
         raise ValueError(f"this learner adapts {order} it mixes, and the policy does not; use another of the two")
@@ -179,6 +183,9 @@ def _combine(
 ) -> tuple[PyTree, PyTree]:
     """Parameters and local states after a mixing of the learner's own."""
     updates, local = moved
+    if plan.push is not None:
+        push = place.mine(plan.push)
+        updates = jax.tree.map(lambda leaf: pushed(push, leaf), updates)
     nodes = state.started.shape[0]
     numbers, started = place.numbers(nodes), place.of_nodes(state.started, None)
     messages = stream(key, Stream.MESSAGES)

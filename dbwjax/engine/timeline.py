@@ -53,7 +53,7 @@ def replay(learner: Learner, world: World, state: ModelState, plans: Plan) -> tu
     """Applies given plans to parameters: the numbers of the run that the plans came from. `state` is donated.
 
     Args:
-      learner: what a worker does with a batch.
+      learner: what a worker does with a batch (`learner.equipped` with the policy that the plans came from).
       world: its delays are not touched and may be `None`.
       state: from `learner.init`.
       plans: stacked `[T, ...]`.

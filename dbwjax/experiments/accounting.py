@@ -175,6 +175,8 @@ class Account:
           The rows that are whole now.
         """
         steps = min(steps, outlook.needed)
+        if not steps:
+            return np.flatnonzero(self.filled == self.evaluated.sum()).tolist()
         ticks = jax.tree.map(lambda leaf: leaf[:steps], ticks)
         ends, window = outlook.ends[:steps], outlook.window[:steps]
         entry, ended, length = self._iterations(ticks, ends, steps)
@@ -207,11 +209,10 @@ class Account:
         for reading in outlook.readings:
             if reading.step < steps:
                 self.filled[list(reading.rows)] += int(reading.workers.sum())
-        if steps:
-            for duration in ticks.duration.astype(np.float64):
-                before, self.origin = self.origin, self.origin + float(duration)
-                self.still = 0 if self.origin > before else self.still + 1
-            self.at = np.broadcast_to(ends[-1], self.at.shape).copy()
+        for duration in ticks.duration.astype(np.float64):
+            before, self.origin = self.origin, self.origin + float(duration)
+            self.still = 0 if self.origin > before else self.still + 1
+        self.at = np.broadcast_to(ends[-1], self.at.shape).copy()
         self.steps += steps
         self.done = bool((self.at > self.grid[-1]).all())
         return np.flatnonzero(self.filled == self.evaluated.sum()).tolist()
@@ -227,7 +228,7 @@ class Account:
             length = ticks.computing + ticks.wasted + ticks.waiting + ticks.communicating
             return entry, ended, np.where(ended, length.astype(np.float64), 0.0)
         ends = np.broadcast_to(ends, (steps, nodes))
-        begun = np.concatenate([self.at[None], ends[:-1]]) if steps else ends
+        begun = np.concatenate([self.at[None], ends[:-1]])
         return entry, ended, np.where(ended & np.isfinite(ends), ends - begun, 0.0)
 
     def _sum(self, name: str, window: np.ndarray, values: np.ndarray) -> None:

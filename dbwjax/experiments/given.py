@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dbwjax import numbers
+from dbwjax.engine.batch import alone
 from dbwjax.engine.programs import canonical
 from dbwjax.experiments import probe
 from dbwjax.experiments.config import TrainConfig
@@ -113,7 +114,7 @@ def problem_of(
     problem = assemble(told, found, built, optimizer)
     for name, policy in problem.policies.items():
         state = jax.tree.map(lambda leaf: leaf[0], problem.states[name])
-        probe.require_decision(name, policy, found[0].graph, state)
+        probe.require_decision(name, policy, alone(problem.worlds_of(name), 0).graph, state)
     graph_file, trace = (one if isinstance(one, str) else "" for one in (graph, delays))
     return problem._replace(names=names_of(graph_file, trace, problem.workers))
 

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from dbwjax.policies.method import Method
-from dbwjax.policies.table import POLICIES, build_policies, build_policy, idealisations, notes
+from dbwjax.policies.method import FAMILIES, MIXINGS, Method
+from dbwjax.policies.table import POLICIES, build_policies, build_policy, by_family, idealisations, notes
 
-__all__ = ["POLICIES", "Method", "build_policies", "build_policy", "idealisations", "notes"]
+__all__ = [
+    "FAMILIES",
+    "MIXINGS",
+    "POLICIES",
+    "Method",
+    "build_policies",
+    "build_policy",
+    "by_family",
+    "idealisations",
+    "notes",
+]

@@ -13,7 +13,7 @@ from dbwjax.limits import real, require_count
 from dbwjax.policies.events import Happening, Row
 from dbwjax.policies.gossip import require_graph
 from dbwjax.policies.method import Method
-from dbwjax.policies.papers import A2CID2
+from dbwjax.policies.papers import ACID
 from dbwjax.policies.partners import is_node, random_neighbour, require_no_latency, with_nodes
 from dbwjax.policies.ticks import Event, require_rate, ticking
 from dbwjax.types import Graph, Key, Policy
@@ -169,8 +169,8 @@ METHODS = (
     Method(
         "acid",
         _acid,
-        "A2CiD2: random pairs average at Poisson ticks, with a continuous momentum between two copies of each worker",
-        (A2CID2,),
+        "A2CiD2: gossip SGD with a continuous momentum between two copies of each worker",
+        (ACID,),
         family="pairwise",
         mixing="row",  # columns sum to one as well, but the weights are not symmetric
     ),

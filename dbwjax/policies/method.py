@@ -24,6 +24,19 @@ Mixing = Literal["doubly", "row", "column"]
 """Which sums of a mixing matrix are one: rows and columns (with symmetric weights), rows only, or columns only."""
 
 
+FAMILIES = {
+    "gossip": "neighbours average once in an iteration",
+    "neighbours": "each worker mixes with its neighbours at its own pace",
+    "pairwise": "one or two workers at a time",
+    "directed": "messages of one direction, with push-sum",
+    "server": "workers push to a server, and pull from it",
+}
+"""Who moves parameters to whom, in the order of tables."""
+
+MIXINGS: dict[Mixing, str] = {"doubly": "rows and columns", "row": "rows", "column": "columns"}
+"""What sums to one, in words."""
+
+
 class Method(NamedTuple):
     """One row of the table."""
 
@@ -31,7 +44,7 @@ class Method(NamedTuple):
     build: Callable[..., Policy]  # keyword-only parameters: the keys of the SPEC
     summary: str  # one line
     papers: tuple[Paper, ...]
-    family: str  # who moves parameters to whom: "gossip"
+    family: str  # one of FAMILIES
     mixing: Mixing
     idealised: Mapping[str, str] = {}  # settings, as typed, that no cluster could realise, and why
     notes: Callable[[Graph, PyTree], list[str]] | None = None  # (graph, state) -> what a user should know of the two

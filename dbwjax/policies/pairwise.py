@@ -20,7 +20,7 @@ from dbwjax.network.weights import metropolis
 from dbwjax.policies.events import EventState, Happening, Row, events
 from dbwjax.policies.gossip import require_graph
 from dbwjax.policies.method import Method
-from dbwjax.policies.papers import AD_PSGD, INCREMENTAL, RANDOMIZED_GOSSIP, SWIFT
+from dbwjax.policies.papers import AD_PSGD, GOSSIP, INCREMENTAL, SWIFT, TOKEN
 from dbwjax.policies.partners import is_node, message_seconds, random_neighbour, require_no_latency, with_nodes
 from dbwjax.policies.selection import first_least
 from dbwjax.policies.ticks import Event, require_rate, ticking
@@ -305,7 +305,7 @@ METHODS = (
     Method(
         "adpsgd",
         _adpsgd,
-        "AD-PSGD: whoever finishes averages with a random neighbour, then applies its stale gradient; nobody waits",
+        "AD-PSGD: whoever finishes averages with a random neighbour, then adds its stale update; nobody waits",
         (AD_PSGD,),
         family="pairwise",
         mixing="doubly",
@@ -313,8 +313,8 @@ METHODS = (
     Method(
         "randomized_gossip",
         _randomized_gossip,
-        "random pairs average at the ticks of Poisson clocks; whoever finishes applies its gradient to its own",
-        (RANDOMIZED_GOSSIP,),
+        "gossip SGD: random pairs average at Poisson ticks; whoever finishes updates its own model",
+        (GOSSIP,),
         family="pairwise",
         mixing="doubly",
     ),
@@ -322,14 +322,14 @@ METHODS = (
         "token",
         _token,
         "a token with the parameters walks the graph; its holder computes, everybody else waits",
-        (INCREMENTAL,),
+        (INCREMENTAL, TOKEN),
         family="pairwise",
         mixing="row",
     ),
     Method(
         "swift",
         _swift,
-        "SWIFT: whoever finishes averages its neighbours' newest parameters into its own alone; nobody waits",
+        "SWIFT: whoever finishes averages its neighbours' newest models into its own; nobody waits",
         (SWIFT,),
         family="pairwise",
         mixing="row",

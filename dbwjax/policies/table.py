@@ -11,13 +11,17 @@ from jaxtyping import PyTree
 
 from dbwjax import specs
 from dbwjax.policies import (
+    aau,
     acid,
     dtur,
+    matcha,
     neighbours,
     pairwise,
+    periodic,
     rules,
+    subgradient,
 )
-from dbwjax.policies.method import Method
+from dbwjax.policies.method import FAMILIES, Method
 from dbwjax.types import Graph, Policy
 
 POLICIES: dict[str, Method] = {
@@ -26,11 +30,23 @@ POLICIES: dict[str, Method] = {
         dtur.METHODS,
         rules.METHODS,
         neighbours.METHODS,
+        aau.METHODS,
+        matcha.METHODS,
+        periodic.METHODS,
+        subgradient.METHODS,
         pairwise.METHODS,
         acid.METHODS,
     )
     for method in methods
 }
+
+
+def by_family() -> dict[str, dict[str, Method]]:
+    """The table cut into families, in the order of `FAMILIES`; families without a method are left out."""
+    found = {
+        family: {name: method for name, method in POLICIES.items() if method.family == family} for family in FAMILIES
+    }
+    return {family: methods for family, methods in found.items() if methods}
 
 
 def build_policy(spec: str) -> Policy:

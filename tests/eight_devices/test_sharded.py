@@ -51,6 +51,7 @@ POLICIES = {
     "dybw, carried": lambda graph: build_policy("dybw:late=carry"),
     "neighbours": lambda graph: build_policy("backup:b=1"),
     "dpsgd": lambda graph: build_policy("dpsgd"),
+    "projected": lambda graph: build_policy("subgradient:radius=0.3"),
     "event-driven": lambda graph: handmade.pairwise(partners(graph)),
     "event-driven, numbered": lambda graph: handmade.pairwise(partners(graph), numbered=True),
     "directed": lambda graph: handmade.push_sum(columns(graph)),

@@ -98,19 +98,24 @@ def _nodes(events: Events, blocks: Blocks, shape: tuple[int, int]) -> tuple[np.n
 def _maps(
     events: Events, blocks: Blocks, table: np.ndarray, column: np.ndarray, shape: tuple[int, int]
 ) -> tuple[Float[np.ndarray, "W H H"], Float[np.ndarray, "W H M"]]:
-    """A and B of each block, in float64: one event of every block at a time."""
-    height, most = shape
-    made = np.zeros((len(table), height + 1, height + most))
+    """A and B of each block, in float64: one event of every block at a time. Row H is of nobody, and of no use."""
+    (height, most), count = shape, len(table)
+    every = np.arange(count)
+    made = np.zeros((count, height + 1, height + most))
     made[:, np.arange(height), np.arange(height)] = 1
-    mix, push = events.mix.astype(np.float64), events.push.astype(np.float64)
-    for number in range(table.shape[1]):
-        which = np.flatnonzero(table[:, number] < len(events.fresh))
-        event = table[which, number]
-        read = made[which[:, None, None], blocks.sources[event]]
-        new = np.einsum("wrd,wrdk->wrk", mix[event], read)
-        new[np.arange(len(which)), :, height + column[event]] += push[event]
-        made[which[:, None], blocks.rows[event]] = new
-        made[which, height] = 0
+    flat, begin = made.reshape(-1, height + most), every * (height + 1)
+
+    def by_place(leaf: np.ndarray, padding: float) -> np.ndarray:  # [events of a block, W, ...]
+        return np.ascontiguousarray(np.swapaxes(padded(leaf, padding)[table], 0, 1))
+
+    rows, sources = by_place(blocks.rows, height) + begin[:, None], by_place(blocks.sources, height)
+    sources = sources + begin[:, None, None]
+    mix, push = (by_place(leaf, 0).astype(np.float64) for leaf in (events.mix, events.push))
+    columns = height + by_place(np.append(column, np.zeros(len(events.fresh) - len(column), int)), 0)
+    for number in range(int((table < len(events.fresh)).sum(axis=1).max(initial=0))):
+        new = (flat[sources[number]] * mix[number][..., None]).sum(axis=2)
+        new[every, :, columns[number]] += push[number]
+        flat[rows[number]] = new
     return made[:, :height, :height], made[:, :height, height:]
 
 
@@ -130,8 +135,7 @@ class _State(NamedTuple):
     block: Array  # the number of the block
     floor: Array  # the block of the last barrier
     counts: Array  # [3] events, updates and nodes in the block
-    numbered: Array  # [N+1] the last block in which each node has a number
-    number: Array  # [N+1] that number
+    touched: Array  # [N+1] the last block that each node is in
     wrote: Array  # [N+1] the last block that wrote each node
     restarted: Array  # [N+1] that restarted it
     updated: Array  # [N+1] that has an update of it
@@ -148,56 +152,58 @@ def cut(events: Events, barrier: np.ndarray, width: Width, stale: bool) -> Block
     given = _Event(events.rows, sources, events.restart, events.worker, present, events.fresh, barrier)  # type: ignore[arg-type]
     with jax.default_device(host()):
         found = _cut(given, events.nodes, width, height_of(events, width), stale)
-        place, before, numbers = (np.asarray(part) for part in found)
+        place, before = (np.asarray(part) for part in found)
+    numbers = _numbers(np.concatenate([events.rows, sources], axis=1), place, events.nodes, height_of(events, width))
     return Blocks(place, before, numbers[:, :height], numbers[:, height:].reshape(events.sources.shape))
 
 
-@partial(jax.jit, static_argnames=("nodes", "width", "height", "stale"))
-def _cut(events: _Event, nodes: int, width: Width, height: int, stale: bool) -> tuple[Array, Array, Array]:
-    """The block of each event, the block of the last barrier, and the numbers of rows and sources."""
+def _numbers(nodes: Int[np.ndarray, "T E"], place: np.ndarray, nobody: int, height: int) -> Int[np.ndarray, "T E"]:
+    """Nodes counted within their block; `height` for nobody."""
+    known, which = np.unique(place[:, None] * (nobody + 1) + nodes, return_inverse=True)
+    block, node = np.divmod(known, nobody + 1)
+    number = np.arange(len(known)) - np.searchsorted(block, block)
+    return np.where(node < nobody, number, height)[which].reshape(nodes.shape)
 
-    def one(state: _State, event: _Event) -> tuple[_State, tuple[Array, Array, Array]]:
+
+@partial(jax.jit, static_argnames=("nodes", "width", "height", "stale"))
+def _cut(events: _Event, nodes: int, width: Width, height: int, stale: bool) -> tuple[Array, Array]:
+    """The block of each event, and the block of the last barrier."""
+    one_more = jnp.ones((), jnp.int32)
+
+    def one(state: _State, event: _Event) -> tuple[_State, tuple[Array, Array]]:
         def has(last: Array, which: Array) -> Array:
             return (which < nodes) & (last[which] == state.block)
 
         touches = jnp.concatenate([event.rows, event.sources])
-        wants = jnp.stack([1, event.fresh.astype(jnp.int32), ((touches < nodes) & ~has(state.numbered, touches)).sum()])
-        room = jnp.asarray([width.events, width.updates, height])
-        lost = has(state.restarted, event.rows).any() if stale else False
+        again = jnp.tril(touches[:, None] == touches[None, :], -1).any(axis=1)
+        known = has(state.touched, touches)
+        new = (touches < nodes) & ~again
+        distinct, added = new.sum(dtype=jnp.int32), (new & ~known).sum(dtype=jnp.int32)
+        counts = state.counts + jnp.stack([one_more, event.fresh.astype(jnp.int32), added])
         ends = (
-            (event.fresh & (has(state.restarted, event.worker) | has(state.updated, event.worker)))
+            (counts > jnp.asarray([width.events, width.updates, height])).any()
+            | (event.fresh & (has(state.restarted, event.worker) | has(state.updated, event.worker)))
             | (event.fresh & has(state.wrote, event.computed_at))
             | has(state.restarted, event.restart).any()
-            | lost
-            | (state.counts + wants > room).any()
             | event.barrier
         )
-        # A block without events ends nowhere: its number is used again.
-        ends = ends & (state.counts[0] > 0)
-        state = state._replace(
-            block=state.block + ends,
-            floor=jnp.where(event.barrier, state.block + ends, state.floor),
-            counts=jnp.where(ends, 0, state.counts),
-        )
-        numbered, number, used = state.numbered, state.number, state.counts[2]
-        for k in range(touches.shape[0]):
-            new = (touches[k] < nodes) & (numbered[touches[k]] != state.block)
-            number = number.at[touches[k]].set(jnp.where(new, used, number[touches[k]]))
-            numbered = numbered.at[touches[k]].set(state.block)
-            used = used + new
-        updated = jnp.where(event.fresh, event.worker, nodes)
+        if stale:
+            ends |= has(state.restarted, event.rows).any()
+        ends &= state.counts[0] > 0  # of a block without events the number is used again
+        block = state.block + ends
+        floor = jnp.where(event.barrier, block, state.floor)
+        counts = jnp.where(ends, jnp.stack([one_more, event.fresh.astype(jnp.int32), distinct]), counts)
         after = _State(
-            state.block,
-            state.floor,
-            jnp.stack([state.counts[0] + 1, state.counts[1] + event.fresh, used]),
-            numbered,
-            number,
-            state.wrote.at[event.rows].set(state.block),
-            state.restarted.at[event.restart].set(state.block),
-            state.updated.at[updated].set(state.block),
+            block,
+            floor,
+            counts,
+            state.touched.at[touches].set(block),
+            state.wrote.at[event.rows].set(block),
+            state.restarted.at[event.restart].set(block),
+            state.updated.at[jnp.where(event.fresh, event.worker, nodes)].set(block),
         )
-        return after, (state.block, state.floor, jnp.where(touches < nodes, number[touches], height))
+        return after, (block, floor)
 
     never, zero = jnp.full(nodes + 1, -1, jnp.int32), jnp.zeros((), jnp.int32)
-    start = _State(zero, zero, jnp.zeros(3, jnp.int32), never, jnp.zeros_like(never), never, never, never)
+    start = _State(zero, zero, jnp.zeros(3, jnp.int32), never, never, never, never)
     return jax.lax.scan(one, start, events)[1]

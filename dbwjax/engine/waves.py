@@ -41,7 +41,7 @@ def width_of(nodes: int, releases: bool) -> Width:
       releases: whether some events count no update (`Policy.idles`); those take no place of an update.
     """
     updates = max(2, min(nodes // 8, 128))
-    return Width(updates, 2 * updates if releases else updates)
+    return Width(updates, updates + updates // 2 if releases else updates)
 
 
 class Events(NamedTuple):

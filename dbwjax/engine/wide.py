@@ -104,11 +104,13 @@ def plans_of(
       mesh: the devices that share the batch; `None`: one.
 
     Returns:
-      The clocks after them, and what of the plans changes numbers, `[B, T, ...]`; beyond `steps` it is zero.
+      The clocks after them, and on the host what of the plans changes numbers, `[B, T, ...]`; beyond `steps` it is
+      zero.
     """
     free = worlds._replace(tree=worlds.tree._replace(batches=None), axes=worlds.axes._replace(batches=None))
     limits = jnp.asarray(steps, jnp.int32)
-    return _plans(policy, free.tree, Axes(free.axes), states, limits, capacity, mesh)
+    after, plans = _plans(policy, free.tree, Axes(free.axes), states, limits, capacity, mesh)
+    return after, jax.device_get(plans)
 
 
 @partial(jax.jit, static_argnames=("policy", "axes", "capacity", "mesh"))
@@ -162,9 +164,8 @@ def advance(
     """
     sims, nodes = states.clock.started.shape
     here, capacity = sims // len(steps), due.first.shape[1] - 1
-    clocks, plans = plans_of(policy, worlds, states.clock, steps, capacity, mesh)
-    told: Any = jax.device_get(plans)
-    wide = []
+    clocks, told = plans_of(policy, worlds, states.clock, steps, capacity, mesh)
+    wide: list[Wide] = []
     for sim in range(sims):
         device, local = divmod(sim, here)
         own = jax.tree.map(lambda leaf, sim=sim: leaf[sim], told)
@@ -181,9 +182,9 @@ def advance(
         models, held, loss = _advance(policy, learner, *given, capacity, mesh)
         losses.append(loss)
     loss = np.sum(jax.device_get(losses), axis=0)  # every event is in one of them
-    bad = told.fresh[..., 0] & ~np.isfinite(loss)
-    diverged = np.where(bad, told.workers[..., 0], -1).astype(np.int32)
-    said: Any = (loss[..., None], told.workers, told.fresh, diverged, np.zeros_like(bad))
+    workers, fresh = np.asarray(told.workers), np.asarray(told.fresh)
+    bad = fresh[..., 0] & ~np.isfinite(loss)
+    said: Any = (loss[..., None], workers, fresh, np.where(bad, workers[..., 0], -1), np.zeros_like(bad))
     return SimState(clocks, models, states.feedback), held, Seen(*said)
 
 

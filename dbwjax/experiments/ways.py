@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from dbwjax.engine import batch, wide
+from dbwjax.engine import wide
 from dbwjax.engine.wide import Way
 from dbwjax.experiments.placing import Placing, SideBySide
 
@@ -35,7 +35,8 @@ def way_of(place: Placing, wanted: bool | None, steps: int) -> Way | None:
         limits = np.full(place.devices, steps)
         _, plans = wide.plans_of(place.policy, place.worlds, place.start(), limits, steps, place.mesh)
         nodes = place.worlds.tree.graph.neighbours.shape[-2]
-        return wide.chosen(place.policy, jax.device_get(batch.rows_of(plans, 0)), nodes, forced=bool(wanted))
+        first = jax.tree.map(lambda leaf: leaf[0], plans)
+        return wide.chosen(place.policy, first, nodes, forced=bool(wanted))
     if wanted:
         raise ValueError(
             "events are put together where a device holds whole simulations, and here the workers of one are cut among "

@@ -174,6 +174,22 @@ SHIPPED = (
     "token",
     "swift:every=2",
     "acid:rate=0.5",
+    "sgp",
+    "sgp:graph=exponential",
+    "sgp:graph=one_peer,barrier=global",
+    "agp",
+    "hop",
+    "hop:b=1,gap=4,staleness=1,skip=1",
+    "prague:group=3",
+    "server",
+    "server_backup:b=2",
+    "k_sync:k=3",
+    "k_batch_sync:k=5",
+    "k_async:k=3",
+    "k_batch_async:k=5",
+    "async_server:weight=mean",
+    "ssp:bound=1",
+    "dbw",
 )
 """SPECs that between them use every policy of the table, every barrier and every way with late workers."""
 
@@ -182,7 +198,7 @@ PARTNERS = (np.arange(EIGHT)[None] + np.random.default_rng(0).integers(1, EIGHT,
 HANDMADE = {
     "pairwise": handmade.pairwise(PARTNERS),
     "pairwise, numbered": handmade.pairwise(PARTNERS, numbered=True),
-    "server": handmade.server(2),
+    "server by hand": handmade.server(2),
     "asynchronous server": handmade.asynchronous_server(),
     "bounded staleness": handmade.bounded_staleness(1),
     "push-sum": handmade.push_sum(np.full((EIGHT, EIGHT), 1 / EIGHT)),
@@ -210,7 +226,7 @@ def named(name):
 
 
 def has_server(name):
-    return "server" in name or "staleness" in name
+    return name in HANDMADE and ("server" in name or "staleness" in name)
 
 
 def world_of(name, seed=0, slots=None):

@@ -117,7 +117,7 @@ def test_every_whole_option(capsys, main, name, value):
         assert str(value) in said or name in ("processes", "process_id", "patience", "pca")
 
 
-FREE = {"cosine", "step", "warmup", "warmup_cosine", "backup", "local_sgd"}
+FREE = {"cosine", "step", "warmup", "warmup_cosine", "backup", "local_sgd", "k_batch_sync", "k_batch_async"}
 """SPECs of which a large number is as good as any other."""
 
 TABLES = {

@@ -118,14 +118,27 @@ def _require_ranges(plan: Plan, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _require_sums(plan: Plan) -> None:
-    """Rows of weights sum to one; where all nodes are written, columns may instead, as push-sum's do."""
+    """Rows of weights sum to one, or columns do, as push-sum's."""
     off = np.abs(plan.mix.sum(axis=2, dtype=np.float64) - 1) > _CLOSE
     nodes = _nodes(plan)
     if plan.rows is not None and nodes is not None:
         off &= plan.rows < nodes  # the others are padding
-    square = plan.sources is None and plan.rows is None
-    if off.any() and not (square and (np.abs(plan.mix.sum(axis=1, dtype=np.float64) - 1) <= _CLOSE).all()):
+    if off.any() and not _columns_sum(plan):
         step, row = np.argwhere(off)[0]
         raise ValueError(
             f"mix: the weights of step {step}, row {row} sum to {plan.mix[step, row].sum():.6g}; make it 1"
         )
+
+
+def _columns_sum(plan: Plan) -> bool:
+    """Whether what is taken of each node sums to one; a node that is not written keeps what it has."""
+    steps, rows, slots = plan.mix.shape
+    written = np.broadcast_to(np.arange(rows), (steps, rows)) if plan.rows is None else np.asarray(plan.rows)
+    sources = np.broadcast_to(np.arange(slots), plan.mix.shape) if plan.sources is None else np.asarray(plan.sources)
+    step = np.arange(steps)[:, None]
+    shape = (steps, int(max(written.max(), sources.max())) + 1)
+    taken, used, kept = np.zeros(shape), np.zeros(shape, bool), np.ones(shape, bool)
+    np.add.at(taken, (step[:, :, None], sources), np.asarray(plan.mix, np.float64))
+    np.logical_or.at(used, (step[:, :, None], sources), np.asarray(plan.mix) != 0)
+    kept[step, written] = False
+    return bool((np.abs(taken + kept - 1) <= _CLOSE)[used].all())

@@ -25,13 +25,14 @@ from dbwjax.engine.sharding.shard import Devices, first_rows, stacks_from, stack
 from dbwjax.engine.simulate import SimState, World
 from dbwjax.engine.wide import Way
 from dbwjax.learners.schedules import with_rates
-from dbwjax.types import ClockState, Learner, Policy
+from dbwjax.types import ClockState, DelayModel, Learner, Policy
 
 
 class Placing(Protocol):
     """What `Training` asks."""
 
     policy: Policy
+    delays: DelayModel  # of the first simulation, or of all
     devices: int  # that hold simulations of their own
     sims: int  # on each of them
 
@@ -110,7 +111,7 @@ class SideBySide:
         self.policy, self.learner = canonical((policy, learner))
         self.mesh, self.rates = mesh, rates
         self.worlds, self.evaluations = batch.spread(worlds, mesh), batch.spread(evaluate, mesh)
-        self.policy_states, self.params = policy_states, params
+        self.policy_states, self.params, self.delays = policy_states, params, worlds.tree.delays
         self.devices = 1 if mesh is None else mesh.size
         self.count = jax.tree.leaves(params)[0].shape[0]
         self.sims = self.count // self.devices
@@ -232,7 +233,7 @@ class CutAmongDevices:
         rate: float | None = None,
     ):
         self.policy, self.learner = canonical((policy, learner))
-        self.world, self.params, self.cut = world, params, cut
+        self.world, self.params, self.cut, self.delays = world, params, cut, world.delays
         self.evaluation, self.rate = evaluate, rate
 
     def init(self) -> SimState:  # noqa: D102

@@ -22,6 +22,7 @@ from dbwjax.experiments.placing import Placing
 from dbwjax.experiments.spectrum import MOST
 from dbwjax.experiments.timing import NotATime, Standstill, patience
 from dbwjax.experiments.ways import steps_are_events, way_of
+from dbwjax.network.delays import copies_of
 from dbwjax.types import COLUMNS
 
 CHUNK = 100
@@ -119,7 +120,7 @@ class Training:
     ):
         self.place, self.own, self.evaluate_own = place, own, evaluate_own
         self.state: SimState = place.init()
-        copies = 1
+        copies = copies_of(place.delays)
         self.accounts = [Account(grid, roles.computes, roles.evaluated, copies) for grid in grids]
         # Of nodes that are no workers, the mixing says nothing about workers.
         self.spectrum = bool(roles.computes.all()) and 1 < len(roles.computes) <= MOST

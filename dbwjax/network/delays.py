@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -19,7 +20,8 @@ from jaxtyping import Array
 
 from dbwjax import numbers, specs
 from dbwjax.limits import require_count, whole
-from dbwjax.network import draws, times
+from dbwjax.network import clones, draws, times
+from dbwjax.network.clones import copies_of as copies_of
 from dbwjax.network.tables import Header, Unit
 from dbwjax.network.times import Law, Span
 from dbwjax.network.trace_files import Columns, read_trace
@@ -136,11 +138,12 @@ DELAYS: dict[str, Callable[..., DelayModel]] = {
     "random_slow": random_slow,
     "markov": markov,
     "trace": trace,
+    "cloned": clones.cloned,
 }
 
 
 def build_delays(spec: str, workers: int, seed: int = 0) -> Law:
-    """The model that a SPEC names; laws joined by `*` are multiplied, drawn independently.
+    """The model that a SPEC names; laws joined by `*` are multiplied, drawn independently; `cloned:copies=` goes first.
 
     >>> model = build_delays("lognormal:median=1,sigma=0.3*slow_workers:fraction=0.2,factor=5", workers=10)
 
@@ -151,7 +154,8 @@ def build_delays(spec: str, workers: int, seed: int = 0) -> Law:
     workers, seed = whole("workers", workers), numbers.seeds(seed).start
     require_count("workers", workers, lambda count: 16.0 * count)
     factors, seen = [], Counter[str]()
-    for part in specs.text_of(spec).split("*"):
+    copies, parts = clones.split(spec, specs.text_of(spec).split("*"))
+    for part in parts:
         name, _ = specs.parse(part)
         factors.append(specs.build(part, DELAYS, "delays", workers, seed=seed, occurrence=seen[name]))
         seen[name] += 1
@@ -163,10 +167,12 @@ def build_delays(spec: str, workers: int, seed: int = 0) -> Law:
         raise ValueError(f"delays '{spec}': {error}") from None
     laws = [_law(workers, factor, span) for factor, span in zip(factors, spans, strict=True)]
     if len(laws) == 1:
-        return laws[0]
-    if times.never_leave(spans):
-        return Law(Partial(_product, tuple(factors)), workers, sure=True)
-    return Law(Partial(_checked_product, tuple(laws)), workers, zero=any(law.zero for law in laws))
+        law = laws[0]
+    elif times.never_leave(spans):
+        law = Law(Partial(_product, tuple(factors)), workers, sure=True)
+    else:
+        law = Law(Partial(_checked_product, tuple(laws)), workers, zero=any(law.zero for law in laws))
+    return replace(law, copies=copies)
 
 
 def _law(workers: int, model: DelayModel, span: Span | None) -> Law:

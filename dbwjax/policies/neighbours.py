@@ -57,7 +57,8 @@ def backup(b: int = 0, gap: float = GAP, weights: Weights | str | None = None, m
     Hop's backup workers and tokens (Luo et al. 2019, arXiv 1902.01064, as recalled) without its queues of updates: a
     message that comes after its receiver has gone on is not used. Worker j mixes the iteration-k messages that are in
     by `T_j(k+1)`. Each row is stochastic: the weights are those of the whole graph, which a worker knows without asking
-    who waited for whom, and the diagonal takes the rest.
+    who waited for whom, and the diagonal takes the rest. (`hop` is the method with its queues: there a worker takes the
+    plain mean of its own message and of the first `|N_j| - b_j`, and of no others.)
 
     A worker starts an iteration only when each of its neighbours has started the one that is `gap` before it. Tokens
     take no time: that a neighbour has started is known at once. At any time two neighbours are at most `gap`

@@ -279,6 +279,7 @@ def swift(every: int = 1) -> Policy:
             rows=i[None],
             restart=i[None],
             messages=graph.links[i].sum(),
+            updates=jnp.asarray(False),  # no worker's parameters change while it computes, so nothing is stale
         )
         return plan, state._replace(done=state.done + is_node(i, remaining.shape[0]))
 

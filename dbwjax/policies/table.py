@@ -13,12 +13,18 @@ from dbwjax import specs
 from dbwjax.policies import (
     aau,
     acid,
+    dbw,
     dtur,
+    hop,
     matcha,
     neighbours,
     pairwise,
     periodic,
+    prague,
+    push_sum,
     rules,
+    server_events,
+    servers,
     subgradient,
 )
 from dbwjax.policies.method import FAMILIES, Method
@@ -34,8 +40,14 @@ POLICIES: dict[str, Method] = {
         matcha.METHODS,
         periodic.METHODS,
         subgradient.METHODS,
+        hop.METHODS,
+        prague.METHODS,
         pairwise.METHODS,
         acid.METHODS,
+        push_sum.METHODS,
+        servers.METHODS,
+        server_events.METHODS,
+        dbw.METHODS,
     )
     for method in methods
 }

@@ -67,6 +67,20 @@ def setting(spec, workers, policy):
     return POLICIES[policy](graph), learner, world, initial_params(task, world), task
 
 
+OF_EACH_FAMILY = (
+    *("server_backup:b=1", "k_batch_async:k=3", "ssp:bound=1", "dbw", "adpsgd", "acid", "token", "sgp", "agp"),
+    *("hop:b=1,gap=3,staleness=1", "prague:group=3", "dsgd_aau", "matcha", "local_sgd:h=2", "dspodfl"),
+)
+
+
+@pytest.mark.parametrize("spec", OF_EACH_FAMILY)
+def test_methods_with_nodes_of_their_own_on_many_devices(x64, spec):
+    """Twelve workers and whatever the method adds, cut among five devices."""
+    policy, workers = build_policy(spec), 12
+    _, learner, world, params, _ = setting("random_regular:degree=4", workers, "dybw")
+    compare(policy, learner, simulate.networked(policy, world), params, 5)
+
+
 def servers(workers):
     """A star whose last node is a server that never computes."""
     star = graphs.star(workers + 1)

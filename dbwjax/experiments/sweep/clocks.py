@@ -21,6 +21,7 @@ from dbwjax.experiments.problem import Problem
 from dbwjax.experiments.rows import clock_row
 from dbwjax.experiments.timing import Standstill, patience, require_times
 from dbwjax.experiments.training import Stalled
+from dbwjax.network.delays import copies_of
 from dbwjax.types import ClockState, Policy
 
 TICK = 32
@@ -77,6 +78,7 @@ def clock_rows(problem: Problem, block: Block, budgets: np.ndarray, size: int, m
     rows = []
     for i, which in enumerate(block.which):
         so_far = dict(zip(_SUMS, sums[:, i], strict=True))
+        so_far["wasted"] += (copies_of(some.tree.delays) - 1) * (so_far["computing"] + so_far["wasted"])
         said = clock_row(1, float(budget[i]), iterations[i][computes[i]], so_far, so_far)
         rows.append({"policy": block.spec, **problem.told[int(which)].values, **said})
     return rows

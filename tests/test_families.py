@@ -1,0 +1,103 @@
+"""One method of each family through the command: killed in the middle of every one of them and started again, it ends
+with the bits of the run that was not; it replays; its rows add up."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dbwjax.cli import replay, train
+from dbwjax.experiments import run as experiments_run
+from dbwjax.experiments import training
+from dbwjax.experiments.driver import Driver
+from dbwjax.storage.timelines import load_timeline
+from tests.run_folder import assert_same, rows
+
+POLICIES = (
+    *("server_backup:b=1", "k_async:k=2", "k_batch_sync:k=4", "ssp:bound=1", "dbw", "adpsgd", "acid", "token"),
+    *("sgp:graph=one_peer", "agp", "hop:b=1,gap=3", "prague:group=2", "dsgd_aau", "local_sgd:h=2", "full"),
+)
+SECONDS, WORKERS, ROWS = 5, 4, 5
+WORDS = [
+    *("--workers", str(WORKERS), "--graph", "ring", "--dataset", "logistic:dimension=4,samples=64"),
+    *("--batch-size", "4", "--learning-rate", "0.1", "--latency", "0", "--seconds", str(SECONDS), "--rows", str(ROWS)),
+    *("--seeds", "2", "--policies", *POLICIES, "--no-progress", "--checkpoint-every", "1"),
+]
+
+
+class Killed(BaseException):
+    """As by SIGKILL."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_chunks():
+    """So that every method is cut."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "CHUNK", 6)
+        patch.setattr(experiments_run, "write_figures", lambda path, *_, **__: [path / "summary.png"])
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("families") / "whole"
+    assert train.main([*WORDS, "--out", str(folder)]) == 0
+    return folder
+
+
+def test_killed_in_every_method_and_resumed(whole, tmp_path, monkeypatch):
+    save, seen = Driver._save, set()
+
+    def dying(self, block, *rest):
+        save(self, block, *rest)
+        if block.number not in seen:
+            seen.add(block.number)
+            self.checkpoints.close()
+            raise Killed
+
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(Driver, "_save", dying)
+        for _ in range(100):
+            try:
+                assert train.main([*WORDS, "--out", str(out)]) == 0
+                break
+            except Killed:
+                continue
+    assert len(seen) >= len(POLICIES)
+    assert_same(whole, out)
+    assert {row["policy"] for row in rows(out)} == set(POLICIES)
+
+
+def test_they_replay(whole, capsys):
+    assert replay.main([str(whole)]) == 0
+    assert "NOT AS RECORDED" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_rows_add_up(whole, policy):
+    """Seconds are those of the workers, shares are shares, and single workers' sums are the rows'."""
+    timeline = load_timeline(whole / "timeline.npz")[policy]
+    for world in (0, 1):
+        own = [row for row in rows(whole) if (row["policy"], row["world"]) == (policy, world)]
+        assert [row["virtual_time"] for row in own] == np.linspace(0, SECONDS, ROWS + 1).tolist()
+        last, arrays = own[-1], timeline[str(world)]
+        spent = sum(last[name] for name in ("computing", "wasted", "waiting", "communicating"))
+        assert 0.3 * WORKERS * SECONDS < spent <= WORKERS * SECONDS * (1 + 1e-5)
+        for name in ("computing", "wasted", "waiting", "communicating"):
+            np.testing.assert_allclose(arrays[f"worker_{name}"].sum(), last[name], rtol=1e-6, atol=1e-9)
+        assert arrays["worker_counted"].sum() == last["gradients"] > 0
+        assert last["bytes_sent"] > 0
+        assert last["communicating"] == 0  # there is no latency
+        assert 0 <= last["heard_least"] <= 1
+        assert [row["gradients"] for row in own] == sorted(row["gradients"] for row in own)
+        losses = [row["test_loss"] for row in own]
+        assert losses[-1] < losses[0]
+        events = "workers" in arrays
+        assert events == (policy.split(":")[0] in EVENTS)
+        if events:
+            assert arrays["workers"].shape == arrays["active"].shape == arrays["age"].shape
+            assert arrays["active"].sum() >= last["gradients"]
+
+
+EVENTS = {"k_async", "ssp", "adpsgd", "acid", "token", "agp", "hop", "prague"}

@@ -105,15 +105,15 @@ def plans_of(name):
     world = world_of(policy, "random")
     state = clock.init(policy, world.graph, world.delays, world.key)
     _, plans = timeline.timeline(policy, world._replace(batches=None), state, EVENTS)
-    return jax.device_get(plans), world.graph.neighbours.shape[0]
+    return jax.device_get(plans), np.asarray(world.graph.computes)
 
 
 def test_waves_or_blocks_are_chosen_by_what_is_wide():
     for name, how in (("pairs", "waves"), ("staleness", "composition"), ("k-async", "composition")):
-        plans, nodes = plans_of(name)
-        assert wide.chosen(POLICIES[name], plans, nodes, forced=True).how == how
-        assert wide.chosen(POLICIES[name], plans, nodes) is None  # two events a step are not wide
-        assert wide.chosen(POLICIES[name], plans, nodes, "waves").how == "waves"
+        plans, computes = plans_of(name)
+        assert wide.chosen(POLICIES[name], plans, computes, forced=True).how == how
+        assert wide.chosen(POLICIES[name], plans, computes) is None  # two events a step are not wide
+        assert wide.chosen(POLICIES[name], plans, computes, "waves").how == "waves"
     assert wide.width_of(256, False) == Width(32, 32)
 
 

@@ -27,20 +27,20 @@ from dbwjax.types import Plan
 
 
 class Width(NamedTuple):
-    """How wide a wide step is: a matter of N alone, so that a program is of one shape and a run can be repeated."""
+    """How wide a wide step is: a matter of the number of workers alone, so that a run can be repeated."""
 
     updates: int  # events whose update counts
     events: int  # of those and the others together
 
 
-def width_of(nodes: int, releases: bool) -> Width:
-    """An eighth of the nodes: wide enough for the machine, and narrow enough to be filled.
+def width_of(workers: int, releases: bool) -> Width:
+    """An eighth of the workers: wide enough for the machine, and narrow enough to be filled.
 
     Args:
-      nodes: N.
+      workers: those who compute.
       releases: whether some events count no update (`Policy.idles`); those take no place of an update.
     """
-    updates = max(2, min(nodes // 8, 128))
+    updates = max(2, min(workers // 8, 128))
     return Width(updates, updates + updates // 2 if releases else updates)
 
 

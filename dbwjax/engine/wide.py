@@ -58,13 +58,15 @@ def steps_are_events(policy: Policy, world: World, state: ClockState) -> bool:
     return are_events(jax.eval_shape(decided, world._replace(batches=None), state))  # type: ignore[arg-type]
 
 
-def chosen(policy: Policy, plans: Plan, nodes: int, how: How | None = None, forced: bool = False) -> Way | None:
+def chosen(
+    policy: Policy, plans: Plan, computes: np.ndarray, how: How | None = None, forced: bool = False
+) -> Way | None:
     """Which way of putting events together gives wide steps, from the plans of a policy's beginning.
 
     Args:
       policy: who waits for whom.
       plans: of one simulation, stacked `[T, ...]`, on the host.
-      nodes: N.
+      computes: `[N]` who is a worker.
       how: the way, where that is known.
       forced: whether they are put together also where neither way gives wide steps.
 
@@ -72,9 +74,10 @@ def chosen(policy: Policy, plans: Plan, nodes: int, how: How | None = None, forc
       Waves, whose numbers are those of the events one by one, where they are wide (`WORTH`); blocks where those are;
       otherwise `None`, or the wider ones if `forced`.
     """
-    width, steps, ways = width_of(nodes, policy.idles), len(plans.duration), []
+    width, nodes = width_of(int(np.sum(computes)), policy.idles), len(computes)
+    steps, ways = len(plans.duration), []
     for way in ("waves", "composition") if how is None else (how,):
-        found = _made(policy, Way(way, width), plans, steps, np.zeros(steps, bool), nodes)  # type: ignore[arg-type]
+        found = made(policy, Way(way, width), plans, steps, np.zeros(steps, bool), nodes)  # type: ignore[arg-type]
         slots = found.plans.mix.shape[2] if way == "composition" else 1
         ways.append((steps / len(found.events), Way(way, width, slots)))  # type: ignore[arg-type]
     if how is not None:
@@ -83,7 +86,8 @@ def chosen(policy: Policy, plans: Plan, nodes: int, how: How | None = None, forc
     return wide[0] if wide else max(ways, key=lambda one: one[0])[1] if forced else None
 
 
-def _made(policy: Policy, way: Way, plans: Plan, steps: int, barrier: np.ndarray, nodes: int) -> Wide:
+def made(policy: Policy, way: Way, plans: Plan, steps: int, barrier: np.ndarray, nodes: int) -> Wide:
+    """The wide steps of the first `steps` of stacked plans `[T, ...]`; `barrier [T]` as of `waves`. On the host."""
     events = events_of(plans, nodes, steps)
     if way.how == "waves":
         return waves(events, barrier, way.width)
@@ -170,7 +174,7 @@ def advance(
         device, local = divmod(sim, here)
         own = jax.tree.map(lambda leaf, sim=sim: leaf[sim], told)
         barrier = _barrier(jax.tree.map(lambda leaf, device=device: leaf[device], due), local)
-        wide.append(_made(policy, way, own, int(steps[device]), barrier, nodes))
+        wide.append(made(policy, way, own, int(steps[device]), barrier, nodes))
     counts = np.array([len(one.events) for one in wide]).reshape(len(steps), here).max(axis=1)
     room = -(-5 * capacity // (4 * way.width.updates))  # wide steps in one call: most often all
     every, later = _stacked(wide, nodes, room), _later(due, np.stack([one.before for one in wide]), here)

@@ -34,9 +34,9 @@ def way_of(place: Placing, wanted: bool | None, steps: int) -> Way | None:
     if isinstance(place, SideBySide):
         limits = np.full(place.devices, steps)
         _, plans = wide.plans_of(place.policy, place.worlds, place.start(), limits, steps, place.mesh)
-        nodes = place.worlds.tree.graph.neighbours.shape[-2]
         first = jax.tree.map(lambda leaf: leaf[0], plans)
-        return wide.chosen(place.policy, first, nodes, forced=bool(wanted))
+        computes = np.asarray(place.worlds.tree.graph.computes)
+        return wide.chosen(place.policy, first, computes.reshape(-1, computes.shape[-1])[0], forced=bool(wanted))
     if wanted:
         raise ValueError(
             "events are put together where a device holds whole simulations, and here the workers of one are cut among "

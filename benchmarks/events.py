@@ -28,7 +28,7 @@ import optax
 
 from benchmarks import timing
 from benchmarks.worlds import initial_params, make_world
-from dbwjax.engine import batch, clock, ensemble, ledger, simulate, timeline, wide
+from dbwjax.engine import ahead, batch, clock, ensemble, ledger, simulate, timeline, wide
 from dbwjax.engine.learner import from_optimizer
 from dbwjax.engine.randomness import Stream, stream
 from dbwjax.engine.readings import Due
@@ -208,9 +208,9 @@ def _wide(case: Case, steps: int) -> tuple[Callable[[], Any], Callable[[], Any]]
     policy, world = case.policy, case.world
     worlds, computes = batch.stack([world]), np.asarray(world.graph.computes)
     every = jax.tree.map(lambda leaf: jnp.copy(leaf)[None], case.start)
-    _, plans = wide.plans_of(policy, worlds, every.clock, np.array([steps]), steps)
+    _, plans = ahead.plans_of(policy, worlds, every.clock, np.array([steps]), steps)
     plans = jax.tree.map(lambda leaf: leaf[0], plans)
-    way = wide.chosen(policy, plans, computes, forced=True)
+    way = ahead.chosen(policy, plans, computes, forced=True)
     first, one = np.zeros((1, steps + 1), np.int32), np.zeros((1, 1), np.int32)
     weights = np.zeros((1, 1, len(computes)), np.float32)
     due: Any = Due(first, one, one, weights, np.zeros((1, 1), np.float32), first, one, one)
@@ -220,7 +220,7 @@ def _wide(case: Case, steps: int) -> tuple[Callable[[], Any], Callable[[], Any]]
         box[0], box[1], seen = wide.advance(policy, case.learner, worlds, box[0], box[1], due, np.array([steps]), way)
         return seen.loss
 
-    return run, lambda: wide.made(policy, way, plans, steps, np.zeros(steps, bool), len(computes)).events
+    return run, lambda: ahead.made(policy, way, plans, steps, np.zeros(steps, bool), len(computes)).events
 
 
 def _gradient(task: Any, one: Any, steps: int) -> Any:

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from dbwjax import replay, train, train_policy
-from dbwjax.engine import batch, clock, ensemble, simulate, timeline, wide
+from dbwjax.engine import ahead, batch, clock, ensemble, simulate, timeline, wide
 from dbwjax.engine import learner as learning
+from dbwjax.engine.ahead import Way
 from dbwjax.engine.composition import compositions
 from dbwjax.engine.readings import Due
 from dbwjax.engine.sharding.shard import Devices
 from dbwjax.engine.simulate import World
-from dbwjax.engine.waves import Width, events_of, scheduled, waves
-from dbwjax.engine.wide import Way
+from dbwjax.engine.waves import Width, events_of, scheduled, waves, width_of
 from dbwjax.experiments import run as experiments_run
 from dbwjax.experiments import training as trainings
 from dbwjax.experiments.placing import CutAmongDevices
@@ -111,10 +111,10 @@ def plans_of(name):
 def test_waves_or_blocks_are_chosen_by_what_is_wide():
     for name, how in (("pairs", "waves"), ("staleness", "composition"), ("k-async", "composition")):
         plans, computes = plans_of(name)
-        assert wide.chosen(POLICIES[name], plans, computes, forced=True).how == how
-        assert wide.chosen(POLICIES[name], plans, computes) is None  # two events a step are not wide
-        assert wide.chosen(POLICIES[name], plans, computes, "waves").how == "waves"
-    assert wide.width_of(256, False) == Width(32, 32)
+        assert ahead.chosen(POLICIES[name], plans, computes, forced=True).how == how
+        assert ahead.chosen(POLICIES[name], plans, computes) is None  # two events a step are not wide
+        assert ahead.chosen(POLICIES[name], plans, computes, "waves").how == "waves"
+    assert width_of(256, False) == Width(32, 32)
 
 
 # Any plans at all

@@ -1,17 +1,15 @@
 """Runs of events in wide steps: the clock first, then `waves` or `composition` on the host, then the learner.
 
-    plans_of : the clock runs alone, and leaves its plans
-    advance  : the learner runs over the wide steps made of them, and takes the readings that are due
-
-For simulations side by side, on one device or shared by several, as `ensemble.advance_batch`. A wide step computes the
-updates of many events at once. On an accelerator, where launching a program's parts costs more than an event, that is
-most of the time; on a CPU an event is mostly its own gradient.
+For simulations side by side, on one device or shared by several, as `ensemble.advance_batch`. The clock's plans come
+first (`ahead.py`); then the learner runs over the wide steps made of them, and takes the readings that are due. A wide
+step computes the updates of many events at once. On an accelerator, where launching a program's parts costs more than
+an event, that is most of the time; on a CPU an event is mostly its clock and its own gradient.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,129 +17,14 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from dbwjax.engine import clock, readings
 from dbwjax.engine import learner as learning
+from dbwjax.engine import readings
+from dbwjax.engine.ahead import Way, made, plans_of
 from dbwjax.engine.batch import Axes, Batch, alone, shared
-from dbwjax.engine.composition import compositions
 from dbwjax.engine.readings import Due, Held
 from dbwjax.engine.simulate import Seen, SimState, World
-from dbwjax.engine.waves import Wide, Width, are_events, events_of, lean, waves, width_of
-from dbwjax.types import ClockState, Learner, ModelState, Plan, Policy
-
-How = Literal["waves", "composition"]
-
-WORTH = 4.0
-"""Events of a wide step below which they are run one by one."""
-
-
-class Way(NamedTuple):
-    """How the events of a policy are put together."""
-
-    how: How
-    width: Width
-    slots: int = 1  # sources of a row of a block, at least: that all chunks are of one shape
-
-
-def steps_are_events(policy: Policy, world: World, state: ClockState) -> bool:
-    """Whether the steps of a policy are events that can be put together; nothing runs.
-
-    Args:
-      policy: who waits for whom.
-      world, state: of one simulation; shapes are enough.
-    """
-
-    def decided(world: World, state: ClockState) -> Plan:
-        return clock.tick(policy, world.graph, world.delays, world.key, state)[0]
-
-    if policy.reads_training:
-        return False
-    return are_events(jax.eval_shape(decided, world._replace(batches=None), state))  # type: ignore[arg-type]
-
-
-def chosen(
-    policy: Policy, plans: Plan, computes: np.ndarray, how: How | None = None, forced: bool = False
-) -> Way | None:
-    """Which way of putting events together gives wide steps, from the plans of a policy's beginning.
-
-    Args:
-      policy: who waits for whom.
-      plans: of one simulation, stacked `[T, ...]`, on the host.
-      computes: `[N]` who is a worker.
-      how: the way, where that is known.
-      forced: whether they are put together also where neither way gives wide steps.
-
-    Returns:
-      Waves, whose numbers are those of the events one by one, where they are wide (`WORTH`); blocks where those are;
-      otherwise `None`, or the wider ones if `forced`.
-    """
-    width, nodes = width_of(int(np.sum(computes)), policy.idles), len(computes)
-    steps, ways = len(plans.duration), []
-    for way in ("waves", "composition") if how is None else (how,):
-        found = made(policy, Way(way, width), plans, steps, np.zeros(steps, bool), nodes)  # type: ignore[arg-type]
-        slots = found.plans.mix.shape[2] if way == "composition" else 1
-        ways.append((steps / len(found.events), Way(way, width, slots)))  # type: ignore[arg-type]
-    if how is not None:
-        return ways[0][1]
-    wide = [way for events, way in ways if events >= WORTH]
-    return wide[0] if wide else max(ways, key=lambda one: one[0])[1] if forced else None
-
-
-def made(policy: Policy, way: Way, plans: Plan, steps: int, barrier: np.ndarray, nodes: int) -> Wide:
-    """The wide steps of the first `steps` of stacked plans `[T, ...]`; `barrier [T]` as of `waves`. On the host."""
-    events = events_of(plans, nodes, steps)
-    if way.how == "waves":
-        return waves(events, barrier, way.width)
-    return compositions(events, barrier, way.width, policy.stale, way.slots)
-
-
-def plans_of(
-    policy: Policy, worlds: Batch, states: ClockState, steps: Any, capacity: int, mesh: Mesh | None = None
-) -> tuple[ClockState, Plan]:
-    """Runs B clocks alone.
-
-    Args:
-      policy: must not read training.
-      worlds: B worlds; their batches are not touched.
-      states: the clocks.
-      steps: `[devices]` how many steps, at most `capacity`.
-      capacity: T.
-      mesh: the devices that share the batch; `None`: one.
-
-    Returns:
-      The clocks after them, and on the host what of the plans changes numbers, `[B, T, ...]`; beyond `steps` it is
-      zero.
-    """
-    free = worlds._replace(tree=worlds.tree._replace(batches=None), axes=worlds.axes._replace(batches=None))
-    limits = jnp.asarray(steps, jnp.int32)
-    after, plans = _plans(policy, free.tree, Axes(free.axes), states, limits, capacity, mesh)
-    return after, jax.device_get(plans)
-
-
-@partial(jax.jit, static_argnames=("policy", "axes", "capacity", "mesh"))
-def _plans(
-    policy: Policy, worlds: World, axes: Axes, states: ClockState, steps: Array, capacity: int, mesh: Mesh | None
-) -> tuple[ClockState, Plan]:
-    def of_device(worlds: World, states: ClockState, steps: Array) -> tuple[ClockState, Plan]:
-        def of_one(world: World, state: ClockState) -> tuple[ClockState, Plan]:
-            def tick(state: ClockState) -> tuple[ClockState, Plan]:
-                plan, after = clock.tick(policy, world.graph, world.delays, world.key, state)
-                return after, lean(plan)
-
-            shapes = jax.eval_shape(tick, state)[1]
-            room = jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), shapes)
-
-            def body(step: Array, carry: tuple[ClockState, Plan]) -> tuple[ClockState, Plan]:
-                after, plan = tick(carry[0])
-                return after, jax.tree.map(lambda every, one: every.at[step].set(one), carry[1], plan)
-
-            return jax.lax.fori_loop(0, steps[0], body, (state, room))
-
-        if states.step.shape[0] > 1:
-            return jax.vmap(of_one, in_axes=(axes.tree, 0))(worlds, states)
-        single = alone(Batch(worlds, axes.tree), 0), jax.tree.map(lambda leaf: leaf[0], states)
-        return jax.tree.map(lambda leaf: leaf[None], of_one(*single))
-
-    return shared(of_device, (axes.tree, 0, 0), mesh)(worlds, states, steps)
+from dbwjax.engine.waves import Wide
+from dbwjax.types import Learner, ModelState, Plan, Policy
 
 
 def advance(
@@ -164,7 +47,7 @@ def advance(
       way: how the events are put together.
 
     Returns:
-      States, readings, and on the host what the learner said, `[B, C, ...]`; beyond `steps` it is zero.
+      States, readings, and on the host what the learner said, `[B, C, ...]`; beyond `steps` it means nothing.
     """
     sims, nodes = states.clock.started.shape
     here, capacity = sims // len(steps), due.first.shape[1] - 1

@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from dbwjax.engine import batch, ensemble, ledger, simulate, wide
+from dbwjax.engine.ahead import Way
 from dbwjax.engine.batch import Batch
 from dbwjax.engine.evaluation import evaluate_slots
 from dbwjax.engine.learner import equipped
@@ -23,7 +24,6 @@ from dbwjax.engine.programs import canonical
 from dbwjax.engine.readings import Due, Held
 from dbwjax.engine.sharding.shard import Devices, first_rows, stacks_from, stacks_of
 from dbwjax.engine.simulate import SimState, World
-from dbwjax.engine.wide import Way
 from dbwjax.learners.schedules import with_rates
 from dbwjax.types import ClockState, DelayModel, Learner, Policy
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from dbwjax.engine import wide
-from dbwjax.engine.wide import Way
+from dbwjax.engine import ahead
+from dbwjax.engine.ahead import Way
 from dbwjax.experiments.placing import Placing, SideBySide
 
 
 def steps_are_events(place: Placing) -> bool:
     """Whether each step of the policy is one worker's event; nothing runs."""
-    return wide.steps_are_events(place.policy, *place.one())
+    return ahead.steps_are_events(place.policy, *place.one())
 
 
 def way_of(place: Placing, wanted: bool | None, steps: int) -> Way | None:
@@ -33,10 +33,10 @@ def way_of(place: Placing, wanted: bool | None, steps: int) -> Way | None:
         return None
     if isinstance(place, SideBySide):
         limits = np.full(place.devices, steps)
-        _, plans = wide.plans_of(place.policy, place.worlds, place.start(), limits, steps, place.mesh)
+        _, plans = ahead.plans_of(place.policy, place.worlds, place.start(), limits, steps, place.mesh)
         first = jax.tree.map(lambda leaf: leaf[0], plans)
         computes = np.asarray(place.worlds.tree.graph.computes)
-        return wide.chosen(place.policy, first, computes.reshape(-1, computes.shape[-1])[0], forced=bool(wanted))
+        return ahead.chosen(place.policy, first, computes.reshape(-1, computes.shape[-1])[0], forced=bool(wanted))
     if wanted:
         raise ValueError(
             "events are put together where a device holds whole simulations, and here the workers of one are cut among "

@@ -32,6 +32,7 @@ from dbwjax.types import Plan
 from tests.cases import PAIR_LEARNER, P, assert_bitwise, samples
 from tests.eventful_servers import k_async, stale_synchronous
 from tests.run_folder import assert_same, rows
+from tests.test_accelerators import lowered
 
 NODES, EVENTS = 16, 240
 WIDTH = Width(4, 6)
@@ -208,6 +209,22 @@ def test_waves_keep_the_order_of_whatever_depends(seed):
             assert place[:later].max(initial=-1) < before[later] <= place[later:steps].min()
     assert np.bincount(place[:steps]).max() <= WIDTH.events
     assert np.bincount(place[:steps], events.fresh[:steps]).max() <= WIDTH.updates
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize(("name", "how"), [("pairs", "waves"), ("k-async", "composition")])
+def test_wide_steps_lower_for_accelerators(platform, name, how):
+    """Which is where they are meant for."""
+    policy, (plans, computes) = POLICIES[name], plans_of(name)
+    world = batch.stack([world_of(policy, "random")])
+    nodes, way = len(computes), ahead.chosen(policy, plans, computes, how)
+    state = simulate.init(policy, PAIR_LEARNER, batch.alone(world, 0), pair())
+    models = jax.tree.map(lambda leaf: leaf[None], state.model)
+    found = ahead.made(policy, way, plans, EVENTS, np.zeros(EVENTS, bool), nodes)
+    steps = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], (found.plans, found.events))
+    due = no_readings(nodes, len(found.events))
+    arguments = world.tree, batch.Axes(world.axes), models, ensemble.no_readings(pair(), 1, None), due, steps
+    lowered(wide._advance, platform, policy, PAIR_LEARNER, *arguments, np.ones(1, np.int32), EVENTS, None)
 
 
 # Trainings

@@ -95,7 +95,9 @@ class RunOptions:
     )
     overwrite: bool = _option(False, _FOLDER, "start anew in an existing run folder")
     figures: str = _option("png", _FOLDER, "png, pdf, svg, joined by commas", "KINDS")
-    checkpoint_every: int = _option(20, _FOLDER, "chunks (of at most 100 iterations) between checkpoints", "CHUNKS")
+    checkpoint_every: int = _option(
+        20, _FOLDER, "chunks (of at most 100 iterations, 3,200 events) between checkpoints", "CHUNKS"
+    )
     tensorboard: bool = _option(False, _FOLDER, "write event files (extra: tensorboard)")
     progress: bool = _option(True, _FOLDER, "show no progress bar", negated="--no-progress")
     compile_cache: str | None = _option(None, _FOLDER, "keep compiled programs there for later starts", "DIR")

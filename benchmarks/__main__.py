@@ -24,7 +24,7 @@ from benchmarks import results
 PARTS = {
     "step": "a whole training step of 2nn as a fraction of the machine's matrix product",
     "mixing": "mixing over 4 neighbours against a copy of as many bytes",
-    "events": "pairwise gossip, one event a step, against a copy of the rows it must move",
+    "events": "event-driven methods one by one and in wide steps, against an event queue in Python and the limits",
     "graphs": "1,024 graphs in one program against NumPy; 32 trainings in one program against one at a time",
     "grid": "rows on a grid of times against rows by iteration; five worlds against one; a second call; the quickstart",
     "scaling": "cost of a worker-step and memory from 64 to 4,096 workers",

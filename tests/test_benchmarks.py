@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
+from benchmarks import events as eventful
 from benchmarks import graphs as clocks
 from benchmarks import hlo, results
 from benchmarks.peers import job, ours, plain_jax, plain_numpy, run
-from dbwjax.engine import batch, ensemble
+from dbwjax.engine import batch, ensemble, simulate
 from dbwjax.engine.simulate import World
 from dbwjax.network import delays, graphs
 from dbwjax.network.spanning import spanning_links
@@ -116,3 +117,14 @@ def test_the_numpy_loop_is_the_same_rule():
     for theirs, engine in zip(looped, (records.duration, records.active, records.missed / 10), strict=True):
         known = np.asarray(engine[0], float)
         assert theirs.mean() == pytest.approx(known.mean(), abs=4 * (2 / steps) ** 0.5 * known.std())
+
+
+@pytest.mark.parametrize("name", eventful.METHODS)
+def test_the_queue_in_python_trains_what_the_engine_trains(name):
+    case = eventful.case_of(name, 8, 2)
+    queues = [eventful.Queue(case, 60, 1, rows) for rows in (False, True)]
+    after, _ = simulate.run(case.policy, case.learner, case.world, case.start, 60)
+    for queue in queues:
+        queue.run()
+        for one, other in zip(jax.tree.leaves(queue.stack()), jax.tree.leaves(after.model.params), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)

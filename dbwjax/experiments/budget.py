@@ -100,7 +100,7 @@ def require_ends(
             continue
         seen.add((block.problem, block.spec))
         place = places[block.problem].place(block)
-        ticks = place.look_ahead(place.start(), training.CHUNK)
+        ticks = place.look_ahead(place.start(), training.chunk_of(place, problem.workers))
         budgets = np.array([times[block.problem][which][-1] for which in block.which])
         what = f"a budget of {budgets.max():g} s under policy '{block.spec}'"
         drifts = ticks.ended is not None

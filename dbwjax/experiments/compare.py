@@ -58,6 +58,7 @@ def train_policy(
     seed: int = 0,
     workers: int | None = None,
     learning_rate: float = 0.1,
+    wide: bool | None = None,
 ) -> Result:
     """Trains one policy in one world, in memory.
 
@@ -79,6 +80,8 @@ def train_policy(
       seed: of delays, batches and initial parameters, and of what is given as a SPEC.
       workers: N, where everything is a SPEC.
       learning_rate: of an optimiser that is a SPEC.
+      wide: whether events of an event-driven policy are put together in wide steps, which is the same run to rounding;
+        `None`: on accelerators.
 
     Returns:
       The metrics, what each worker holds at the budget, and the history of the steps.
@@ -99,7 +102,9 @@ def train_policy(
     (block,) = blocks(["policy"], [problem], [1])
     roles = problem.roles("policy")
     evaluate = evaluate_own(problem, np.array([0])) if roles.computes.sum() <= SINGLE_WORKERS else None
-    training, found = Training(places.place(block), [grid], roles, True, evaluate), []
+    training, found = Training(places.place(block), [grid], roles, True, evaluate, wide=wide), []
+    if wide and training.way is None:
+        raise ValueError("wide=True, and the steps of this policy are no events of single workers; leave wide= out")
     account = training.accounts[0]
     while not training.done:
         found += [row for _, row in training.advance()]
@@ -252,7 +257,9 @@ def _run(problem: Problem, config: TrainConfig) -> tuple[list[dict[str, Any]], d
         few = bool(roles.computes.sum() <= SINGLE_WORKERS)
         evaluate = evaluate_own(problem, filled) if few else None
         grid = [times[which] for which in filled]
-        training = Training(places.place(block), grid, roles, few, evaluate, real=len(block.which))
+        training = Training(
+            places.place(block), grid, roles, few, evaluate, real=len(block.which), wide=config.puts_together
+        )
         values = [problem.told[int(which)].values for which in block.which]
         found: list[tuple[int, dict[str, Any]]] = []
         while not training.done:

@@ -21,6 +21,10 @@ DTYPES = ("float32", "bfloat16")
 mixing. The step's peak on a CPU is not smaller: XLA writes float32 stacks down on the way (N = 2,048, lrm: 197 MB
 beside the data, in float32 146)."""
 
+WIDE = ("auto", "on", "off")
+"""What `--wide` may say. It is part of what decides a run's numbers, because sums in blocks of events are rounded
+otherwise; so a run is resumed as it began, and replayed as it was."""
+
 
 def _option(default: Any, group: str, explained: str, metavar: str | None = None, **more: Any) -> Any:
     """A field with what the command line says about it; `arguments.py` makes the option from it."""
@@ -67,6 +71,14 @@ class TrainConfig:
     schedule: str = _option("constant", _LEARNED, "multiplies the base rate, over a worker's own updates", "SPEC")
     optimizer: str = _option("sgd", _LEARNED, "what each worker does with its gradients", "SPEC")
     dtype: str = _option("float32", _LEARNED, "of parameters: float32, or bfloat16 (sums are float32)", "TYPE")
+    wide: str = _option(
+        "auto", _LEARNED, "events of an event-driven policy in one wide step: auto (on accelerators), on, off", "WHEN"
+    )
+
+    @property
+    def puts_together(self) -> bool | None:
+        """`wide` as a truth value; `None`: as the machine is."""
+        return {"auto": None, "on": True, "off": False}[self.wide]
 
     @property
     def over(self) -> str:
@@ -83,7 +95,9 @@ class RunOptions:
     )
     overwrite: bool = _option(False, _FOLDER, "start anew in an existing run folder")
     figures: str = _option("png", _FOLDER, "png, pdf, svg, joined by commas", "KINDS")
-    checkpoint_every: int = _option(20, _FOLDER, "chunks (of at most 100 iterations) between checkpoints", "CHUNKS")
+    checkpoint_every: int = _option(
+        20, _FOLDER, "chunks (of at most 100 iterations, 3,200 events) between checkpoints", "CHUNKS"
+    )
     tensorboard: bool = _option(False, _FOLDER, "write event files (extra: tensorboard)")
     progress: bool = _option(True, _FOLDER, "show no progress bar", negated="--no-progress")
     compile_cache: str | None = _option(None, _FOLDER, "keep compiled programs there for later starts", "DIR")
@@ -122,6 +136,8 @@ def validate(config: TrainConfig, options: RunOptions) -> None:
     _require_count("devices", options.devices, "1 or more")
     if config.dtype not in DTYPES:
         raise ValueError(f"unknown --dtype '{config.dtype}'; {specs.nearest(config.dtype, DTYPES)}")
+    if config.wide not in WIDE:
+        raise ValueError(f"unknown --wide '{config.wide}'; {specs.nearest(config.wide, WIDE)}")
     kinds = [kind.strip() for kind in options.figures.split(",")]
     for kind in kinds:
         if kind not in FIGURE_KINDS:

@@ -94,7 +94,8 @@ class Computation:
         roles = problem.roles(block.spec)
         few = roles.computes.sum() <= SINGLE_WORKERS and processes.count() == 1
         evaluate = evaluate_own(problem, filled) if few else None
-        return Training(places.place(block), grids, roles, few, evaluate, real=len(block.which))
+        told, real = self.config.puts_together, len(block.which)
+        return Training(places.place(block), grids, roles, few, evaluate, real=real, wide=told)
 
     def ended(self, block: Block, training: Training, rows: list[dict[str, Any]]) -> bool:
         """Whether a block is past its budget, or has reached the target where that ends it."""

@@ -15,7 +15,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from dbwjax.engine import batch, ensemble, ledger, simulate
+from dbwjax.engine import batch, ensemble, ledger, simulate, wide
+from dbwjax.engine.ahead import Way
 from dbwjax.engine.batch import Batch
 from dbwjax.engine.evaluation import evaluate_slots
 from dbwjax.engine.learner import equipped
@@ -30,6 +31,7 @@ from dbwjax.types import ClockState, DelayModel, Learner, Policy
 class Placing(Protocol):
     """What `Training` asks."""
 
+    policy: Policy
     delays: DelayModel  # of the first simulation, or of all
     devices: int  # that hold simulations of their own
     sims: int  # on each of them
@@ -49,7 +51,12 @@ class Placing(Protocol):
     def lost(self, state: SimState, sim: int, steps: int) -> ledger.Lost | None:
         """`ledger.lost` of one of the simulations."""
 
-    def advance(self, state: SimState, held: Held, due: Due, steps: np.ndarray) -> tuple[SimState, Held, Any]:
+    def one(self) -> tuple[World, ClockState]:
+        """One simulation's world and clock at time 0, or their shapes."""
+
+    def advance(
+        self, state: SimState, held: Held, due: Due, steps: np.ndarray, way: Way | None = None
+    ) -> tuple[SimState, Held, Any]:
         """Runs `steps [devices]`; what the learner said comes on the host, leaves `[B, C, ...]`."""
 
     def message_bytes(self) -> float:
@@ -135,9 +142,14 @@ class SideBySide:
         clock, feedback = batch.rows_of((state.clock, state.feedback), sim)
         return ledger.lost(self.policy, batch.alone(self.worlds, sim), clock, steps, feedback)
 
+    def one(self) -> tuple[World, ClockState]:  # noqa: D102
+        return jax.eval_shape(lambda: (batch.alone(self.worlds, 0), batch.rows_of(self.start(), 0)))
+
     def advance(  # noqa: D102
-        self, state: SimState, held: Held, due: Due, steps: np.ndarray
+        self, state: SimState, held: Held, due: Due, steps: np.ndarray, way: Way | None = None
     ) -> tuple[SimState, Held, Any]:
+        if way is not None:
+            return wide.advance(self.policy, self.learner, self.worlds, state, held, due, steps, way, self.mesh)
         trips = jnp.asarray(steps, jnp.int32)
         after, held, seen = ensemble.advance_batch(
             self.policy, self.learner, self.worlds, state, held, due, trips, self.mesh
@@ -247,9 +259,13 @@ class CutAmongDevices:
     def lost(self, state: SimState, sim: int, steps: int) -> ledger.Lost | None:  # noqa: D102
         return ledger.lost(self.policy, self.world, state.clock, steps, state.feedback)
 
+    def one(self) -> tuple[World, ClockState]:  # noqa: D102
+        return self.world, self.start()
+
     def advance(  # noqa: D102
-        self, state: SimState, held: Held, due: Due, steps: np.ndarray
+        self, state: SimState, held: Held, due: Due, steps: np.ndarray, way: Way | None = None
     ) -> tuple[SimState, Held, Any]:
+        assert way is None
         due = jax.tree.map(lambda leaf: leaf[0], due)
         after, held, seen = self.cut.advance(self.policy, self.learner, self.world, state, held, due, steps[0])
         return after, held, jax.tree.map(lambda leaf: leaf[None], jax.device_get(seen))

@@ -21,11 +21,15 @@ from dbwjax.experiments.networks import Roles
 from dbwjax.experiments.placing import Placing
 from dbwjax.experiments.spectrum import MOST
 from dbwjax.experiments.timing import NotATime, Standstill, patience
+from dbwjax.experiments.ways import steps_are_events, way_of
 from dbwjax.network.delays import copies_of
 from dbwjax.types import COLUMNS
 
 CHUNK = 100
 """Steps in one call of the device, at most: between calls the host works, signals are obeyed and checkpoints kept."""
+
+EVENTS = 32
+"""Where a step is one worker's event, it counts as so many-th a step of everybody, or as 1/N of it."""
 
 SINGLE_WORKERS = 64
 """Up to so many workers are evaluated one by one at the budget."""
@@ -67,6 +71,11 @@ class UnreachableRow(RuntimeError):
         )
 
 
+def chunk_of(place: Placing, workers: int) -> int:
+    """Steps in one call of the device, at most, of a policy where it runs."""
+    return CHUNK * (min(workers, EVENTS) if steps_are_events(place) else 1)
+
+
 def slots_of(model: int, rows: int) -> int:
     """How many rows of one simulation wait at once to be evaluated, to begin with; `model` are bytes of one model."""
     return min(rows, max(8, SLOTS // max(model, 1)))
@@ -89,11 +98,14 @@ class Training:
       own: whether single workers' parameters are kept at the budget.
       evaluate_own: whether they are evaluated there.
       real: how many of the B are not repetitions that only fill a block.
+      wide: whether events are put together in wide steps (`engine.wide`) where steps are events; `None`: on
+        accelerators, if that gives wide ones.
 
     Attributes:
       state: the simulations on the device.
       accounts: their virtual times and sums, on the host.
       wall_time: seconds spent in `advance`.
+      way: how events are put together in wide steps; `None`: they are not.
     """
 
     def __init__(
@@ -104,6 +116,7 @@ class Training:
         own: bool = False,
         evaluate_own: Any = None,
         real: int | None = None,
+        wide: bool | None = None,
     ):
         self.place, self.own, self.evaluate_own = place, own, evaluate_own
         self.state: SimState = place.init()
@@ -116,7 +129,8 @@ class Training:
         params = self.state.model.params
         bytes_of_one = sum(leaf.nbytes for leaf in jax.tree.leaves(params)) / len(grids)
         self.message = place.message_bytes()
-        self.chunk = CHUNK
+        self.chunk = chunk_of(place, len(roles.computes))
+        self.way = way_of(place, wide, self.chunk)
         self.slots = slots_of(int(bytes_of_one / len(roles.computes)), max(len(grid) for grid in grids))
         self.held = place.no_readings(self.slots, own)
         self.open = [Slots({}, list(range(self.slots))[::-1]) for _ in grids]
@@ -155,7 +169,7 @@ class Training:
             self._require_end(ticks)
         steps = self._steps(outlooks)
         due = self._due(outlooks, steps)
-        self.state, self.held, seen = self.place.advance(self.state, self.held, due, steps)
+        self.state, self.held, seen = self.place.advance(self.state, self.held, due, steps, self.way)
         self._check(seen, steps, outlooks)
         whole = []
         for sim, (account, tick, outlook) in enumerate(zip(self.accounts, each, outlooks, strict=True)):

@@ -95,14 +95,14 @@ def problem_of(config: TrainConfig) -> Problem:
 def on_grid(problem: Problem, places: Places, spec: str, times: list[np.ndarray], own: bool) -> Callable[[], object]:
     """A function that trains a policy in all worlds of a block after another, to rows on a grid."""
     walked = list(blocks([spec], [problem], [places.size]))
-    computes = np.asarray(problem.alone(0).graph.computes)
+    roles = problem.roles(spec)
 
     def run() -> None:
         for block in walked:
             filled = places.filled(block.which)
             evaluate = evaluate_own(problem, filled) if own else None
             grid = [times[which] for which in filled]
-            training = Training(places.place(block), grid, computes, own, evaluate, real=len(block.which))
+            training = Training(places.place(block), grid, roles, own, evaluate, real=len(block.which))
             while not training.done:
                 training.advance()
 

@@ -30,7 +30,7 @@ if options.compile_cache:
 (found,) = problem.problems(problem.of_seeds(dataclasses.replace(config, seeds=1)))
 (block,) = blocks.blocks(config.policies[:1], [found], [1])
 place = blocks.Places(found, choose(1), False, 1).place(block)
-training = Training(place, [np.array([0.0, config.seconds])], np.asarray(found.alone(0).graph.computes))
+training = Training(place, [np.array([0.0, config.seconds])], found.roles(block.spec))
 training.chunk = 1
 training.advance()
 """

@@ -152,7 +152,7 @@ def trained(problem, spec="dybw", seconds=6.0):
     """A training of the only world to its budget, and its rows."""
     places = Places(problem, jax.devices()[:1], False, 1)
     (block,) = blocks([spec], [problem], [1])
-    training, rows = Training(places.place(block), [even_grid(seconds, 3)], np.ones(problem.workers, bool)), []
+    training, rows = Training(places.place(block), [even_grid(seconds, 3)], problem.roles(block.spec)), []
     while not training.done:
         rows += [row for _, row in training.advance()]
     return training, rows

@@ -15,6 +15,7 @@ from dbwjax.engine.learner import from_optimizer
 from dbwjax.engine.randomness import Stream, stream
 from dbwjax.engine.sharding.shard import Devices, first_rows
 from dbwjax.engine.simulate import World
+from dbwjax.experiments.networks import Roles
 from dbwjax.experiments.placing import CutAmongDevices, SideBySide
 from dbwjax.experiments.rows import even_grid
 from dbwjax.experiments.training import Training, UnreachableRow
@@ -79,6 +80,11 @@ def test_methods_with_nodes_of_their_own_on_many_devices(x64, spec):
     policy, workers = build_policy(spec), 12
     _, learner, world, params, _ = setting("random_regular:degree=4", workers, "dybw")
     compare(policy, learner, simulate.networked(policy, world), params, 5)
+
+
+def roles_of(world):
+    computes = np.asarray(world.graph.computes)
+    return Roles(computes, computes)
 
 
 def servers(workers):
@@ -200,13 +206,13 @@ def cut_training(rule, learner, world, params, task, count):
     devices = Devices(world.graph, jax.devices()[:count])
     everywhere, evaluate = devices.replicate((world, task.evaluate))
     place = CutAmongDevices(rule, learner, everywhere, evaluate, params, devices)
-    return Training(place, [GRID], np.asarray(world.graph.computes), own=True), devices
+    return Training(place, [GRID], roles_of(world), own=True), devices
 
 
 def whole_training(rule, learner, world, params, task):
     states, one = batch.stack_all([rule.init(world.graph)]), batch.stack_all([params])
     place = SideBySide(rule, learner, batch.stack([world]), batch.stack([task.evaluate]), states, one)
-    return Training(place, [GRID], np.asarray(world.graph.computes), own=True)
+    return Training(place, [GRID], roles_of(world), own=True)
 
 
 @pytest.mark.parametrize("rule", ["directed", "backup:b=1,gap=inf", "full:barrier=neighbours", "reads training"])

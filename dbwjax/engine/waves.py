@@ -33,14 +33,15 @@ class Width(NamedTuple):
     events: int  # of those and the others together
 
 
-def width_of(workers: int, releases: bool) -> Width:
+def width_of(workers: int, releases: bool, most: int = 128) -> Width:
     """An eighth of the workers: wide enough for the machine, and narrow enough to be filled.
 
     Args:
       workers: those who compute.
       releases: whether some events count no update (`Policy.idles`); those take no place of an update.
+      most: updates of a wide step.
     """
-    updates = max(2, min(workers // 8, 128))
+    updates = max(2, min(workers // 8, most))
     return Width(updates, updates + updates // 2 if releases else updates)
 
 

@@ -3,10 +3,12 @@ with the bits of the run that was not; it replays; its rows add up."""
 
 from __future__ import annotations
 
+import csv
+
 import numpy as np
 import pytest
 
-from dbwjax.cli import replay, train
+from dbwjax.cli import replay, sweep, train
 from dbwjax.experiments import run as experiments_run
 from dbwjax.experiments import training
 from dbwjax.experiments.driver import Driver
@@ -101,3 +103,28 @@ def test_rows_add_up(whole, policy):
 
 
 EVENTS = {"k_async", "ssp", "adpsgd", "acid", "token", "agp", "hop", "prague"}
+
+
+CLOCKS = [policy for policy in POLICIES if policy != "dbw"]
+"""`dbw` reads training and has no clock of its own."""
+
+
+@pytest.fixture(scope="module")
+def clocks(tmp_path_factory):
+    """The last row of each policy and world, by the clocks alone."""
+    folder = tmp_path_factory.mktemp("families") / "clocks"
+    words = ["--workers", str(WORKERS), "--graphs", "ring", "--seconds", str(SECONDS), "--seeds", "2", "--timing-only"]
+    assert sweep.main([*words, "--policies", *CLOCKS, "--no-progress", "--out", str(folder)]) == 0
+    with open(folder / "results.csv") as file:
+        return {(row["policy"], int(row["seed"])): row for row in csv.DictReader(file)}
+
+
+@pytest.mark.parametrize("policy", CLOCKS)
+def test_the_clock_alone_says_the_same(whole, clocks, policy):
+    for world in (0, 1):
+        trained = [row for row in rows(whole) if (row["policy"], row["world"]) == (policy, world)][-1]
+        alone = clocks[policy, world]
+        for name in ("virtual_time", "step", "drift", "gradients", "iteration_length"):
+            assert float(alone[name]) == pytest.approx(trained[name], rel=1e-5), name
+        for name in ("computing", "wasted", "waiting", "communicating"):
+            assert float(alone[name]) == pytest.approx(trained[name], rel=1e-5, abs=1e-5), name

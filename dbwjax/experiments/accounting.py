@@ -202,7 +202,7 @@ class Account:
         if seen is not None:
             self._losses(seen, ticks, inside, steps)
         if ticks.mixing is not None:
-            for step, gap in self.spectrum.add(ticks.mixing, steps):
+            for step, gap in self.spectrum.add(ticks.mixing, latest):
                 self._sum("gap", latest[step : step + 1], np.array([gap]))
                 self._sum("windows", latest[step : step + 1], np.ones(1))
         self._remember(ticks, ended, length, inside)
@@ -304,9 +304,9 @@ class Account:
     def state(self) -> dict[str, np.ndarray]:
         """Everything that a checkpoint must keep."""
         kept = {name: getattr(self, name) for name in ("at", "sums", "per_worker", "filled", "heard", "by_worker")}
-        small = np.array([self.origin, self.steps, self.done, self.diverged, self.spectrum.steps], np.float64)
+        small = [self.origin, self.steps, self.done, self.diverged, self.spectrum.steps, self.spectrum.row]
         return {
-            "small": small,
+            "small": np.array(small, np.float64),
             **kept,
             "product": self.spectrum.product,
             **{name: self.history(name) for name in self._history},
@@ -321,6 +321,6 @@ class Account:
                 self.spectrum.product = np.array(value)
             elif name != "small":
                 setattr(self, name, np.array(value))
-        origin, steps, done, diverged, window = state["small"]
+        origin, steps, done, diverged, window, row = state["small"]
         self.origin, self.steps, self.done, self.diverged = float(origin), int(steps), bool(done), int(diverged)
-        self.spectrum.steps = int(window)
+        self.spectrum.steps, self.spectrum.row = int(window), int(row)

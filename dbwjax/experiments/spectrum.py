@@ -1,6 +1,7 @@
 """The realised spectral gap: how fast the mixing that really took place brings workers together.
 
-A window is as many steps in a row as there are nodes. The gap of a window is `1 - sigma^(1/length)`, sigma being the
+A window is as many steps in a row as there are nodes, and between two rows of metrics at most one is looked at: events are
+many, and a spectrum takes longer than they do. The gap of a window is `1 - sigma^(1/length)`, sigma being the
 second largest singular value of the product of its mixing matrices: what is left of a disagreement after the window, at
 worst, per step. For symmetric mixing with the same matrix in every step it is the matrix's spectral gap.
 """
@@ -20,36 +21,43 @@ BLOCK = 1 << 20
 
 
 class Spectrum:
-    """Windows of one simulation, one after another.
+    """Windows of one simulation.
 
     Args:
       nodes: N; beyond `MOST` nothing is kept.
 
     Attributes:
-      steps: of the window so far.
+      steps: of the window so far; 0: none is open.
+      row: of the last window that was looked at.
       product: `[N, N]` of its mixing matrices, the last one leftmost; float64.
     """
 
     def __init__(self, nodes: int):
         self.nodes = nodes if 1 < nodes <= MOST else 0
-        self.steps, self.product = 0, np.eye(self.nodes)
+        self.steps, self.row, self.product = 0, -1, np.eye(self.nodes)
 
-    def add(self, mixing: Any, count: int) -> Iterator[tuple[int, float]]:
-        """Adds the first `count` steps of a chunk; yields the step that ends a window, and the window's gap."""
+    def add(self, mixing: Any, rows: np.ndarray) -> Iterator[tuple[int, float]]:
+        """Adds the steps of a chunk, which count to the rows of metrics `rows`; yields the step that ends a window, and the
+        window's gap."""
         if not self.nodes:
             return
+        count = len(rows)
         together = max(1, BLOCK // self.nodes**2)
+        begin = -together
         for step in range(count):
+            if self.steps == 0 and rows[step] <= self.row:
+                continue
             if mixing.rows is not None:
                 self._write(mixing, step)
             else:
-                if step % together == 0:
-                    matrices = _dense(mixing, step, min(together, count - step), self.nodes)
-                self.product = matrices[step % together] @ self.product
+                if step >= begin + together:
+                    begin = step
+                    matrices = _dense(mixing, begin, min(together, count - begin), self.nodes)
+                self.product = matrices[step - begin] @ self.product
             self.steps += 1
             if self.steps == self.nodes:
                 yield step, gap_of(self.product, self.steps)
-                self.steps, self.product = 0, np.eye(self.nodes)
+                self.steps, self.row, self.product = 0, int(rows[step]), np.eye(self.nodes)
 
     def _write(self, mixing: Any, step: int) -> None:
         """A step that writes a few rows."""

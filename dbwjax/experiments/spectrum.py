@@ -1,9 +1,9 @@
 """The realised spectral gap: how fast the mixing that really took place brings workers together.
 
-A window is as many steps in a row as there are nodes. Between two rows of metrics at most one is looked at: events are
-many, and a spectrum takes longer than they do. The gap of a window is `1 - sigma^(1/length)`, sigma being the second
-largest singular value of the product of its mixing matrices: what is left of a disagreement after the window, at worst,
-per step. For symmetric mixing with the same matrix in every step it is the matrix's spectral gap.
+A window is as many steps in a row as there are nodes. Between two rows of metrics at most one is looked at, because
+events are many and a spectrum takes longer than they do. The gap of a window is `1 - sigma^(1/length)`, sigma being the
+second largest singular value of the product of its mixing matrices: what is left of a disagreement after the window, at
+worst, per step. For symmetric mixing with the same matrix in every step it is the matrix's spectral gap.
 """
 
 from __future__ import annotations
@@ -37,8 +37,15 @@ class Spectrum:
         self.steps, self.row, self.product = 0, -1, np.eye(self.nodes)
 
     def add(self, mixing: Any, rows: np.ndarray) -> Iterator[tuple[int, float]]:
-        """Adds the steps of a chunk, which count to the rows of metrics `rows`; yields each step that ends a window with
-        the window's gap."""
+        """Adds the steps of a chunk.
+
+        Args:
+          mixing: of each.
+          rows: of metrics, that each counts to.
+
+        Yields:
+          Each step that ends a window, and the window's gap.
+        """
         if not self.nodes:
             return
         count = len(rows)

@@ -10,11 +10,16 @@ table in `docs/rivals.md` is made of these figures.
 
 from __future__ import annotations
 
+import csv
+import json
+import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from dbwjax import build_task, compare
-from dbwjax.report.statistics import summarise
+from dbwjax.report.statistics import crossing, summarise
 
 WORKERS, GRAPH, TARGET, BASELINE = 10, "random_regular:degree=4", 0.9, "dybw"
 RATES = (0.05, 0.15, 0.5, 1.5, 5.0)
@@ -23,7 +28,6 @@ METHODS = (
     *("full", "full:barrier=neighbours", "backup:b=1", "fastest:k=6", "dpsgd", "dsgd_aau", "matcha", "local_sgd:h=4"),
     *("hop", "prague:group=4", "adpsgd", "randomized_gossip", "acid", "swift", "token", "sgp", "agp"),
     *("server", "server_backup:b=2", "k_batch_sync:k=6", "k_async:k=4", "k_batch_async:k=6", "async_server", "ssp"),
-    "dbw",
     BASELINE,
 )
 SETTINGS = {
@@ -32,37 +36,50 @@ SETTINGS = {
 }
 
 
-def _task(seed: int) -> Any:
-    return build_task("digits", model="lrm", workers=WORKERS, batch_size=32, seed=seed)
+def _run(module: str, words: Sequence[str], delays: str, seconds: float, out: Path) -> None:
+    """A command of the product, in a process of its own: a process holds the programs of some dozens of methods."""
+    told = [
+        *("--workers", str(WORKERS), "--graph", GRAPH, "--model", "lrm", "--seconds", f"{seconds:g}", "--rows", "200"),
+        *("--target-accuracy", str(TARGET), "--delays", delays, "--no-progress", "--out", str(out)),
+    ]
+    done = subprocess.run([sys.executable, "-m", module, *told, *words], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip().splitlines()[-1])
 
 
-def _compared(names: list[str], delays: str, rate: float, seconds: float, seed: int, seeds: int) -> Any:
-    told = {"learning_rate": rate, "seconds": seconds, "seed": seed, "seeds": seeds, "workers": WORKERS, "rows": 200}
-    return compare(names, _task, GRAPH, delays, "sgd", target_accuracy=TARGET, **told)
-
-
-def best_rates(delays: str, seconds: float, seeds: int) -> dict[str, float]:
+def best_rates(delays: str, seconds: float, seeds: int, folder: Path) -> dict[str, float]:
     """The rate at which each method is fastest to the target, or most accurate where none arrives."""
-    score: dict[str, list[tuple[float, float]]] = {name: [] for name in METHODS}
-    for rate in RATES:
-        found = _compared(list(METHODS), delays, rate, seconds, TUNING, seeds)
-        for name, facts in found.summary["policies"].items():
-            time = facts["time_to_target"] if facts["reached"][0] == facts["reached"][1] else None
-            score[name].append((seconds if time is None else time, -(facts["test_accuracy"] or 0.0)))
-    return {name: RATES[min(range(len(RATES)), key=tried.__getitem__)] for name, tried in score.items()}
+    words = ["--learning-rates", *map(str, RATES), "--seed", str(TUNING), "--seeds", str(seeds), "--policies", *METHODS]
+    _run("dbwjax.sweep", words, delays, seconds, folder / "tuning")
+    curves: dict[tuple[str, float, str], list[tuple[float, float]]] = {}
+    with open(folder / "tuning" / "results.csv") as file:
+        for row in csv.DictReader(file):
+            at = (row["policy"], float(row["learning_rate"]), row["seed"])
+            curves.setdefault(at, []).append((float(row["virtual_time"]), float(row["test_accuracy"] or 0)))
+    score: dict[str, dict[float, list[float]]] = {name: {rate: [0.0, 0.0] for rate in RATES} for name in METHODS}
+    for (name, rate, _), points in curves.items():
+        times, accuracies = zip(*points, strict=True)
+        found = crossing(times, accuracies, TARGET)
+        # Who does not arrive counts as the budget; accuracy decides between two that do not.
+        score[name][rate][0] += seconds if found is None else found.seconds
+        score[name][rate][1] -= accuracies[-1]
+    return {name: min(tried, key=tried.__getitem__) for name, tried in score.items()}
 
 
-def measured(delays: str, rates: dict[str, float], seconds: float, seeds: int) -> dict[str, Any]:
+def measured(delays: str, rates: dict[str, float], seconds: float, seeds: int, folder: Path) -> dict[str, Any]:
     """Every method at its rate, in the same worlds."""
     rows: list[dict[str, Any]] = []
     worlds: list[dict[str, Any]] = []
     for rate in dict.fromkeys(rates.values()):
+        out = folder / f"rate-{rate:g}"
         names = [name for name in METHODS if rates[name] == rate]
-        found = _compared(names, delays, rate, seconds, FIRST, seeds)
-        rows += found.rows
-        if worlds and [one["hashes"] for one in worlds] != [one["hashes"] for one in found.worlds]:
+        words = ["--learning-rate", str(rate), "--seed", str(FIRST), "--seeds", str(seeds), "--policies", *names]
+        _run("dbwjax.train", words, delays, seconds, out)
+        rows += [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        drawn = json.loads((out / "worlds.json").read_text())
+        if worlds not in ([], drawn):
             raise RuntimeError("methods of different rates met different worlds")
-        worlds = found.worlds
+        worlds = drawn
     summary = summarise(rows, worlds, METHODS, BASELINE, TARGET)
     return {name: _figures(rates[name], facts) for name, facts in summary["policies"].items()}
 
@@ -86,8 +103,9 @@ def measure(quick: bool) -> dict[str, Any]:
     seconds, tuning, seeds = (10.0, 1, 2) if quick else (120.0, 3, 10)
     found = {}
     for name, delays in SETTINGS.items():
-        rates = best_rates(delays, seconds, tuning)
-        found[name] = measured(delays, rates, seconds, seeds)
+        with tempfile.TemporaryDirectory() as folder:
+            rates = best_rates(delays, seconds, tuning, Path(folder))
+            found[name] = measured(delays, rates, seconds, seeds, Path(folder))
         print(name, flush=True)
         for spec, facts in found[name].items():
             print("   ", spec, facts, flush=True)

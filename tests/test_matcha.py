@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from dbwjax.engine import timeline as timelines
+from dbwjax.engine.clock import decision_key
 from dbwjax.engine.clock import init as start
-from dbwjax.engine.randomness import Stream, stream
 from dbwjax.network import graphs
 from dbwjax.network.matchings import matchings
 from dbwjax.network.properties import links_matrix
@@ -46,11 +46,10 @@ def laplacians(graph, numbers):
 
 def links_used(case, state):
     """`used(k)` as the reference wants it: drawn anew from the policy's keys."""
-    keys = stream(case.world.key, Stream.POLICY)
 
     @functools.cache
     def used(k):
-        drawn, _ = matcha.activated(jax.random.fold_in(keys, k), case.world.graph, state)
+        drawn, _ = matcha.activated(decision_key(case.world.key, jnp.asarray(k)), case.world.graph, state)
         number, heard = np.asarray(state.matching), np.asarray(case.world.graph.neighbours)
         links = zip(*np.nonzero(np.asarray(case.world.graph.links)), strict=True)
         return {tuple(sorted((int(i), int(heard[i, s])))) for i, s in links if drawn[number[i, s]]}

@@ -10,8 +10,8 @@ import pytest
 from scipy import integrate, special
 
 from dbwjax.engine import timeline as timelines
+from dbwjax.engine.clock import decision_key
 from dbwjax.engine.clock import init as start
-from dbwjax.engine.randomness import Stream, stream
 from dbwjax.network import graphs
 from dbwjax.policies import build_policy, periodic
 from tests.cases import RATE, STEPS, Case, P, policy_of
@@ -113,12 +113,12 @@ class TestLocal:
 
 def drawn(case, spec):
     """`computes(k)` and `used(k)`, drawn anew from the policy's keys."""
-    state, keys = policy_of(spec).init(case.world.graph), stream(case.world.key, Stream.POLICY)
+    state = policy_of(spec).init(case.world.graph)
     heard = np.asarray(case.world.graph.neighbours)
 
     @functools.cache
     def both(k):
-        computes, used = periodic.drawn(jax.random.fold_in(keys, k), case.world.graph, state)
+        computes, used = periodic.drawn(decision_key(case.world.key, jnp.asarray(k)), case.world.graph, state)
         pairs = zip(*np.nonzero(np.asarray(used)), strict=True)
         links = [tuple(sorted((int(i), int(heard[i, s])))) for i, s in pairs]
         assert all(links.count(link) == 2 for link in links), "the two ends of a link drew differently"

@@ -11,7 +11,7 @@ import pytest
 
 from dbwjax.engine import clock
 from dbwjax.engine import timeline as timelines
-from dbwjax.engine.randomness import Stream, stream
+from dbwjax.engine.clock import decision_key
 from dbwjax.network import graphs
 from dbwjax.policies import build_policy
 from dbwjax.policies.prague import others
@@ -38,7 +38,7 @@ def drawn(key, group, nodes, steps=EVENTS):
     """Whom each worker would draw at each step, `[T, N, G-1]`."""
 
     def at(step):
-        decision = jax.random.fold_in(stream(key, Stream.POLICY), step)
+        decision = decision_key(key, step)
         return jax.vmap(lambda i: others(decision, i, nodes, group))(jnp.arange(nodes))
 
     return jax.lax.map(at, jnp.arange(steps))

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from dbwjax.engine.randomness import Stream, stream
-from dbwjax.network import times
+from dbwjax.network import draws, times
 from dbwjax.types import ClockState, DelayModel, Graph, Key, Plan, Policy
 
 
@@ -67,7 +67,7 @@ def tick(
       The plan, and the clock after the step. Where a node is busy with a computation whose delay is no time (see
       `network.times`), the duration is NaN.
     """
-    decision = jax.random.fold_in(stream(key, Stream.POLICY), state.step)
+    decision = decision_key(key, state.step)
     plan, policy_state = policy.decide(decision, graph, state.policy, state.remaining, feedback)
     plan = plan._replace(duration=jnp.asarray(plan.duration, state.remaining.dtype))  # it may be a Python number
     if not times.is_sure(delays):
@@ -75,6 +75,15 @@ def tick(
     remaining, started = _advance(graph, delays, key, plan, state)
     begun, counted, updates, born = _begun(plan, state)
     return plan, ClockState(remaining, started, state.step + 1, policy_state, begun, counted, updates, born)
+
+
+def decision_key(key: Key, step: Array) -> Key:
+    """The key of a policy's decision in a step: one hash, of a pass that a CPU fuses with what else it does."""
+    base = stream(key, Stream.POLICY)
+    if jax.random.key_data(base).shape != (2,):
+        return jax.random.fold_in(base, step)
+    bits = jnp.stack(draws.words(base, step, jnp.zeros((), jnp.int32)))
+    return jax.random.wrap_key_data(bits, impl=jax.random.key_impl(base))
 
 
 FEW = 8

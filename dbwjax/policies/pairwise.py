@@ -15,18 +15,24 @@ from jaxtyping import Array, Bool, Float, Int
 
 from dbwjax.limits import shown, whole
 from dbwjax.network import draws
-from dbwjax.network.properties import links_matrix
 from dbwjax.network.weights import metropolis
 from dbwjax.policies.events import EventState, Happening, Row, events
 from dbwjax.policies.gossip import require_graph
 from dbwjax.policies.method import Method
 from dbwjax.policies.papers import AD_PSGD, GOSSIP, INCREMENTAL, SWIFT, TOKEN
-from dbwjax.policies.partners import is_node, message_seconds, random_neighbour, require_no_latency, with_nodes
+from dbwjax.policies.partners import (
+    is_node,
+    message_seconds,
+    pair_seconds,
+    random_neighbour,
+    random_slot,
+    require_no_latency,
+    with_nodes,
+)
 from dbwjax.policies.selection import first_least
+from dbwjax.policies.sides import larger_side
 from dbwjax.policies.ticks import Event, require_rate, ticking
 from dbwjax.types import Graph, Key, Plan, Policy
-
-_FEW = 9  # workers of an odd cycle that an error lists
 
 
 class Partners(NamedTuple):
@@ -35,6 +41,7 @@ class Partners(NamedTuple):
     partner: Int[Array, " N"]  # the worker itself: with nobody
     seconds: Float[Array, " N"]  # from the finish until both have the other's message
     asks: Bool[Array, " N"]
+    pair: Float[Array, "N D"]  # those seconds, by worker and slot
 
 
 def adpsgd(bipartite: bool = False) -> Policy:
@@ -67,72 +74,42 @@ def adpsgd(bipartite: bool = False) -> Policy:
     def init_fn(graph: Graph) -> Partners:
         require_graph(graph, "doubly")
         nodes = graph.neighbours.shape[0]
-        asks = _larger_side(graph) if bipartite else np.ones(nodes, bool)
+        asks = larger_side(graph) if bipartite else np.ones(nodes, bool)
         none = jnp.zeros(nodes, jnp.result_type(float))
-        return Partners(jnp.arange(nodes, dtype=graph.neighbours.dtype), none, jnp.asarray(asks))
+        return Partners(
+            jnp.arange(nodes, dtype=graph.neighbours.dtype),
+            none,
+            jnp.asarray(asks),
+            pair_seconds(graph).astype(none.dtype),
+        )
 
-    def pick(key: Key, graph: Graph, asks: Array, i: Array) -> tuple[Array, Array]:
-        partner = jnp.where(asks[i], random_neighbour(key, graph, i), i)
-        return partner, jnp.maximum(message_seconds(graph, i, partner), message_seconds(graph, partner, i))
+    def pick(key: Key, graph: Graph, state: Partners, i: Array) -> tuple[Array, Array]:
+        slot = jnp.where(state.asks[i], random_slot(key, graph, i), 0)
+        return graph.neighbours[i, slot], state.pair[i, slot]
 
     def begin_fn(key: Key, graph: Graph, state: EventState) -> EventState:
-        asks = state.own.asks
-        partner, seconds = jax.vmap(lambda i: pick(key, graph, asks, i))(jnp.arange(asks.shape[0]))
-        return state._replace(own=Partners(partner, seconds, asks))
+        own = state.own
+        partner, seconds = jax.vmap(lambda i: pick(key, graph, own, i))(jnp.arange(own.asks.shape[0]))
+        return state._replace(own=own._replace(partner=partner, seconds=seconds))
 
     def happen(key: Key, graph: Graph, state: Partners, i: Array, waits: Array) -> tuple[Happening, Partners]:
         del waits
         nodes, j = state.partner.shape[0], state.partner[i]
         mean = ((i, 0.5), (j, 0.5))  # with itself, a worker keeps what it has to the last bit
-        partner, seconds = pick(key, graph, state.asks, i)
+        partner, seconds = pick(key, graph, state, i)
         here = is_node(i, nodes)
         told = {
             "flight": state.seconds[i][None],
             "messages": jnp.where(j == i, 0, 2),
             "info": {"partner": j, "next": partner},
         }
-        after = Partners(jnp.where(here, partner, state.partner), jnp.where(here, seconds, state.seconds), state.asks)
+        after = state._replace(
+            partner=jnp.where(here, partner, state.partner), seconds=jnp.where(here, seconds, state.seconds)
+        )
         rows = (Row(i, mean, push=1.0), Row(jnp.where(j == i, nodes, j), mean))
         return Happening(rows, told=told), after
 
     return events(init_fn, happen, travel=lambda graph, state: state.seconds, begin=begin_fn)
-
-
-def _larger_side(graph: Graph) -> Bool[np.ndarray, " N"]:
-    """Who is on the larger side of a connected bipartite graph; of equal ones, on that of worker 0. Host side.
-
-    Raises:
-      ValueError: the graph has an odd cycle.
-    """
-    from scipy.sparse import csgraph
-
-    links, sources = np.asarray(graph.links), np.asarray(graph.neighbours)
-    order, before = csgraph.breadth_first_order(links_matrix(graph), 0, directed=False)
-    depth = np.zeros(len(links), int)
-    for node in order[1:]:
-        depth[node] = depth[before[node]] + 1
-    rows, slots = np.nonzero(links)
-    ends = sources[rows, slots]
-    odd = np.flatnonzero((depth[rows] - depth[ends]) % 2 == 0)
-    if len(odd):
-        i, j = int(rows[odd[0]]), int(ends[odd[0]])
-        cycle = _cycle(i, j, before)
-        listed = f" ({'-'.join(map(str, cycle))})" if len(cycle) <= _FEW else ""
-        raise ValueError(
-            f"workers {i} and {j} are linked and on one side: the graph has an odd cycle of {len(cycle)} "
-            f"workers{listed}; use a graph of two sides (an even ring, a grid, a tree), or bipartite=false"
-        )
-    even = depth % 2 == 0
-    return even if 2 * even.sum() >= len(even) else ~even
-
-
-def _cycle(i: int, j: int, before: np.ndarray) -> list[int]:
-    """The cycle that link (i, j) closes in a tree in which both are equally deep."""
-    up, down = [i], [j]
-    while up[-1] != down[-1]:
-        up.append(int(before[up[-1]]))
-        down.append(int(before[down[-1]]))
-    return up + down[-2::-1]
 
 
 def randomized_gossip(rate: float = 1.0) -> Policy:

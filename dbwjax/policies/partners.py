@@ -18,11 +18,29 @@ def random_neighbour(key: Key, graph: Graph, i: Array) -> Int[Array, ""]:
       graph: who hears whom.
       i: (), the worker.
     """
+    return graph.neighbours[i, random_slot(key, graph, i)]
+
+
+def random_slot(key: Key, graph: Graph, i: Array) -> Int[Array, ""]:
+    """In which slot of worker `i` that neighbour is; 0, its own, where it has none."""
     degree = graph.links[i].sum()
     share = draws.uniform(key, i, jnp.zeros((), jnp.int32), jnp.result_type(float))
     # The share is below 1, and its product with a degree is rounded to less than the degree.
     place = jnp.floor(share * degree).astype(jnp.int32)
-    return graph.neighbours[i, jnp.where(degree > 0, 1 + place, 0)]
+    return jnp.where(degree > 0, 1 + place, 0)
+
+
+def pair_seconds(graph: Graph) -> Float[Array, "N D"]:
+    """By worker and slot, how long until both have the other's message, in an undirected graph. On the host."""
+    links, sources = np.asarray(graph.links), np.asarray(graph.neighbours, np.int64)
+    nodes, latency = len(links), np.asarray(graph.latency)
+    row, slot = np.nonzero(links)
+    there, back = row * nodes + sources[row, slot], sources[row, slot] * nodes + row
+    order = np.argsort(there)
+    other = latency[row, slot][order][np.searchsorted(there[order], back)]
+    seconds = np.zeros(links.shape, latency.dtype)
+    seconds[row, slot] = np.maximum(latency[row, slot], other)
+    return jnp.asarray(seconds)
 
 
 def message_seconds(graph: Graph, receiver: Array, sender: Array) -> Float[Array, ""]:

@@ -49,7 +49,7 @@ def links_used(case, state):
 
     @functools.cache
     def used(k):
-        drawn, _ = matcha.activated(decision_key(case.world.key, jnp.asarray(k)), case.world.graph, state)
+        drawn, _ = matcha.activated(decision_key(case.world.key, k), case.world.graph, state)
         number, heard = np.asarray(state.matching), np.asarray(case.world.graph.neighbours)
         links = zip(*np.nonzero(np.asarray(case.world.graph.links)), strict=True)
         return {tuple(sorted((int(i), int(heard[i, s])))) for i, s in links if drawn[number[i, s]]}

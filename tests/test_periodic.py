@@ -118,7 +118,7 @@ def drawn(case, spec):
 
     @functools.cache
     def both(k):
-        computes, used = periodic.drawn(decision_key(case.world.key, jnp.asarray(k)), case.world.graph, state)
+        computes, used = periodic.drawn(decision_key(case.world.key, k), case.world.graph, state)
         pairs = zip(*np.nonzero(np.asarray(used)), strict=True)
         links = [tuple(sorted((int(i), int(heard[i, s])))) for i, s in pairs]
         assert all(links.count(link) == 2 for link in links), "the two ends of a link drew differently"

@@ -36,6 +36,7 @@ def small_chunks():
     """So that every method is cut."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "CHUNK", 3)
+        patch.setattr(training, "EVENTS", 1)
         patch.setattr(experiments_run, "write_figures", lambda path, *_, **__: [path / "summary.png"])
         yield
 

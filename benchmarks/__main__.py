@@ -33,7 +33,6 @@ PARTS = {
     "memory": "peak memory of training in multiples of the parameters",
     "coverage": "how often the interval over worlds holds the truth, with and without censored worlds",
     "which_rule": "late workers and waiting rules in six settings, ten paired worlds each; speed-up in N",
-    "rivals": "cb-DyBW against every rival, each at its own best learning rate, in two settings, ten paired worlds",
     "dbw": "a server that decides for how many workers to wait, against every static number",
     "peers": "the same training in PyTorch, torch.func, plain JAX and Flower, by wall and by CPU second",
 }

@@ -90,7 +90,7 @@ def test_rows_add_up(whole, policy):
         for name in ("computing", "wasted", "waiting", "communicating"):
             np.testing.assert_allclose(arrays[f"worker_{name}"].sum(), last[name], rtol=1e-6, atol=1e-9)
         assert arrays["worker_counted"].sum() == last["gradients"] > 0
-        assert last["bytes_sent"] > 0
+        assert last["bytes_sent"] > 0 or policy == "token"  # it may stay where it is
         assert last["communicating"] == 0  # there is no latency
         assert 0 <= last["heard_least"] <= 1
         assert [row["gradients"] for row in own] == sorted(row["gradients"] for row in own)

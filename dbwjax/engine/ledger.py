@@ -109,16 +109,19 @@ def _missed(graph: Graph, plan: Plan, others: Array, whose: Array) -> Array:
     """`[E]` neighbours not heard by some nodes in a step; 0 where their row is not written."""
     if plan.backups is not None:
         return jnp.broadcast_to(jnp.asarray(plan.backups, jnp.int32), whose.shape)
-    degree = graph.links.sum(axis=1, dtype=jnp.int32)
     if plan.rows is None:
-        return (degree - others).astype(jnp.int32)
-    rows, nodes = plan.rows, degree.shape[0]
+        return (graph.links.sum(axis=1, dtype=jnp.int32) - others).astype(jnp.int32)
+    rows, nodes = plan.rows, graph.links.shape[0]
+
+    def degree(some: Array) -> Array:  # of those alone: an event must not cost a pass over all links
+        return graph.links.at[some].get(mode="clip").sum(axis=1, dtype=jnp.int32)
+
     if whose.shape[0] == nodes:
-        missed = degree.at[rows].get(mode="clip") - others.astype(jnp.int32)
+        missed = degree(rows) - others.astype(jnp.int32)
         return jnp.zeros(nodes, jnp.int32).at[rows].set(missed, mode="drop")
     same = rows[None, :] == whose[:, None]
     found = jnp.where(same, others[None, :].astype(jnp.int32), 0).sum(axis=1)
-    return jnp.where(same.any(axis=1), degree.at[whose].get(mode="clip") - found, 0)
+    return jnp.where(same.any(axis=1), degree(whose) - found, 0)
 
 
 def heard(plan: Plan, nodes: int, numbered: bool = False) -> Array:

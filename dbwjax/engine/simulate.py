@@ -220,12 +220,13 @@ def missed(graph: Graph, plan: Plan) -> Array:
     """The mean over the rows written of the neighbours not heard; of a server's step, the workers not waited for."""
     if plan.backups is not None:
         return plan.backups.astype(jnp.result_type(float))
-    degree, others = graph.links.sum(axis=1), received(plan)
+    others, nodes = received(plan), graph.links.shape[0]
     if plan.rows is None:
-        return (degree - others).sum() / len(degree)
-    written = plan.rows < len(degree)
-    each = jnp.where(written, degree.at[plan.rows].get(mode="clip") - others, 0)
-    return each.sum() / jnp.maximum(written.sum(), 1)
+        return (graph.links.sum(axis=1) - others).sum() / nodes
+    written = plan.rows < nodes
+    # Of those rows alone: an event must not cost a pass over all links.
+    degree = graph.links.at[plan.rows].get(mode="clip").sum(axis=1)
+    return jnp.where(written, degree - others, 0).sum() / jnp.maximum(written.sum(), 1)
 
 
 def received(plan: Plan, reads_weights: bool = True) -> Array:

@@ -33,7 +33,7 @@ def metropolis() -> Weights:
     def apply_fn(constants: None, graph: Graph, kept: Bool[Array, "N D"]) -> Float[Array, "N D"]:
         degree = kept.sum(axis=1)
         larger = jnp.maximum(degree[:, None], degree[graph.neighbours])
-        return _complete(1 / (1 + larger.astype(_real())), kept)
+        return masked(1 / (1 + larger.astype(_real())), kept)
 
     return Weights(_nothing, apply_fn)
 
@@ -43,7 +43,7 @@ def lazy() -> Weights:
     scheme = metropolis()
 
     def apply_fn(constants: None, graph: Graph, kept: Bool[Array, "N D"]) -> Float[Array, "N D"]:
-        return _complete(scheme.apply(constants, graph, kept) / 2, kept)
+        return masked(scheme.apply(constants, graph, kept) / 2, kept)
 
     return Weights(_nothing, apply_fn)
 
@@ -91,7 +91,7 @@ def uniform() -> Weights:
 
     def apply_fn(constants: None, graph: Graph, kept: Bool[Array, "N D"]) -> Float[Array, "N D"]:
         share = 1 / (1 + kept.sum(axis=1).astype(_real()))
-        return _complete(jnp.broadcast_to(share[:, None], kept.shape), kept)
+        return masked(jnp.broadcast_to(share[:, None], kept.shape), kept)
 
     return Weights(_nothing, apply_fn)
 
@@ -116,11 +116,11 @@ def _nothing(graph: Graph) -> None:
 
 
 def _same_everywhere(constant: Array, graph: Graph, kept: Array) -> Array:
-    return _complete(jnp.broadcast_to(constant[None, None], kept.shape), kept)
+    return masked(jnp.broadcast_to(constant[None, None], kept.shape), kept)
 
 
-def _complete(weights: Array, kept: Array) -> Array:
-    """Nothing where not kept; slot 0 takes the rest of the row."""
+def masked(weights: Float[Array, "N D"], kept: Bool[Array, "N D"]) -> Float[Array, "N D"]:
+    """Slot weights of the links kept, unchanged, and nothing of the others; slot 0 takes the rest of the row."""
     others = jnp.where(kept, weights, 0)[:, 1:]
     return jnp.concatenate([1 - others.sum(axis=1, keepdims=True), others], axis=1)
 

@@ -11,10 +11,10 @@ from jaxtyping import Array, Float
 from dbwjax import numbers
 from dbwjax.limits import real, require_count
 from dbwjax.policies.events import Happening, Row
-from dbwjax.policies.gossip import require_graph
+from dbwjax.policies.gossip import require_graph, require_no_latency
 from dbwjax.policies.method import Method
 from dbwjax.policies.papers import ACID
-from dbwjax.policies.partners import is_node, random_neighbour, require_no_latency, with_nodes
+from dbwjax.policies.partners import is_node, random_neighbour, with_nodes
 from dbwjax.policies.ticks import Event, require_rate, ticking
 from dbwjax.types import Graph, Key, Policy
 

@@ -206,9 +206,7 @@ def require_graph(graph: Graph, mixing: Mixing) -> None:
     Raises:
       ValueError: one line.
     """
-    if not np.asarray(graph.computes).all():
-        idle = int(np.flatnonzero(~np.asarray(graph.computes))[0])
-        raise ValueError(f"node {idle} never computes, and gossip averages workers only; use a graph of workers")
+    require_workers(graph, "gossip averages workers only")
     if not is_connected(graph):
         apart = pieces(graph)
         lost = f"worker {apart[1][0]} never hears worker 0" if len(apart) > 1 else "not everybody hears everybody"
@@ -222,3 +220,34 @@ def require_graph(graph: Graph, mixing: Mixing) -> None:
                 "more than others; use an undirected graph (of a file: undirected=true), or a rule for directed ones "
                 "(backup)"
             )
+
+
+def require_workers(graph: Graph, why: str) -> None:
+    """Refuses a graph with a node that never computes.
+
+    Args:
+      graph: who hears whom.
+      why: the method cannot have one.
+
+    Raises:
+      ValueError: one line.
+    """
+    computes = np.asarray(graph.computes)
+    if not computes.all():
+        raise ValueError(f"node {int(np.argmin(computes))} never computes, and {why}; use a graph of workers")
+
+
+def require_no_latency(graph: Graph, method: str, why: str) -> None:
+    """Refuses messages that take time.
+
+    Args:
+      graph: who hears whom.
+      method: named in the error.
+      why: the method cannot have them, and what else there is.
+
+    Raises:
+      ValueError: one line.
+    """
+    longest = float(np.asarray(graph.latency).max(initial=0))
+    if longest > 0:
+        raise ValueError(f"{method} takes no latency, and a message needs up to {longest:g} s: {why}")

@@ -22,6 +22,7 @@ from dbwjax.policies.gossip import require_graph
 from dbwjax.policies.method import Method
 from dbwjax.policies.neighbours import GAP, LARGEST_GAP, backups_of
 from dbwjax.policies.papers import HOP
+from dbwjax.policies.partners import with_nodes
 from dbwjax.policies.selection import kth_smallest
 from dbwjax.types import Graph, Key, Policy
 
@@ -139,7 +140,7 @@ def _network(sizes: Sizes, graph: Graph) -> Graph:
     workers, slots = graph.neighbours.shape
     what = f" of {workers} workers with {sizes.boxes} mailboxes each"
     require_count("gap", sizes.gap, lambda count: 16.0 * workers * slots * (count + 2 + sizes.staleness), what)
-    return _with_mailboxes(graph, sizes.boxes)
+    return with_nodes(graph, workers * sizes.boxes)
 
 
 def _init(sizes: Sizes, b: int, skip: int, graph: Graph) -> HopState:
@@ -233,19 +234,6 @@ def _passed(state: HopState, seconds: Array) -> HopState:
 def _workers(graph: Graph, sizes: Sizes) -> int:
     """N, of a graph with mailboxes."""
     return graph.computes.shape[0] // (1 + sizes.boxes)
-
-
-def _with_mailboxes(graph: Graph, boxes: int) -> Graph:
-    """The graph with `boxes` nodes more for each worker, which hear nobody and never compute."""
-    workers, slots = graph.neighbours.shape
-    own = jnp.arange(workers, workers * (1 + boxes), dtype=graph.neighbours.dtype)
-    more = ((0, workers * boxes), (0, 0))
-    return Graph(
-        neighbours=jnp.concatenate([graph.neighbours, jnp.broadcast_to(own[:, None], (workers * boxes, slots))]),
-        links=jnp.pad(graph.links, more),
-        latency=jnp.pad(graph.latency, more),
-        computes=jnp.pad(graph.computes, more[0]),
-    )
 
 
 def _near(graph: Graph, workers: int) -> tuple[Array, Array]:

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from dbwjax.limits import real, require_count
 from dbwjax.network import draws
 from dbwjax.network.matchings import matchings
+from dbwjax.network.weights import masked
 from dbwjax.policies.drifting import Drift, Going, drifting
 from dbwjax.policies.gossip import matrix, require_graph
 from dbwjax.policies.method import Barrier, Method
@@ -81,9 +82,7 @@ def matcha(budget: float = 0.5, everybody: bool = True) -> Policy:
         flight = in_flight(graph._replace(links=used), remaining, remaining, arrival, ready)
         if everybody:
             ready = jnp.broadcast_to(ready.max(), ready.shape)
-        others = jnp.where(used, state.step, 0)[:, 1:]
-        slots = jnp.concatenate([1 - others.sum(axis=1, keepdims=True), others], axis=1)
-        mix, sources = matrix(slots, graph, used)
+        mix, sources = matrix(masked(jnp.broadcast_to(state.step, used.shape), used), graph, used)
         plan = {"mix": mix, "sources": sources, "flight": flight, "messages": used.sum(), "info": drawn}
         return Going(ready, plan), state
 

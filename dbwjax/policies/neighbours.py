@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from dbwjax.limits import real, require_count, whole
-from dbwjax.network.weights import Weights
+from dbwjax.network.weights import Weights, masked
 from dbwjax.policies.drifting import Drift, Going, drifting
 from dbwjax.policies.gossip import matrix, require_graph
 from dbwjax.policies.method import Barrier, Method, Mixing, build_weights
@@ -99,10 +99,7 @@ def backup(b: int = 0, gap: float = GAP, weights: Weights | str | None = None, m
             ready = jnp.maximum(ready, _tokens(graph, drift.earlier[-1] if kept_starts else drift.offset))
 
         kept = graph.links & (arrival <= ready[:, None]) & jnp.isfinite(arrival)
-        base = scheme.apply(state.weights, graph, graph.links)[:, 1:]
-        heard = jnp.where(kept[:, 1:], base, 0)
-        slots = jnp.concatenate([1 - heard.sum(axis=1, keepdims=True), heard], axis=1)
-        mix, sources = matrix(slots, graph, kept)
+        mix, sources = matrix(masked(scheme.apply(state.weights, graph, graph.links), kept), graph, kept)
         flight = in_flight(graph, remaining, remaining, arrival, ready)
         sent = graph.links.sum()
         return Going(ready, {"mix": mix, "sources": sources, "flight": flight, "messages": sent}), state

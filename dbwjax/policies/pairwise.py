@@ -17,7 +17,7 @@ from dbwjax.limits import shown, whole
 from dbwjax.network import draws
 from dbwjax.network.weights import metropolis
 from dbwjax.policies.events import EventState, Happening, Row, events
-from dbwjax.policies.gossip import require_graph
+from dbwjax.policies.gossip import require_graph, require_no_latency
 from dbwjax.policies.method import Method
 from dbwjax.policies.papers import AD_PSGD, GOSSIP, INCREMENTAL, SWIFT, TOKEN
 from dbwjax.policies.partners import (
@@ -26,7 +26,6 @@ from dbwjax.policies.partners import (
     pair_seconds,
     random_neighbour,
     random_slot,
-    require_no_latency,
     with_nodes,
 )
 from dbwjax.policies.selection import first_least

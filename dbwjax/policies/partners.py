@@ -64,19 +64,3 @@ def with_nodes(graph: Graph, count: int) -> Graph:
         latency=jnp.concatenate([graph.latency, jnp.zeros((count, slots), graph.latency.dtype)]),
         computes=jnp.concatenate([graph.computes, jnp.zeros(count, bool)]),
     )
-
-
-def require_no_latency(graph: Graph, method: str, why: str) -> None:
-    """Refuses messages that take time.
-
-    Args:
-      graph: who hears whom.
-      method: named in the error.
-      why: the method cannot have them, and what else there is.
-
-    Raises:
-      ValueError: one line.
-    """
-    longest = float(np.asarray(graph.latency).max())
-    if longest > 0:
-        raise ValueError(f"{method} takes no latency, and a message needs up to {longest:g} s: {why}")

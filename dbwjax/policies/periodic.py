@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from dbwjax.limits import real, whole
 from dbwjax.network import draws
 from dbwjax.network.graphs import delivery
-from dbwjax.network.weights import Weights, metropolis
+from dbwjax.network.weights import Weights, masked, metropolis
 from dbwjax.policies.drifting import Drift, Going, drifting
 from dbwjax.policies.gossip import matrix, require_graph
 from dbwjax.policies.method import Barrier, Method, build_weights
@@ -66,7 +66,7 @@ def local_sgd(h: int, weights: Weights | str | None = None, everybody: bool = Tr
         if everybody:
             flight, ready = state.delivery, jnp.broadcast_to(ready.max(), ready.shape)
         kept = graph.links & mixes
-        mix, sources = matrix(_masked(scheme.apply(state.weights, graph, graph.links), kept), graph, kept)
+        mix, sources = matrix(masked(scheme.apply(state.weights, graph, graph.links), kept), graph, kept)
         plan = {
             "mix": mix,
             "sources": sources,
@@ -127,7 +127,7 @@ def dspodfl(gradients: float, links: float) -> Policy:
         arrival = jnp.where(used, graph.latency, -jnp.inf)
         ready = jnp.maximum(finished, arrival.max(axis=1))
         only = graph._replace(links=used)
-        mix, sources = matrix(_masked(scheme.apply(None, graph, graph.links), used), graph, used)
+        mix, sources = matrix(masked(scheme.apply(None, graph, graph.links), used), graph, used)
         plan = Plan(
             duration=ready.max(),
             fresh=computes,
@@ -163,12 +163,6 @@ def drawn(key: Key, graph: Graph, state: Sporadic) -> tuple[Bool[Array, " N"], B
     lower, higher = jnp.minimum(workers[:, None], graph.neighbours), jnp.maximum(workers[:, None], graph.neighbours)
     each = jax.vmap(jax.vmap(lambda i, j: draws.uniform(which, i, j, kind)))(lower, higher)
     return computes, graph.links & (each < state.links)
-
-
-def _masked(slots: Float[Array, "N D"], kept: Bool[Array, "N D"]) -> Float[Array, "N D"]:
-    """Slot weights of the links kept, unchanged; the diagonal takes the rest."""
-    others = jnp.where(kept, slots, 0)[:, 1:]
-    return jnp.concatenate([1 - others.sum(axis=1, keepdims=True), others], axis=1)
 
 
 def _local_sgd(*, h: int = 4, weights: str = "metropolis", barrier: Barrier = "global") -> Policy:

@@ -12,9 +12,9 @@ from jaxtyping import Array, Bool, Int, PyTree
 from dbwjax.limits import whole
 from dbwjax.network.draws import words
 from dbwjax.policies.events import Happening, Release, Row, events
+from dbwjax.policies.gossip import require_no_latency, require_workers
 from dbwjax.policies.method import Method
 from dbwjax.policies.papers import PRAGUE
-from dbwjax.policies.push_sum import require_no_latency
 from dbwjax.types import Graph, Key, Policy
 
 NEVER = np.iinfo(np.int32).max
@@ -58,10 +58,8 @@ def prague(group: int = 4) -> Policy:
         workers = len(graph.computes)
         if group > workers:
             raise ValueError(f"group={group} is more than the {workers} workers; use 1 to {workers}")
-        if not np.asarray(graph.computes).all():
-            idle = int(np.flatnonzero(~np.asarray(graph.computes))[0])
-            raise ValueError(f"node {idle} never computes, and prague averages workers only; use a graph of workers")
-        require_no_latency("prague", graph, "its groups take no heed of links; use --latency 0")
+        require_workers(graph, "prague averages workers only")
+        require_no_latency(graph, "prague", "its groups take no heed of links; use --latency 0")
         members = jnp.full((workers, group), workers, jnp.int32)
         none = jnp.zeros((), jnp.int32)
         return Groups(members, jnp.full(workers, NEVER, jnp.int32), jnp.zeros(workers, bool), none)

@@ -20,7 +20,7 @@ from dbwjax.network.assembly import from_lists, with_latency
 from dbwjax.network.properties import neighbour_lists
 from dbwjax.policies.drifting import Drift, Going, drifting
 from dbwjax.policies.events import Happening, Row, events
-from dbwjax.policies.gossip import matrix, require_graph
+from dbwjax.policies.gossip import matrix, require_graph, require_no_latency
 from dbwjax.policies.method import Barrier, Method
 from dbwjax.policies.neighbours import in_flight
 from dbwjax.policies.papers import AGP, SGP
@@ -164,7 +164,7 @@ def agp() -> Policy:
 
     def init_fn(graph: Graph) -> Sending:
         require_graph(graph, "column")
-        require_no_latency("agp", graph, "use --latency 0, or sgp")
+        require_no_latency(graph, "agp", "what is in flight would be missing in the sums; use --latency 0, or sgp")
         return Sending(hearers(graph))
 
     def happen(key: Key, graph: Graph, state: Sending, i: Array, waits: Array) -> tuple[Happening, Sending]:
@@ -179,17 +179,6 @@ def agp() -> Policy:
         return Happening(rows, told=told), state
 
     return events(init_fn, happen, pushsum=True)
-
-
-def require_no_latency(name: str, graph: Graph, remedy: str) -> None:
-    """Refuses a graph whose messages take time.
-
-    Raises:
-      ValueError: one line.
-    """
-    seconds = float(np.asarray(graph.latency).max(initial=0))
-    if seconds > 0:
-        raise ValueError(f"{name} takes no latency, and a link takes {seconds:.3g} s; {remedy}")
 
 
 def _sgp(*, graph: Topology = "given", barrier: Barrier = "neighbours") -> Policy:

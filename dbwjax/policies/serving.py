@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from dbwjax.policies.gossip import require_workers
 from dbwjax.policies.selection import kth_smallest
 from dbwjax.types import Graph, Policy
 
@@ -29,12 +30,7 @@ def star(graph: Graph, draft: bool = False) -> Graph:
     Raises:
       ValueError: a node that never computes.
     """
-    computes = np.asarray(graph.computes)
-    if not computes.all():
-        raise ValueError(
-            f"node {int(np.argmin(computes))} never computes, and the method brings its own server; give it a graph of "
-            "workers"
-        )
+    require_workers(graph, "the method brings its own server")
     links, latency = np.asarray(graph.links), np.asarray(graph.latency, np.float64)
     workers, others = len(links), 1 + draft
     nodes = np.arange(workers + others, dtype=np.int32)

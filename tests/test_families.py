@@ -129,3 +129,23 @@ def test_the_clock_alone_says_the_same(whole, clocks, policy):
             assert float(alone[name]) == pytest.approx(trained[name], rel=1e-5), name
         for name in ("computing", "wasted", "waiting", "communicating"):
             assert float(alone[name]) == pytest.approx(trained[name], rel=1e-5, abs=1e-5), name
+
+
+NARROW = ("k_async:k=2", "dbw", "sgp:graph=one_peer", "hop:b=1,gap=3", "subgradient:radius=0.5")
+"""One for each seam that touches the type of parameters: an accumulator, a statistic, mass, mailboxes, a combine."""
+
+
+def test_in_bfloat16_the_clock_is_the_same_and_the_loss_is_near(tmp_path):
+    words = [word for word in WORDS if word not in POLICIES]
+    place = words.index("--policies") + 1
+    words[place:place] = NARROW
+    found = {}
+    for dtype in ("float32", "bfloat16"):
+        assert train.main([*words, "--dtype", dtype, "--out", str(tmp_path / dtype)]) == 0
+        found[dtype] = rows(tmp_path / dtype)
+    for wide, narrow in zip(found["float32"], found["bfloat16"], strict=True):
+        if wide["policy"] != "dbw":  # whose clock reads gradients, which are of that type
+            for name in ("step", "gradients", "computing", "wasted", "waiting", "staleness"):
+                assert narrow[name] == wide[name], (wide["policy"], name)
+        assert narrow["test_loss"] == pytest.approx(wide["test_loss"], rel=0.02)
+        assert narrow["bytes_sent"] == pytest.approx(wide["bytes_sent"] / 2) or wide["policy"] == "dbw"

@@ -147,7 +147,9 @@ def test_bad_graphs():
     with pytest.raises(ValueError, match="group=4 is more than the 3 workers; use 1 to 3"):
         policy_of("prague").init(graphs.ring(3))
     slow = graphs.with_links(graphs.ring(5), latency=0.25)
-    with pytest.raises(ValueError, match=r"prague takes no latency, and a message needs up to 0.25 s: .*use --latency 0"):
+    with pytest.raises(
+        ValueError, match=r"prague takes no latency, and a message needs up to 0.25 s: .*use --latency 0"
+    ):
         policy_of("prague").init(slow)
     server = graphs.star(5)._replace(computes=jnp.arange(5) < 4)
     with pytest.raises(ValueError, match="node 4 never computes"):

@@ -234,7 +234,9 @@ def test_bad_settings(spec, words):
 
 def test_bad_graphs():
     slow = graphs.with_links(graphs.ring(5), latency=0.25)
-    with pytest.raises(ValueError, match=r"agp takes no latency, and a message needs up to 0.25 s: .*use --latency 0, or sgp"):
+    with pytest.raises(
+        ValueError, match=r"agp takes no latency, and a message needs up to 0.25 s: .*use --latency 0, or sgp"
+    ):
         policy_of("agp").init(slow)
     one_way = np.eye(4, k=1, dtype=bool)
     for spec in ("sgp", "agp"):

@@ -733,3 +733,21 @@ def test_tex_is_a_plain_tabular_with_every_special_character_escaped(timing):
             assert bare.count("&") == len(columns) - 1
     assert r"\texttt{from\_file:path=/somewhere/with/\$a/100\%/very" in text
     assert r"weights=\{lazy\}\&\textasciitilde{}\textasciicircum{}\textbackslash{}}" in text
+
+
+@pytest.mark.parametrize(
+    ("rival", "said"),
+    [
+        ("ssp:bound=1", True),
+        ("k_async:k=3", True),
+        ("token", True),
+        ("ssp:weight=mean,bound=1", False),
+        ("full", False),
+    ],
+)
+def test_methods_of_other_steps_are_told_apart(rival, said):
+    """One learning rate moves a server by whole updates, and the mean of workers by a share."""
+    rows, worlds = comparison([20, 25], [40, 50])
+    renamed = [{**row, "policy": rival if row["policy"] == "full" else row["policy"]} for row in rows]
+    text = " ".join(format_table(summarise(renamed, worlds, ["dybw", rival], rival, 0.5)).split())
+    assert (f"an update moves the model of {rival} by the whole of it" in text) == said

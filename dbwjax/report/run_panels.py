@@ -159,7 +159,10 @@ def where_time_goes(ax: Any, board: Board, letter: str = "") -> None:
         Patch(color="#dcdcdc", label="waiting"),
     ]
     look = {"loc": "lower left", "bbox_to_anchor": (0, 1.0), "borderaxespad": 0, "ncols": 4, "fontsize": _SMALL}
-    ax.legend(handles=key, handlelength=1.1, handletextpad=0.4, columnspacing=0.9, borderpad=0.1, **look)
+    # Four of them are wider than the panel unless they stand closer.
+    spacing = {"handlelength": 0.9, "handletextpad": 0.3, "columnspacing": 0.5} if flown else {}
+    spacing = {"handlelength": 1.1, "handletextpad": 0.4, "columnspacing": 0.9} | spacing
+    ax.legend(handles=key, borderpad=0.1, **spacing, **look)
     ax.set_title(ax.get_title("left"), loc="left", pad=11)
     ax.set(xlim=(0, 100), xlabel="share of workers' time [%]", xticks=[0, 25, 50, 75, 100])
 

@@ -40,6 +40,8 @@ _COLOURS = {
     "dpsgd": "#1A1A1A",
 }
 _OTHERS = ("#6A3FB5", "#1F8FA6", "#C4122F", "#5E7300", "#5B6B8C", "#7A3B1E")
+# Of those, the methods that are compared most have one each; the rest take theirs by their names.
+_COLOURS |= dict(zip(("async_server", "adpsgd", "server_backup", "sgp", "ssp", "hop"), _OTHERS, strict=True))
 _DASHES: tuple[Any, ...] = (
     "-",
     (0, (5, 1.5)),

@@ -206,6 +206,12 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
         notes.append("No target: iteration lengths rank speed, not learning.")
     if summary.get("names"):
         notes.append(f"Workers: {numbered(summary['names'], 400)}.")
+    if any(map(_adds_more, specs_shown)) and not all(map(_adds_more, specs_shown)):
+        named = ", ".join(filter(_adds_more, specs_shown))
+        notes.append(
+            f"One learning rate is not one step: an update moves the model of {named} by the whole of it (k_...: by "
+            "1/k), and the mean of N workers by 1/N. Tune each rate before you conclude (docs/methods.md)."
+        )
     for spec in filter(_is_idealised, specs_shown):
         notes.append(f"Idealised: {spec} counts gradients before they are ready, which no cluster can do.")
     return notes
@@ -265,6 +271,15 @@ def _target_notes(cell: Mapping[str, Any], target: float) -> list[str]:
             "apart; use more rows."
         )
     return notes
+
+
+_SERVERS = ("async_server", "ssp", "token", "k_async", "k_batch_async", "k_batch_sync")
+
+
+def _adds_more(spec: str) -> bool:
+    """Whether one update moves the model by more than 1/N of it."""
+    name, *settings = re.split(r"[:,\s]+", spec)
+    return name in _SERVERS and "weight=mean" not in settings
 
 
 def _is_idealised(spec: str) -> bool:

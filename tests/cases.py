@@ -129,6 +129,30 @@ class Case:
         return Course(ends, (ends - duration)[:, None] + ready, active, x)
 
 
+NINE = 9
+GRAPHS = {
+    "ring": lambda: graphs.ring(NINE),
+    "random": lambda: graphs.erdos_renyi(NINE, p=0.4, seed=3),
+    "star": lambda: graphs.star(NINE),
+    "complete": lambda: graphs.complete(NINE),
+    "slow links": lambda: graphs.with_links(graphs.grid(NINE, rows=3), latency=0.6),
+}
+"""Nine workers in graphs that differ in what could hide a fault: degrees, centres, latency."""
+
+
+@functools.cache  # only called under the x64 fixture
+def nine(graph, law="shifted_exponential:shift=0.2,rate=1"):
+    """One of `GRAPHS` as a `Case`, all padded to one width, so that they share programs."""
+    return Case(graphs.pad(GRAPHS[graph](), NINE), 1, law)
+
+
+def assert_agree(course, records):
+    """A run and a reference's records have the same times, of the workers too, and the same parameters."""
+    np.testing.assert_allclose(course.ends, [record.time for record in records], rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(course.own, [record.ends for record in records], rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(course.x, [record.x for record in records], rtol=1e-12, atol=1e-12)
+
+
 def pair_gradient(params, local, batch):
     gradient, loss, _ = gradient_fn(params["x"], local, batch)
     return {"x": gradient, "bias": params["bias"] - 0.1}, loss, None

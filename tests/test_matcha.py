@@ -17,21 +17,10 @@ from dbwjax.network import graphs
 from dbwjax.network.matchings import matchings
 from dbwjax.network.properties import links_matrix
 from dbwjax.policies import build_policy, matcha
-from tests.cases import STEPS, Case, policy_of
+from tests.cases import GRAPHS, NINE, STEPS, Case, assert_agree, nine, policy_of
 from tests.reference import sporadic
 
-NODES = 9
-GRAPHS = {
-    "ring": lambda: graphs.ring(NODES),
-    "random": lambda: graphs.erdos_renyi(NODES, p=0.4, seed=3),
-    "star": lambda: graphs.star(NODES),
-    "slow links": lambda: graphs.with_links(graphs.grid(NODES, rows=3), latency=0.6),
-}
-
-
-@functools.cache  # only called under the x64 fixture
-def case_of(graph, law="shifted_exponential:shift=0.2,rate=1"):
-    return Case(graphs.pad(GRAPHS[graph](), NODES), 1, law)
+NODES = NINE
 
 
 def laplacians(graph, numbers):
@@ -61,13 +50,13 @@ def links_used(case, state):
 @pytest.mark.parametrize("graph", GRAPHS)
 @pytest.mark.parametrize("barrier", ["global", "neighbours"])
 def test_it_is_the_reference(barrier, graph):
-    agrees(case_of(graph), barrier)
+    agrees(nine(graph), barrier)
 
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("barrier", ["global", "neighbours"])
 def test_with_ties_it_is_the_reference(barrier):
-    agrees(case_of("random", "constant:seconds=1"), barrier)
+    agrees(nine("random", "constant:seconds=1"), barrier)
 
 
 def agrees(case, barrier):
@@ -77,17 +66,14 @@ def agrees(case, barrier):
     assert 0 < np.mean([len(used(k)) for k in range(STEPS)]) < np.asarray(case.world.graph.links).sum() / 2
     given = {"neighbours": case.neighbours, "latency": case.latency, **case.common}
     records = sporadic.run_matcha(barrier, used, float(state.step), **given)
-    ends, own, _, x = case.simulate(policy)
-    np.testing.assert_allclose(ends, [record.time for record in records], rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(own, [record.ends for record in records], rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(x, [record.x for record in records], rtol=1e-12, atol=1e-12)
+    assert_agree(case.simulate(policy), records)
 
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("graph", ["random", "slow links"])
 @pytest.mark.parametrize("barrier", ["global", "neighbours"])
 def test_with_the_whole_budget_it_is_the_best_constant_weight(barrier, graph):
-    case = case_of(graph)
+    case = nine(graph)
     specs = f"matcha:budget=1,barrier={barrier}", f"full:weights=best_constant,barrier={barrier}"
     seen, expected = (case.simulate(policy_of(spec)) for spec in specs)
     np.testing.assert_array_equal(seen.own, expected.own)

@@ -14,33 +14,16 @@ from dbwjax.engine.clock import decision_key
 from dbwjax.engine.clock import init as start
 from dbwjax.network import graphs
 from dbwjax.policies import build_policy, periodic
-from tests.cases import RATE, STEPS, Case, P, policy_of
+from tests.cases import GRAPHS, NINE, RATE, STEPS, Case, P, assert_agree, nine, policy_of
 from tests.reference import sporadic
 
-NODES = 9
-GRAPHS = {
-    "ring": lambda: graphs.ring(NODES),
-    "random": lambda: graphs.erdos_renyi(NODES, p=0.4, seed=3),
-    "complete": lambda: graphs.complete(NODES),
-    "slow links": lambda: graphs.with_links(graphs.grid(NODES, rows=3), latency=0.6),
-}
+NODES = NINE
 LAW = "shifted_exponential:shift=0.2,rate=1"
-
-
-@functools.cache  # only called under the x64 fixture
-def case_of(graph, law=LAW):
-    return Case(graphs.pad(GRAPHS[graph](), NODES), 1, law)
-
-
-def assert_agree(course, records):
-    np.testing.assert_allclose(course.ends, [record.time for record in records], rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(course.own, [record.ends for record in records], rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(course.x, [record.x for record in records], rtol=1e-12, atol=1e-12)
 
 
 @functools.cache
 def plans_of(spec, graph, law=LAW, steps=600):
-    case, policy = case_of(graph, law), policy_of(spec)
+    case, policy = nine(graph, law), policy_of(spec)
     state = start(policy, case.world.graph, case.world.delays, case.world.key)
     return jax.device_get(timelines.timeline(policy, case.world, state, steps)[1])
 
@@ -59,14 +42,14 @@ class TestLocal:
     @pytest.mark.parametrize("graph", GRAPHS)
     @pytest.mark.parametrize("barrier", ["global", "neighbours"])
     def test_it_is_the_reference(self, barrier, graph):
-        case = case_of(graph)
+        case = nine(graph)
         given = {"neighbours": case.neighbours, "latency": case.latency, **case.common}
         course = case.simulate(policy_of(f"local_sgd:h=3,barrier={barrier}"))
         assert_agree(course, sporadic.run_local(3, barrier, **given))
 
     @pytest.mark.parametrize("barrier", ["global", "neighbours"])
     def test_with_ties_it_is_the_reference(self, barrier):
-        case = case_of("random", "constant:seconds=0.5")
+        case = nine("random", "constant:seconds=0.5")
         given = {"neighbours": case.neighbours, "latency": case.latency, **case.common}
         course = case.simulate(policy_of(f"local_sgd:h=3,barrier={barrier}"))
         assert_agree(course, sporadic.run_local(3, barrier, **given))
@@ -75,13 +58,13 @@ class TestLocal:
     @pytest.mark.parametrize("graph", ["random", "slow links"])
     @pytest.mark.parametrize("barrier", ["global", "neighbours"])
     def test_a_period_of_one_is_full(self, barrier, graph):
-        case = case_of(graph)
+        case = nine(graph)
         seen, expected = (case.simulate(policy_of(f"{spec}barrier={barrier}")) for spec in ("local_sgd:h=1,", "full:"))
         for one, other in zip(seen, expected, strict=True):
             np.testing.assert_array_equal(one, other)
 
     def test_where_all_hear_each_other_an_averaging_makes_all_alike(self):
-        x = case_of("complete").simulate(policy_of("local_sgd:h=3,barrier=global")).x
+        x = nine("complete").simulate(policy_of("local_sgd:h=3,barrier=global")).x
         apart = np.ptp(x, axis=1).max(axis=1)
         assert (apart[2::3] < 1e-14).all()
         assert (apart[0::3] > 1e-3).all()
@@ -97,7 +80,7 @@ class TestLocal:
 
     def test_messages_are_sent_where_it_averages(self):
         plans = plans_of("local_sgd:h=4", "slow links")
-        links = int(np.asarray(case_of("slow links").world.graph.links).sum())
+        links = int(np.asarray(nine("slow links").world.graph.links).sum())
         np.testing.assert_array_equal(plans.messages, np.where(np.arange(600) % 4 == 3, links, 0))
         assert (plans.flight[np.arange(600) % 4 != 3] == 0).all()
         np.testing.assert_array_equal(plans.flight[3::4], 0.6)
@@ -133,10 +116,10 @@ class TestSporadic:
 
     @pytest.mark.parametrize("graph", GRAPHS)
     def test_it_is_the_reference(self, graph):
-        agrees(case_of(graph), "dspodfl")
+        agrees(nine(graph), "dspodfl")
 
     def test_with_few_of_both_some_iterations_are_empty(self):
-        case = case_of("ring")
+        case = nine("ring")
         course, computes, used = agrees(case, "dspodfl:gradients=0.1,links=0.1")
         nothing = [not computes(k) and not used(k) for k in range(STEPS)]
         assert 2 < sum(nothing) < STEPS / 2
@@ -146,7 +129,7 @@ class TestSporadic:
         np.testing.assert_array_equal(lengths == 0, silent)  # a message takes no time here
 
     def test_with_ties_it_is_the_reference(self):
-        agrees(case_of("random", "constant:seconds=0.5"), "dspodfl:gradients=0.3,links=0.7")
+        agrees(nine("random", "constant:seconds=0.5"), "dspodfl:gradients=0.3,links=0.7")
 
     @pytest.mark.parametrize("graph", ["random", "slow links"])
     def test_with_both_probabilities_one_it_is_dpsgd(self, graph):
@@ -155,13 +138,13 @@ class TestSporadic:
         one, other = (plans_of(spec, graph, steps=STEPS) for spec in specs)
         for field in ("duration", "fresh", "mix", "sources", "push", "flight"):
             np.testing.assert_array_equal(getattr(one, field), getattr(other, field), err_msg=field)
-        seen, expected = (case_of(graph).simulate(policy_of(spec)) for spec in specs)
+        seen, expected = (nine(graph).simulate(policy_of(spec)) for spec in specs)
         np.testing.assert_array_equal(seen.own, expected.own)
         np.testing.assert_allclose(seen.x, expected.x, rtol=1e-12, atol=1e-14)
 
     def test_draws_have_the_probabilities(self):
         plans = plans_of("dspodfl:gradients=0.2,links=0.7", "random", "constant:seconds=1")
-        links = np.asarray(case_of("random").world.graph.links)
+        links = np.asarray(nine("random").world.graph.links)
         computes, used = plans.info["computes"], plans.info["used"]
         for share, p in ((computes.mean(axis=0), 0.2), (used.mean(axis=0)[links], 0.7)):
             assert (abs(share - p) < 4 * np.sqrt(p * (1 - p) / 600)).all()
@@ -180,7 +163,7 @@ class TestSporadic:
         assert set(np.unique(np.where(taken[:, apart] == 0, whole[apart], taken[:, apart]) - whole[apart])) == {0}
 
     def test_without_links_everybody_trains_alone(self):
-        case = case_of("random")
+        case = nine("random")
         x = case.simulate(policy_of("dspodfl:gradients=1,links=0")).x
         value = np.zeros((NODES, P))
         for k in range(STEPS):
@@ -195,7 +178,7 @@ class TestSporadic:
 
     def test_who_does_not_compute_gets_no_update(self):
         """Without links, a worker's parameters change exactly where it computes."""
-        case, spec = case_of("random"), "dspodfl:gradients=0.5,links=0"
+        case, spec = nine("random"), "dspodfl:gradients=0.5,links=0"
         course, (computes, _) = case.simulate(policy_of(spec)), drawn(case, spec)
         moved = (np.diff(course.x, axis=0, prepend=0) != 0).any(axis=2)
         assert [set(np.flatnonzero(row)) for row in moved] == [computes(k) for k in range(STEPS)]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,21 +13,10 @@ from dbwjax.network import graphs
 from dbwjax.policies import build_policy
 from dbwjax.policies.subgradient import projected, subgradient
 from dbwjax.types import Combine, Plan
-from tests.cases import LEARNER, PAIR, PAIR_LEARNER, RATE, STEPS, Case, P, policy_of
+from tests.cases import GRAPHS, LEARNER, NINE, PAIR, PAIR_LEARNER, RATE, STEPS, Case, P, assert_agree, nine, policy_of
 from tests.reference import sporadic
 
-NODES, RADIUS = 9, 0.4
-GRAPHS = {
-    "ring": lambda: graphs.ring(NODES),
-    "random": lambda: graphs.erdos_renyi(NODES, p=0.4, seed=3),
-    "star": lambda: graphs.star(NODES),
-    "slow links": lambda: graphs.with_links(graphs.grid(NODES, rows=3), latency=0.6),
-}
-
-
-@functools.cache  # only called under the x64 fixture
-def case_of(graph, law="shifted_exponential:shift=0.2,rate=1"):
-    return Case(graphs.pad(GRAPHS[graph](), NODES), 1, law)
+NODES, RADIUS = NINE, 0.4
 
 
 def simulated(case, policy, learner=LEARNER, params=None):
@@ -47,20 +34,18 @@ def simulated(case, policy, learner=LEARNER, params=None):
 @pytest.mark.parametrize("graph", GRAPHS)
 @pytest.mark.parametrize("barrier", ["global", "neighbours"])
 def test_without_a_radius_it_is_the_reference(barrier, graph):
-    case = case_of(graph)
+    case = nine(graph)
     given = {"neighbours": case.neighbours, "latency": case.latency, **case.common}
     records = sporadic.run_subgradient(np.inf, barrier, **given)
     course = case.simulate(policy_of(f"subgradient:barrier={barrier}"))
-    np.testing.assert_allclose(course.ends, [record.time for record in records], rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(course.own, [record.ends for record in records], rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(course.x, [record.x for record in records], rtol=1e-12, atol=1e-12)
+    assert_agree(course, records)
 
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("graph", ["ring", "random", "slow links"])
 @pytest.mark.parametrize("barrier", ["global", "neighbours"])
 def test_with_a_radius_it_is_the_reference(barrier, graph):
-    case = case_of(graph)
+    case = nine(graph)
     given = {"neighbours": case.neighbours, "latency": case.latency, **case.common}
     records = sporadic.run_subgradient(RADIUS, barrier, **given)
     ends, x = simulated(case, policy_of(f"subgradient:radius={RADIUS},barrier={barrier}"))
@@ -74,7 +59,7 @@ def test_with_a_radius_it_is_the_reference(barrier, graph):
 
 @pytest.mark.usefixtures("x64")
 def test_with_ties_it_is_the_reference():
-    case = case_of("random", "constant:seconds=0.5")
+    case = nine("random", "constant:seconds=0.5")
     records = sporadic.run_subgradient(np.inf, "neighbours", neighbours=case.neighbours, **case.common)
     course = case.simulate(policy_of("subgradient:barrier=neighbours"))
     np.testing.assert_allclose(course.x, [record.x for record in records], rtol=1e-12, atol=1e-12)
@@ -83,7 +68,7 @@ def test_with_ties_it_is_the_reference():
 
 @pytest.mark.usefixtures("x64")
 def test_its_clock_and_first_step_are_those_of_dpsgd():
-    case = case_of("slow links")
+    case = nine("slow links")
     seen, expected = (case.simulate(policy_of(spec)) for spec in ("subgradient:barrier=neighbours", "dpsgd"))
     np.testing.assert_array_equal(seen.own, expected.own)
     np.testing.assert_array_equal(seen.x[0], expected.x[0])
@@ -92,7 +77,7 @@ def test_its_clock_and_first_step_are_those_of_dpsgd():
 
 @pytest.mark.usefixtures("x64")
 def test_a_radius_that_is_never_reached_changes_nothing():
-    case = case_of("random")
+    case = nine("random")
     _, x = simulated(case, policy_of("subgradient:radius=1e6,barrier=neighbours"))
     expected = case.simulate(policy_of("subgradient:barrier=neighbours")).x
     np.testing.assert_allclose(x, expected, rtol=1e-13, atol=1e-15)
@@ -111,7 +96,7 @@ def test_one_worker_is_sgd_with_falling_steps():
 @pytest.mark.usefixtures("x64")
 def test_all_parameters_of_a_worker_are_one_vector():
     """Two leaves of different shapes, of float32 and float64."""
-    case, radius = case_of("random"), 0.25
+    case, radius = nine("random"), 0.25
     params = {**PAIR, "bias": jnp.ones((), jnp.float32)}
     _, x = simulated(case, subgradient(radius), PAIR_LEARNER, params)
     norms = np.array([np.sqrt((one["x"] ** 2).sum(axis=1) + one["bias"].astype(float) ** 2) for one in x])
@@ -124,7 +109,7 @@ def test_all_parameters_of_a_worker_are_one_vector():
 
 
 def test_in_float32_the_norm_is_kept_to_rounding():
-    case = Case(graphs.pad(GRAPHS["random"](), NODES), 1)
+    case = Case(graphs.pad(GRAPHS["random"](), NINE), 1)
     _, x = simulated(case, subgradient(RADIUS))
     norms = np.linalg.norm(np.array(x).astype(float), axis=2)
     assert (norms <= RADIUS * (1 + 1e-6)).all()

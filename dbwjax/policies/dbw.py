@@ -34,7 +34,7 @@ from dbwjax.policies.isotonic import monotone
 from dbwjax.policies.method import Method
 from dbwjax.policies.papers import DBW
 from dbwjax.policies.selection import first_least
-from dbwjax.policies.serving import first_of, served, travel, workers_of
+from dbwjax.policies.serving import first_of, pulled, served, travel, workers_of
 from dbwjax.types import Graph, Key, Learner, Mix, Plan, Policy
 
 WINDOW = 5
@@ -174,18 +174,12 @@ def _sums(tree: PyTree, fresh: Array) -> PyTree:
 
 
 def _plan(network: Graph, k: Array, fresh: Array, again: Array, duration: Array, arrival: Array) -> Plan:
-    nodes, seconds = network.neighbours.shape[0], travel(network)
     return Plan(
         duration=duration,
-        fresh=fresh,
-        mix=jnp.ones((nodes, 1), seconds.dtype),
-        sources=jnp.full((nodes, 1), nodes - 1, jnp.int32),
-        push=(fresh / k.astype(seconds.dtype))[None],
+        **pulled(network, fresh, k),
         restart=again,
-        ready=jnp.where(again, arrival + seconds, duration),
-        backups=network.computes.sum() - k,
+        ready=jnp.where(again, arrival + travel(network), duration),
         updates=fresh.any(),
-        flight=2 * seconds,
         messages=2 * again.sum(),
         info=k,
     )

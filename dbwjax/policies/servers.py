@@ -18,7 +18,7 @@ from jaxtyping import Array, Int
 from dbwjax.limits import whole
 from dbwjax.policies.method import Method
 from dbwjax.policies.papers import K_SYNC, SYNCHRONOUS_SGD
-from dbwjax.policies.serving import first_of, require_at_most, served, travel, workers_of
+from dbwjax.policies.serving import first_of, pulled, require_at_most, served, travel, workers_of
 from dbwjax.types import Graph, Key, Plan, Policy
 
 
@@ -41,18 +41,13 @@ def synchronous(count: Callable[[int], int]) -> Policy:
 
     def decide_fn(key: Key, network: Graph, k: Array, remaining: Array, feedback: Any) -> tuple[Plan, Array]:
         del key, feedback
-        nodes, seconds, computes = remaining.shape[0], travel(network), network.computes
+        seconds, computes = travel(network), network.computes
         fresh, end = first_of(remaining + seconds, k)
         ready = end + seconds
         plan = Plan(
             duration=end,
-            fresh=fresh,
-            mix=jnp.ones((nodes, 1), remaining.dtype),
-            sources=jnp.full((nodes, 1), nodes - 1, jnp.int32),
-            push=(fresh / k.astype(remaining.dtype))[None],
             ready=ready,
-            backups=computes.sum() - k,
-            flight=2 * seconds,
+            **pulled(network, fresh, k),
             messages=computes.sum() + (computes & (remaining <= ready)).sum(),
         )
         return plan, k

@@ -10,6 +10,7 @@ others (0 where it has none). The choice is ours; give every link the same laten
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -76,6 +77,19 @@ def require_at_most(name: str, value: int, workers: int) -> None:
 def travel(network: Graph) -> Float[Array, " N"]:
     """Seconds of a message between each worker and the server; 0 for the other nodes. Traceable."""
     return network.latency[:, 1]
+
+
+def pulled(network: Graph, fresh: Bool[Array, " N"], k: Int[Array, ""]) -> dict[str, Any]:
+    """The fields of a plan of everybody by which all nodes take the server and the mean of k updates. Traceable."""
+    nodes, kind = fresh.shape[0], network.latency.dtype
+    return {
+        "fresh": fresh,
+        "mix": jnp.ones((nodes, 1), kind),
+        "sources": jnp.full((nodes, 1), nodes - 1, jnp.int32),
+        "push": (fresh / k.astype(kind))[None],
+        "backups": network.computes.sum() - k,
+        "flight": 2 * travel(network),
+    }
 
 
 def first_of(arrival: Float[Array, " N"], k: Int[Array, ""]) -> tuple[Bool[Array, " N"], Float[Array, ""]]:

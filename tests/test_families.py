@@ -90,6 +90,12 @@ def test_rows_add_up(whole, policy):
         for name in ("computing", "wasted", "waiting", "communicating"):
             np.testing.assert_allclose(arrays[f"worker_{name}"].sum(), last[name], rtol=1e-6, atol=1e-9)
         assert arrays["worker_counted"].sum() == last["gradients"] > 0
+        gaps = [np.nan if row["spectral_gap"] is None else row["spectral_gap"] for row in own]
+        np.testing.assert_allclose(arrays["row_spectral_gap"], gaps, rtol=1e-12)
+        assert np.isnan(gaps).all() or policy.split(":")[0] not in OWN_NODES
+        assert not np.isnan(gaps[2:]).any() or policy not in ("adpsgd", "agp")  # the others have few steps
+        one = 4 * 4  # bytes of the model
+        assert arrays["row_messages"].sum() * one == last["bytes_sent"]
         assert last["bytes_sent"] > 0 or policy == "token"  # it may stay where it is
         assert last["communicating"] == 0  # there is no latency
         assert 0 <= last["heard_least"] <= 1
@@ -103,6 +109,7 @@ def test_rows_add_up(whole, policy):
             assert arrays["active"].sum() >= last["gradients"]
 
 
+OWN_NODES = {"server_backup", "k_async", "k_batch_sync", "ssp", "dbw", "acid", "token", "hop"}
 EVENTS = {"k_async", "ssp", "adpsgd", "acid", "token", "agp", "hop", "prague"}
 
 

@@ -95,13 +95,16 @@ class Account:
         return pieces[0]
 
     def timeline(self) -> dict[str, np.ndarray]:
-        """What a run keeps of a simulation: the history, and each worker's sums until the budget."""
+        """What a run keeps of a simulation: the history, each worker's sums until the budget, and by row the messages
+        sent since the row before and the spectral gap (NaN: none)."""
         kept = {name: self.history(name) for name in HISTORY}
         if not kept["workers"].size:  # every step is of everybody
             kept = {name: kept[name] for name in HISTORY if name not in ("workers", "age")}
         own = dict(zip(BY_WORKER, self.by_worker[:, self.computes], strict=True))
         heard = self.heard[:-1, self.computes].sum(axis=0)
-        return {**kept, **{f"worker_{name}": value for name, value in own.items()}, "worker_heard": heard}
+        gap, windows, sent = (self.sums[SUMS.index(name), :-1] for name in ("gap", "windows", "messages"))
+        by_row = {"row_messages": sent.copy(), "row_spectral_gap": gap / np.where(windows > 0, windows, np.nan)}
+        return {**kept, **{f"worker_{name}": value for name, value in own.items()}, "worker_heard": heard, **by_row}
 
     duration = property(lambda self: self.history("duration"))
     active = property(lambda self: self.history("active"))

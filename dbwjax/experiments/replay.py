@@ -153,7 +153,7 @@ class _Again:
         if ours.keys() != theirs.keys():
             return "other arrays"
         if self.same:
-            odd = [name for name in ours if not np.array_equal(ours[name], theirs[name])]
+            odd = [name for name in ours if not np.array_equal(ours[name], theirs[name], equal_nan=True)]
             return f"another {' and '.join(odd)}" if odd else None
         # Where a target ends it, losses that round otherwise may end it a chunk sooner or later.
         steps = min(len(ours["duration"]), len(theirs["duration"]))

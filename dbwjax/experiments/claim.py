@@ -16,12 +16,13 @@ from dbwjax.experiments.inputs import Inputs, require_same
 from dbwjax.files import read_text
 from dbwjax.runtime import processes, streams
 from dbwjax.storage.run_folder import RunFolder
+from dbwjax.storage.shards import SharedFolder
 
 REMEDY = "use --overwrite to start anew, or another --out"
 
 
 def claim(
-    folder: RunFolder,
+    folder: RunFolder | SharedFolder,
     kind: str,
     told: dict[str, Any],
     differences: Callable[[Any], list[str]],
@@ -46,7 +47,9 @@ def claim(
       The identity of the run, and the sizes of blocks that it began with.
 
     Raises:
-      ValueError: the folder is of another configuration, of other inputs, or cannot be understood.
+      ValueError: the folder is of another configuration, of other inputs, or cannot be understood; or it is that of
+        shards, and they began with other versions or on another machine.
+      Taken: of a folder of shards: another one has claimed it in between.
     """
     kept, now = folder.read_config(), environment(devices)
     if kept is None:
@@ -62,6 +65,10 @@ def claim(
     if changed:
         raise ValueError(f"{folder.path} holds another {_name(kind)} ({'; '.join(changed)}); {REMEDY}")
     require_same(before.get("inputs"), inputs, str(folder.path), REMEDY)
+    if before.get("environment") != now and isinstance(folder, SharedFolder):
+        others = environment_differences(before.get("environment"), now)
+        remedy = "run all shards with the same versions and --devices on machines of one kind, or use another --out"
+        raise ValueError(f"{folder.path} was begun with {others} here; {remedy}")
     if before.get("environment") != now:
         streams.note(f"begun with {before.get('environment')}, now {now}: numbers agree to rounding only")
     begun = before.get("blocks")
@@ -82,6 +89,13 @@ def environment(devices: int) -> dict[str, str]:
     """What bitwise repetition depends on beside the configuration."""
     here = {"device": jax.devices()[0].device_kind, "devices": str(devices), "processes": str(processes.count())}
     return {**versions(), **here, "machine": _machine()}
+
+
+def environment_differences(kept: Any, now: dict[str, str]) -> str:
+    """What two environments disagree on: `jax 0.10.2, and 0.11.0; devices 1, and 2`."""
+    before = kept if isinstance(kept, dict) else {}
+    names = [name for name in dict.fromkeys([*before, *now]) if before.get(name) != now.get(name)]
+    return "; ".join(f"{name} {before.get(name)}, and {now.get(name)}" for name in names)
 
 
 def _machine() -> str:

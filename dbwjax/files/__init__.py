@@ -30,3 +30,4 @@ from dbwjax.files.writing import make_folder as make_folder
 from dbwjax.files.writing import replace_file as replace_file
 from dbwjax.files.writing import require_folder as require_folder
 from dbwjax.files.writing import write_json as write_json
+from dbwjax.files.writing import write_json_once as write_json_once

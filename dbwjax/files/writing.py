@@ -34,6 +34,31 @@ def write_json(path: Path, content: Any) -> None:
     replace_file(path, lambda file: file.write(text.encode()))
 
 
+def write_json_once(path: Path, content: Any, remedy: str = "free some space or use another --out") -> bool:
+    """Writes JSON whole where there is no such file yet; of several processes at once, one does.
+
+    Returns:
+      Whether it was this process.
+
+    Raises:
+      ValueError: the operating system refuses.
+    """
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    draft = path.with_name(draft_of(f"{path.name}.{secrets.token_hex(4)}"))
+    with refused(f"{path} cannot be written", remedy):
+        try:
+            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666), "wb") as file:
+                file.write(text.encode())
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(draft, path)  # which replaces nothing
+        except FileExistsError:
+            return False
+        finally:
+            draft.unlink(missing_ok=True)
+    return True
+
+
 def replace_file(
     path: Path,
     write: Callable[[IO[bytes]], Any],

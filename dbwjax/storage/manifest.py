@@ -17,7 +17,7 @@ from typing import Any
 from dbwjax.files import TEXT, checksum, is_stray, read_json, write_json
 
 MANIFEST = "manifest.json"
-_CONFIG = "config.json"
+CONFIG = "config.json"
 _CONFIG_BYTES = 16 << 20
 
 
@@ -62,7 +62,7 @@ def read_sealed(path: Path, run: str, remedy: str, within: Path) -> dict[str, An
 def write_config(folder: Path, config: dict[str, Any]) -> str:
     """Writes `config.json` and returns the identity of its run. Floats must be finite."""
     run = identity(config)
-    write_json(folder / _CONFIG, {**config, "run": run})
+    write_json(folder / CONFIG, {**config, "run": run})
     return run
 
 
@@ -72,7 +72,7 @@ def read_config(folder: Path, remedy: str) -> tuple[dict[str, Any], str] | None:
     Raises:
       ValueError: it cannot be read, or has changed.
     """
-    path = folder / _CONFIG
+    path = folder / CONFIG
     if not os.path.lexists(path):
         return None
     config = read_json(path, remedy, _CONFIG_BYTES, folder)

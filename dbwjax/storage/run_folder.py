@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,12 @@ from dbwjax.storage import manifest
 RECORDS = ("metrics.jsonl", "summary.json", "worlds.json", "timeline.npz", "table.csv", "table.tex", "results.csv")
 """Files of numbers that a finished run or sweep leaves; its manifest has their checksums."""
 
+SHARD = re.compile("shard-[1-9][0-9]*-of-[1-9][0-9]*")
+"""Names of folders that lie in a sweep's, see `shards`."""
+
 _LOCK = ".lock"
 _FOLDERS = ("checkpoint", "parts")
-_LEFT_BY_RUNS = (*_FOLDERS, *RECORDS, manifest.MANIFEST, "tensorboard", "report.html")
+_LEFT_BY_RUNS = (*_FOLDERS, *RECORDS, manifest.MANIFEST, "shard.json", "tensorboard", "wandb", "report.html")
 _REMEDY = "use --overwrite to start anew, or another --out"
 
 
@@ -55,11 +59,8 @@ class RunFolder:
             a run's, or is in use.
         """
         folder = Path(path).absolute()
+        require_of_runs(folder)
         with refused(f"run folder {folder} cannot be written", "use another --out"):
-            present = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
-            present = {name for name in present if not is_stray(name)}
-            if "config.json" not in present and present - {_LOCK, draft_of("config.json")}:
-                raise ValueError(f"{folder} holds files but no run (no config.json); use another --out")
             folder.mkdir(parents=True, exist_ok=True)
             lock = _take_lock(folder)
         run = cls(folder, lock)
@@ -102,6 +103,20 @@ class RunFolder:
         # config.json goes last: until then the folder is recognised as a run's if the process is killed here.
         for name in (*left, *map(draft_of, left), "config.json"):
             delete(self.path / name)
+
+
+def require_of_runs(folder: Path) -> None:
+    """Makes sure that a folder is a run's, or nobody's.
+
+    Raises:
+      ValueError: it holds files that are not a run's, or the operating system refuses.
+    """
+    with refused(f"run folder {folder} cannot be written", "use another --out"):
+        present = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
+    present = {name for name in present if not is_stray(name) and not SHARD.fullmatch(name)}
+    drafts = {name for name in present if name.startswith(".config.json.") and name.endswith(".draft")}
+    if "config.json" not in present and present - {_LOCK} - drafts:
+        raise ValueError(f"{folder} holds files but no run (no config.json); use another --out")
 
 
 def _take_lock(folder: Path) -> int:

@@ -42,6 +42,7 @@ OUR_WORDS = [
     "--latency",
     "--bandwidth",
     "--tensorboard",
+    "--wandb",
     "--compile-cache",
     "--checkpoint-every",
     "--no-progress",
@@ -234,7 +235,7 @@ def test_every_field_has_its_word_and_every_word_its_field():
         },
         **{"partition": "shards", "optimizer": "adam", "out": "o", "compile_cache": "c", "schedule": "step:every=3"},
         **{"workers": 3, "pca": 4, "steps": 50, "batch_size": 6, "eval_every": 7, "seed": 8, "checkpoint_every": 9},
-        **{"seeds": 11, "seconds": 2.5, "baseline": "full", "figures": "pdf,svg"},
+        **{"seeds": 11, "seconds": 2.5, "baseline": "full", "figures": "pdf,svg", "wandb": "mine"},
         **{"learning_rate": 0.25, "target_accuracy": 0.5, "latency": 0.75, "bandwidth": 1.5, "devices": 2},
         **{"coordinator": "h:1", "processes": 2, "process_id": 1, "patience": 5},
     }

@@ -488,7 +488,6 @@ SWEEP = [
     (["--set", "workers=4,5", "--workers", "4"], "--workers and --set workers both give it values"),
     (["--set", "batch-size=4,5", "--batch-size", "4"], "--batch-size and --set batch_size both"),
     (["--graph-seeds", "3", "--graphs", "ring", "star"], "--graph-seeds 3 draws nothing: no graph is random"),
-    (["--tensorboard"], "--tensorboard does nothing in a sweep"),
     (["--patience", "30"], "--patience does nothing in a sweep"),
     (["--distributed"], "--distributed does nothing in a sweep"),
     (["--dataset", "quadratic", "--until-target"], "--until-target does nothing"),

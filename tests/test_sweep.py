@@ -218,7 +218,6 @@ def test_a_thousand_random_graphs(tmp_path):
         (["--timing-only", "--learning-rates", "0.1", "0.2"], "--learning-rates changes nothing with --timing-only"),
         (["--timing-only", "--set", "batch_size=1,2"], "--set batch_size changes nothing with --timing-only"),
         (["--devices", "99"], "--devices 99 is more than the"),
-        (["--tensorboard"], "--tensorboard does nothing in a sweep"),
     ],
 )
 def test_mistakes_are_one_line_and_write_nothing(tmp_path, capsys, words, said):

@@ -132,6 +132,10 @@ def config_of(content: Any, place: str) -> TrainConfig:
 
 def from_typed(given: dict[str, Any], base: TrainConfig) -> tuple[TrainConfig, RunOptions]:
     """A configuration with what was typed put over it, and the options; words of neither are left alone."""
+    if given.get("wandb") in PRESETS:
+        raise ValueError(
+            f"--wandb {given['wandb']} would be a project; write the preset {given['wandb']} before --wandb"
+        )
     given = {name: value for name, value in given.items() if name not in ("preset", "config")}
     if "policies" in given:
         given["policies"] = tuple(given["policies"])
@@ -203,7 +207,8 @@ def _add(group: Any, one: dataclasses.Field, hint: Any) -> None:
         more: dict[str, Any] = {"nargs": "+", "action": "extend"}
     else:
         kinds = {int: whole, float: number}
-        more = {"type": next((kinds[kind] for kind in (hint, *typing.get_args(hint)) if kind in kinds), None)}
+        more = {"nargs": "?", "const": said["alone"]} if "alone" in said else {}
+        more |= {"type": next((kinds[kind] for kind in (hint, *typing.get_args(hint)) if kind in kinds), None)}
     group.add_argument(word, dest=one.name, metavar=said["metavar"], help=said["help"], **more)
 
 

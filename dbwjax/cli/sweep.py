@@ -28,7 +28,7 @@ examples:
   python -m dbwjax.sweep --join runs/big/shard-*                     (once they have ended)
 """
 
-_JOIN = ("join", "out", "figures", "tensorboard", "wandb", "progress")
+_JOIN = ("join", "out", "figures", "tensorboard", "progress")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -118,6 +118,8 @@ def _jobs(given: dict[str, Any], shards: int | None) -> Jobs:
     if shards is not None and "shard" in given:
         raise ValueError("--print-plan shows all shards; leave --shard out")
     shard = shard_of(given["shard"]) if "shard" in given else None
+    if shard is not None and "tensorboard" in given:
+        raise ValueError("--tensorboard is written once all rows are there; give it to --join, not to --shard")
     return Jobs(shard, given.get("at_once"))
 
 

@@ -99,6 +99,9 @@ class RunOptions:
         20, _FOLDER, "chunks (of at most 100 iterations, 3,200 events) between checkpoints", "CHUNKS"
     )
     tensorboard: bool = _option(False, _FOLDER, "write event files (extra: tensorboard)")
+    wandb: str | None = _option(
+        None, _FOLDER, "log to Weights & Biases (extra: wandb; default project: dbwjax)", "PROJECT", alone="dbwjax"
+    )
     progress: bool = _option(True, _FOLDER, "show no progress bar", negated="--no-progress")
     compile_cache: str | None = _option(None, _FOLDER, "keep compiled programs there for later starts", "DIR")
     devices: int | None = _option(None, _HOSTS, "use so many devices (default: all that are here)", "K")
@@ -145,6 +148,8 @@ def validate(config: TrainConfig, options: RunOptions) -> None:
         if kinds.count(kind) > 1:
             raise ValueError(f"--figures {options.figures} names {kind} twice; name it once")
     _validate_policies(config)
+    if options.wandb is not None and (not options.wandb.strip() or set(options.wandb) & set("/\\#?%:")):
+        raise ValueError(f"--wandb '{options.wandb}' names no project; use a name without any of / \\ # ? % :")
     places = {"data_dir": config.data_dir, "out": options.out, "compile_cache": options.compile_cache}
     for name, place in places.items():
         if place == "":

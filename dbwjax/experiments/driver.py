@@ -24,7 +24,8 @@ from dbwjax.experiments.training import SINGLE_WORKERS, Diverged, Stalled, Train
 from dbwjax.report.statistics import crossing
 from dbwjax.runtime import processes, streams
 from dbwjax.storage.checkpoint import Checkpoints
-from dbwjax.storage.metrics_log import MetricsLog, plain
+from dbwjax.storage.metrics_log import plain
+from dbwjax.storage.metrics_writer import MetricsWriter
 from dbwjax.storage.parts import Parts
 
 
@@ -34,22 +35,6 @@ class Interrupted(RuntimeError):
     def __init__(self, signum: int, where: str):
         super().__init__(f"stopped by {signal.Signals(signum).name} at {where}; the same command goes on from there")
         self.exit_code = 128 + signum
-
-
-class NoLog:
-    """A `MetricsLog` that keeps nothing: that of every process but the first."""
-
-    def __enter__(self) -> NoLog:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        pass
-
-    def restart(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Nothing to write."""
-
-    def append(self, row: Mapping[str, Any]) -> None:
-        """Nothing to keep."""
 
 
 class Computation:
@@ -99,7 +84,8 @@ class Computation:
 
     def ended(self, block: Block, training: Training, rows: list[dict[str, Any]]) -> bool:
         """Whether a block is past its budget, or has reached the target where that ends it."""
-        return training.done or self._arrived(rows, len(block.which))
+        target = self.config.target_accuracy if self.config.until_target else None
+        return training.done or arrived(rows, len(block.which), target)
 
     def advance(self, block: Block, training: Training) -> list[dict[str, Any]]:
         """Runs one chunk; the rows that are whole now."""
@@ -130,23 +116,6 @@ class Computation:
         if self.config.seeds == 1 and self.stops and account.diverged < len(account.grid):
             raise Diverged(float(account.grid[account.diverged]))
 
-    def _arrived(self, rows: list[dict[str, Any]], worlds: int) -> bool:
-        """Whether every world of the block has reached the target, where that ends it."""
-        if not self.config.until_target or self.config.target_accuracy is None:
-            return False
-        by_world: dict[tuple, list[dict[str, Any]]] = {}
-        for row in rows:
-            by_world.setdefault(_world_of(row), []).append(row)
-        return len(by_world) == worlds and all(
-            crossing(
-                [row["virtual_time"] for row in own],
-                [row["test_accuracy"] for row in own],
-                self.config.target_accuracy,
-            )
-            is not None
-            for own in by_world.values()
-        )
-
 
 class Driver(Computation):
     """Trains every block that is not finished.
@@ -156,7 +125,7 @@ class Driver(Computation):
       options: the run's.
       parts: finished blocks.
       checkpoints: of the running block.
-      log: gets every row as it comes.
+      writer: gets every row as it comes.
       pending: signals that have arrived.
     """
 
@@ -169,13 +138,13 @@ class Driver(Computation):
         places: Sequence[Places],
         parts: Parts,
         checkpoints: Checkpoints,
-        log: MetricsLog | NoLog,
+        writer: MetricsWriter,
         pending: list[int],
         stops: bool = True,
     ):
         super().__init__(config, found, grids, places, stops)
         self.options = options
-        self.parts, self.checkpoints, self.log, self.pending = parts, checkpoints, log, pending
+        self.parts, self.checkpoints, self.writer, self.pending = parts, checkpoints, writer, pending
         self.saved = 0  # number of the last checkpoint
 
     def run(self, blocks: Sequence[Block]) -> None:
@@ -192,7 +161,7 @@ class Driver(Computation):
         if processes.is_first():
             numbers = {block.number for block in open_ones}
             kept = [block.number for block in blocks if block.number not in numbers]
-            self.log.restart([row for number in kept for row in self.parts.rows(number)])
+            self.writer.resume([row for number in kept for row in self.parts.rows(number)], self._budgets())
         with Progress(self.options, sum(len(block.which) for block in blocks)) as bar:
             bar.update(sum(len(block.which) for block in blocks) - sum(len(block.which) for block in todo))
             for block in todo:
@@ -206,10 +175,18 @@ class Driver(Computation):
         if processes.is_first():
             self._in_order([*kept, *(block.number for block in todo)])
 
+    def _budgets(self) -> dict[tuple, float]:
+        """Seconds of each world, by its values."""
+        return {
+            tuple(world.values.values()): float(grid[-1])
+            for problem, grids in zip(self.found, self.grids, strict=True)
+            for world, grid in zip(problem.told, grids, strict=True)
+        }
+
     def _in_order(self, logged: list[int]) -> None:
         """Writes the log anew where blocks were not computed in their order."""
         if logged != sorted(logged):
-            self.log.restart([row for number in sorted(logged) for row in self.parts.rows(number)])
+            self.writer.restart([row for number in sorted(logged) for row in self.parts.rows(number)])
 
     def _begun(self, todo: set[int]) -> dict[str, Any] | None:
         """What the newest checkpoint says about the block that was running; `None`: begin at a block's beginning."""
@@ -221,18 +198,21 @@ class Driver(Computation):
 
     def _block(self, block: Block, begun: dict[str, Any] | None, bar: Progress, last: bool) -> None:
         training, rows = self.training(block), []
+        worlds = [self.found[block.problem].told[int(which)].values for which in block.which]
+        if processes.is_first():
+            self.writer.begin(block.spec, worlds)
         if begun is not None:
             state, meta = self.checkpoints.load(resuming.like(training, begun))
             resuming.restore(training, state, meta)
             rows = list(meta["rows"])
             for row in rows:
-                self.log.append(row)
+                self.writer.append(row)
         chunks = 0
         ended = self.ended(block, training, rows)
         while not ended:
             for row in self.advance(block, training):
                 rows.append(row)
-                self.log.append(row)
+                self.writer.append(row)
             self.require_finite(training)
             chunks += 1
             self._show(bar, block, training)
@@ -248,6 +228,7 @@ class Driver(Computation):
             self.checkpoints.latest()  # returns when it is on disk: what says that all is finished comes after it
         if processes.is_first():
             self.parts.keep(block.number, rows, self.timelines(block, training))
+            self.writer.end(block.spec, worlds, not training.done)
         bar.update(len(block.which))
         if processes.any_process(bool(self.pending)):
             self.checkpoints.close()
@@ -272,6 +253,19 @@ def unfinished(parts: Parts, blocks: Sequence[Block]) -> list[Block]:
             streams.note(f"{trouble}; computing that block again")
             done[place] = False
     return [block for block, whole in zip(blocks, processes.of_first(done), strict=True) if not whole]
+
+
+def arrived(rows: Sequence[Mapping[str, Any]], worlds: int, target: float | None) -> bool:
+    """Whether all of so many worlds of a policy have reached the target, where there is one that ends it."""
+    if target is None:
+        return False
+    by: dict[tuple, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        by.setdefault(_world_of(row), []).append(row)
+    return len(by) == worlds and all(
+        crossing([row["virtual_time"] for row in own], [row["test_accuracy"] for row in own], target) is not None
+        for own in by.values()
+    )
 
 
 def _world_of(row: Mapping[str, Any]) -> tuple:

@@ -23,7 +23,7 @@ from dbwjax.experiments.config import (
     require_fit,
     to_json,
 )
-from dbwjax.experiments.driver import Driver, NoLog, agreed_sizes
+from dbwjax.experiments.driver import Driver, agreed_sizes
 from dbwjax.experiments.fingerprints import fingerprints
 from dbwjax.experiments.inputs import Inputs, inputs, say_sampled
 from dbwjax.experiments.problem import Problem, of_seeds, problems
@@ -34,11 +34,12 @@ from dbwjax.runtime import interrupts, processes, streams
 from dbwjax.runtime.devices import cache_programs, choose, cores_or
 from dbwjax.storage.checkpoint import Checkpoints
 from dbwjax.storage.manifest import write_manifest
-from dbwjax.storage.metrics_log import MetricsLog
+from dbwjax.storage.metrics_log import MetricsLog, NoLog
+from dbwjax.storage.metrics_writer import MetricsWriter
 from dbwjax.storage.parts import Parts
 from dbwjax.storage.run_folder import RECORDS, RunFolder
 from dbwjax.storage.timelines import Timelines, save_timeline
-from dbwjax.storage.trackers import check_tensorboard, write_tensorboard
+from dbwjax.storage.trackers import check_trackers, finish_trackers, opened
 
 
 def run_experiment(config: TrainConfig, options: RunOptions) -> int:
@@ -54,8 +55,7 @@ def run_experiment(config: TrainConfig, options: RunOptions) -> int:
     """
     if options.compile_cache is not None:
         cache_programs(options.compile_cache)
-    if options.tensorboard:
-        check_tensorboard()
+    check_trackers(options.tensorboard, options.wandb)
     require_fit(extent_of(config), config)
     told = {"devices": options.devices, "checkpoint_every": options.checkpoint_every, "out": options.out}
     processes.agree({**versions(), **to_json(config), **told})
@@ -86,8 +86,10 @@ def run_experiment(config: TrainConfig, options: RunOptions) -> int:
             Checkpoints(path / "checkpoint", run) as checkpoints,
             MetricsLog(path / "metrics.jsonl") if processes.is_first() else NoLog() as log,
             interrupts.collected() as pending,
+            opened(options.wandb if processes.is_first() else None, path, run, to_json(config)) as trackers,
         ):
-            Driver(config, options, found, times, places, parts, checkpoints, log, pending).run(every)
+            writer = MetricsWriter(log, trackers)
+            Driver(config, options, found, times, places, parts, checkpoints, writer, pending).run(every)
         if processes.is_first():
             _leave(path, run, config, options, found, parts, every)
         processes.barrier("end")
@@ -139,8 +141,7 @@ def _leave(
         replace_file(path / name, _writer(text))
     kinds = tuple(kind.strip() for kind in options.figures.split(","))
     figures = write_figures(path, rows, summary, timelines, picture_of(found[0], config.graph), formats=kinds)
-    if options.tensorboard:
-        write_tensorboard(path / "tensorboard", rows)
+    finish_trackers(path, options.tensorboard, rows)
     write_manifest(path, run, [*RECORDS, *(figure.name for figure in figures)])
     told = f"{format_table(summary)}\nfigures: {figures[0]} and {len(figures) - 1} more in {path}"
     streams.show(told, elsewhere=str(path / "table.csv"))

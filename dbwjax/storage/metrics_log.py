@@ -65,6 +65,22 @@ class MetricsLog:
         return refused(f"{self.path} cannot be written", "free some space or use another --out")
 
 
+class NoLog:
+    """A `MetricsLog` that keeps nothing: that of every process but the first."""
+
+    def __enter__(self) -> NoLog:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def restart(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Nothing to write."""
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Nothing to keep."""
+
+
 def read_metrics(path: str | Path) -> list[dict]:
     """The rows of a `metrics.jsonl`, as they are; a last line that was begun only is left out.
 

@@ -17,7 +17,7 @@ from dbwjax.experiments.blocks import Block, Places, Sizes, blocks, sizes
 from dbwjax.experiments.budget import grids, require_ends
 from dbwjax.experiments.claim import REMEDY, claim
 from dbwjax.experiments.config import RunOptions, TrainConfig
-from dbwjax.experiments.driver import Driver, Interrupted, NoLog, agreed_sizes, unfinished
+from dbwjax.experiments.driver import Driver, Interrupted, agreed_sizes, unfinished
 from dbwjax.experiments.fingerprints import fingerprints
 from dbwjax.experiments.inputs import Inputs, inputs, say_sampled
 from dbwjax.experiments.nets import listed
@@ -32,6 +32,7 @@ from dbwjax.runtime import interrupts, memory, streams
 from dbwjax.runtime.devices import cache_programs, cores_or
 from dbwjax.storage.checkpoint import Checkpoints
 from dbwjax.storage.manifest import write_manifest
+from dbwjax.storage.metrics_writer import MetricsWriter
 from dbwjax.storage.parts import Parts
 from dbwjax.storage.run_folder import RECORDS, RunFolder
 from dbwjax.storage.shards import (
@@ -43,6 +44,7 @@ from dbwjax.storage.shards import (
     shard_folders,
     shard_name,
 )
+from dbwjax.storage.trackers import check_trackers, finish_trackers, opened
 
 _ALL = Jobs()
 _AXES = ("heatmap", "graph_seed", *(field.name for field in dataclasses.fields(TrainConfig)))
@@ -98,6 +100,7 @@ def run_sweep(config: SweepConfig, options: RunOptions, jobs: Jobs = _ALL) -> in
       ValueError: something typed or found in the folder is wrong, or does not fit the memory.
       Interrupted: SIGINT or SIGTERM; the same command goes on.
     """
+    check_trackers(options.tensorboard, options.wandb)
     made = prepare(config, options, jobs)
     say_sampled(made.read)
     out = out_of(config, options)
@@ -120,7 +123,8 @@ def run_sweep(config: SweepConfig, options: RunOptions, jobs: Jobs = _ALL) -> in
         else:
             mine = share_out(every, made.found, shard.of)[shard.number - 1]
             keep_record(run, name, ShardRecord(*shard, [block.number for block in mine], len(every)))
-        _run_blocks(config, options, made, cut, parts, mine, run.path, name)
+        with opened(options.wandb, run.path, name, content(config)["base"]) as trackers:
+            _run_blocks(config, options, made, cut, parts, mine, run.path, name, MetricsWriter(None, trackers))
         if shard is None:
             rows = [row for block in every for row in parts.rows(block.number)]
             leave(run.path, name, config, options, drawn_of(made.found), rows)
@@ -210,16 +214,17 @@ def _run_blocks(
     mine: list[Block],
     path: Path,
     name: str,
+    writer: MetricsWriter,
 ) -> None:
     """Computes the blocks that are not finished."""
     if config.timing_only:
-        _run_clocks(options, made.found, made.times, cut, parts, mine, made.devices)
+        _run_clocks(options, made, cut, parts, mine, writer)
         return
     devices = made.devices
     places = [Places(one, devices, fit.cut, size) for one, fit, size in zip(made.found, made.fits, cut, strict=True)]
     with Checkpoints(path / "checkpoint", name) as checkpoints, interrupts.collected() as pending:
         driver = Driver(
-            config.base, options, made.found, made.times, places, parts, checkpoints, NoLog(), pending, stops=False
+            config.base, options, made.found, made.times, places, parts, checkpoints, writer, pending, stops=False
         )
         driver.run(mine)
 
@@ -241,27 +246,32 @@ def _require_no_readers(found: list[Problem]) -> None:
 
 
 def _run_clocks(
-    options: RunOptions,
-    found: list[Problem],
-    times: list[list[np.ndarray]],
-    cut: list[int],
-    parts: Parts,
-    every: list[Block],
-    devices: Any,
+    options: RunOptions, made: Prepared, cut: list[int], parts: Parts, mine: list[Block], writer: MetricsWriter
 ) -> None:
-    meshes = [batch.mesh_of(devices[: min(len(devices), size)]) for size in cut]
-    budgets = [np.array([grid[-1] for grid in own]) for own in times]
-    with Progress(options, sum(len(block.which) for block in every)) as bar, interrupts.collected() as pending:
-        todo = {block.number for block in unfinished(parts, every)}
-        for block in every:
-            if block.number in todo:
-                place = block.problem
-                rows = clock_rows(found[place], block, budgets[place], cut[place], meshes[place])
+    meshes = [batch.mesh_of(made.devices[: min(len(made.devices), size)]) for size in cut]
+    budgets = [np.array([grid[-1] for grid in own]) for own in made.times]
+    with Progress(options, sum(len(block.which) for block in mine)) as bar, interrupts.collected() as pending:
+        todo = {block.number for block in unfinished(parts, mine)}
+        for block in mine:
+            place, fresh = block.problem, block.number in todo
+            if fresh:
+                rows = clock_rows(made.found[place], block, budgets[place], cut[place], meshes[place])
                 parts.keep(block.number, rows)
-                if pending:
-                    raise Interrupted(pending[0], f"a block of policy '{block.spec}'")
+            else:
+                rows = parts.rows(block.number)
+            _tell(writer, made, block, rows)
+            if fresh and pending:
+                raise Interrupted(pending[0], f"a block of policy '{block.spec}'")
             bar.update(len(block.which))
             bar.at(block.spec)
+
+
+def _tell(writer: MetricsWriter, made: Prepared, block: Block, rows: list[dict[str, Any]]) -> None:
+    told = [made.found[block.problem].told[int(which)].values for which in block.which]
+    writer.begin(block.spec, told)
+    for row in rows:
+        writer.append(row)
+    writer.end(block.spec, told, stopped=False)
 
 
 def _differences(told: dict[str, Any]) -> Callable[[Any], list[str]]:
@@ -308,6 +318,7 @@ def leave(path: Path, run: str, config: SweepConfig, options: RunOptions, drawn:
         replace_file(path / name, lambda file, written=written: file.write(written.encode()))  # type: ignore[misc]
     kinds = tuple(kind.strip() for kind in options.figures.split(","))
     figures = write_figures(path, summary, rows, formats=kinds)
+    finish_trackers(path, options.tensorboard, rows)
     drawn_as = ", ".join(figure.name for figure in figures) or "none"
     told = f"{format_table(summary)}\n{len(rows)} rows in {path / 'results.csv'}; figures: {drawn_as}"
     write_manifest(path, run, [*RECORDS, *(figure.name for figure in figures)])

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dbwjax.policies.gossip import gossip as gossip
     from dbwjax.policies.table import POLICIES as POLICIES
     from dbwjax.policies.table import build_policy as build_policy
+    from dbwjax.storage.callbacks import Callbacks as Callbacks
     from dbwjax.tasks.datasets import build_task as build_task
     from dbwjax.tasks.task import from_arrays as from_arrays
     from dbwjax.types import Graph as Graph
@@ -54,11 +55,13 @@ _HOMES = {
     "Comparison": "experiments.compare.Comparison",
     "compare_cells": "experiments.sweep.cells.compare_cells",
     "Cells": "experiments.sweep.cells.Cells",
+    "Callbacks": "storage.callbacks.Callbacks",
     "citation": "experiments.citing.citation",
 }
 
 __all__ = [
     "POLICIES",
+    "Callbacks",
     "Cells",
     "Comparison",
     "Graph",

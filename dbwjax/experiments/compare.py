@@ -17,15 +17,27 @@ import jax
 import numpy as np
 
 from dbwjax import numbers
+from dbwjax.engine.learner import equipped, readable
 from dbwjax.experiments.blocks import Places, blocks, sizes
 from dbwjax.experiments.budget import grids
 from dbwjax.experiments.config import TrainConfig
-from dbwjax.experiments.driver import evaluate_own
+from dbwjax.experiments.driver import arrived, evaluate_own
 from dbwjax.experiments.fingerprints import fingerprints
-from dbwjax.experiments.given import Budget, Told, budget_of, optimizer_of, prepared, problem_of, require_room
+from dbwjax.experiments.given import (
+    Budget,
+    Told,
+    budget_of,
+    optimizer_of,
+    prepared,
+    problem_of,
+    require_room,
+    target_of,
+)
+from dbwjax.experiments.placing import SideBySide
 from dbwjax.experiments.problem import Problem
 from dbwjax.experiments.rows import even_grid
 from dbwjax.experiments.training import SINGLE_WORKERS, Diverged, Training
+from dbwjax.storage.callbacks import Audience, Callbacks, listed
 from dbwjax.tasks import Task
 from dbwjax.types import DelayModel, Graph, Policy
 
@@ -41,6 +53,7 @@ class Result(NamedTuple):
     backup_workers: np.ndarray  # [T] float32, mean over workers
     length: np.ndarray  # [n] float32 seconds of the iterations that ended by the budget
     workers: np.ndarray | None = None  # [T, E] int32, of a policy whose steps are events of a few (N: nobody)
+    stopped: bool = False  # before the budget; `params` are then of up to 100 iterations (3,200 events) after the last row
 
 
 def train_policy(
@@ -59,6 +72,9 @@ def train_policy(
     workers: int | None = None,
     learning_rate: float = 0.1,
     wide: bool | None = None,
+    target_accuracy: float | None = None,
+    until_target: bool = False,
+    callbacks: Callbacks | Sequence[Callbacks] | None = None,
 ) -> Result:
     """Trains one policy in one world, in memory.
 
@@ -82,6 +98,9 @@ def train_policy(
       learning_rate: of an optimiser that is a SPEC.
       wide: whether events of an event-driven policy are put together in wide steps, which is the same run to rounding;
         `None`: on accelerators.
+      target_accuracy: of `until_target`.
+      until_target: stop when the target has been reached and the next row is also at or above it.
+      callbacks: functions that are called as the training goes on, and may stop it.
 
     Returns:
       The metrics, what each worker holds at the budget, and the history of the steps.
@@ -94,6 +113,8 @@ def train_policy(
       Diverged: a loss was not finite.
     """
     budget = budget_of(seconds, steps, rows, eval_every, times)
+    target, audience = target_of(target_accuracy, until_target), Audience(listed(callbacks))
+    where = {"policy": policy if isinstance(policy, str) else "policy"}
     seed, optimizer = numbers.seeds(seed).start, optimizer_of(optimizer, learning_rate)
     problem = problem_of({"policy": policy}, task, graph, delays, optimizer, [seed], workers)
     require_room(budget, problem.workers, 1, 1)
@@ -103,20 +124,29 @@ def train_policy(
     roles = problem.roles("policy")
     evaluate = evaluate_own(problem, np.array([0])) if roles.computes.sum() <= SINGLE_WORKERS else None
     training, found = Training(places.place(block), [grid], roles, True, evaluate, wide=wide), []
+    where["world"] = seed
     if wide and training.way is None:
         raise ValueError("wide=True, and the steps of this policy are no events of single workers; leave wide= out")
-    account = training.accounts[0]
-    while not training.done:
-        found += [row for _, row in training.advance()]
+    account, asked = training.accounts[0], False
+    audience.start(where)
+    while not (training.done or asked or arrived(found, 1, target)):
+        for _, row in sorted(training.advance(), key=lambda item: item[1]["row"]):
+            found.append({**where, **row})
+            asked = audience.row(found[-1])
+            if asked:
+                break
         if account.diverged < len(grid):
             raise Diverged(float(grid[account.diverged]))
-    every = jax.tree.map(lambda leaf: np.asarray(leaf[0]), training.place.own(training.held))
+    stopped = len(found) < len(grid)
+    audience.end(where, len(found), stopped)
+    found = [{name: row[name] for name in row if name not in where} for row in found]
+    every = training.place.own(training.held) if training.done else _now(training)
+    every = jax.tree.map(lambda leaf: np.asarray(leaf[0]), every)
     params = jax.tree.map(lambda leaf: leaf[roles.computes], every)
     model = jax.tree.map(lambda leaf: np.asarray(leaf[roles.evaluated], _wide(leaf)).mean(axis=0), every)
     events = account.workers if account.workers.size else None
-    return Result(
-        found, params, model, account.duration, account.active, account.backup_workers, account.length, events
-    )
+    history = (account.duration, account.active, account.backup_workers, account.length, events)
+    return Result(found, params, model, *history, stopped)
 
 
 class Comparison(NamedTuple):
@@ -127,6 +157,7 @@ class Comparison(NamedTuple):
     summary: dict[str, Any]  # as in `summary.json`
     timelines: dict[str, dict[str, dict[str, np.ndarray]]]  # by policy and world, as in `timeline.npz`
     picture: Any  # of the first world's network
+    stopped: dict[str, int] = {}  # by policy that was stopped before the budget: in how many worlds
 
     def table(self) -> str:
         """The table of the command line, as text."""
@@ -167,6 +198,8 @@ def compare(
     batch_size: int = 32,
     model: str | None = None,
     partition: str = "iid",
+    until_target: bool = False,
+    callbacks: Callbacks | Sequence[Callbacks] | None = None,
 ) -> Comparison:
     """Trains policies in the same worlds to the same virtual time, and says which is faster and how sure that is.
 
@@ -189,6 +222,8 @@ def compare(
       learning_rate: of an optimiser that is a SPEC.
       workers: N, where everything is a SPEC.
       batch_size, model, partition: of a task that is a SPEC.
+      until_target: stop a policy when all its worlds (that are trained side by side) have reached the target.
+      callbacks: functions that are called as the training goes on, and may stop a policy in a world.
 
     Returns:
       Rows, intervals, `.table()` and `.plot()`.
@@ -215,8 +250,9 @@ def compare(
         model,
         partition,
     )
+    audience, target = Audience(listed(callbacks)), target_of(target_accuracy, until_target)
     problem, config = prepared(told)
-    found, timelines = _run(problem, config)
+    found, timelines, stopped = _run(problem, config, target, audience)
     worlds = fingerprints(problem)
     from dbwjax.experiments.picture import picture_of
     from dbwjax.report.statistics import summarise
@@ -226,7 +262,9 @@ def compare(
     summary = summarise(found, worlds, list(config.policies), config.over, target_accuracy if has_accuracy else None)
     if problem.names is not None:
         summary["names"] = problem.names
-    return Comparison(found, worlds, summary, timelines, picture)
+    if stopped:
+        summary["stopped"] = stopped
+    return Comparison(found, worlds, summary, timelines, picture, stopped)
 
 
 def check(*args: Any, **named: Any) -> None:
@@ -240,18 +278,23 @@ def check(*args: Any, **named: Any) -> None:
     except TypeError as error:
         raise ValueError(f"compare: {error}") from error
     bound.apply_defaults()
+    given = {name: bound.arguments.pop(name) for name in ("until_target", "callbacks")}
+    target_of(bound.arguments["target_accuracy"], given["until_target"])
+    listed(given["callbacks"])
     prepared(Told(**bound.arguments), 1)
 
 
-def _run(problem: Problem, config: TrainConfig) -> tuple[list[dict[str, Any]], dict]:
-    """All policies in all worlds: rows, and timelines by policy and world."""
+def _run(
+    problem: Problem, config: TrainConfig, target: float | None, audience: Audience
+) -> tuple[list[dict[str, Any]], dict, dict[str, int]]:
+    """All policies in all worlds: rows, timelines by policy and world, and in how many worlds each was stopped."""
     times, devices = grids(problem, config), jax.devices()
     fit = sizes(problem, devices, max(map(len, times)))
     places = Places(problem, devices, fit.cut, fit.size)
-    every = list(blocks(config.policies, [problem], [fit.size]))
     rows: list[dict[str, Any]] = []
     timelines: dict[str, dict[str, dict[str, np.ndarray]]] = {}
-    for block in every:
+    stopped: dict[str, int] = {}
+    for block in blocks(config.policies, [problem], [fit.size]):
         filled = block.which[:1] if places.cut else places.filled(block.which)
         roles = problem.roles(block.spec)
         few = bool(roles.computes.sum() <= SINGLE_WORKERS)
@@ -260,14 +303,44 @@ def _run(problem: Problem, config: TrainConfig) -> tuple[list[dict[str, Any]], d
         training = Training(
             places.place(block), grid, roles, few, evaluate, real=len(block.which), wide=config.puts_together
         )
-        values = [problem.told[int(which)].values for which in block.which]
-        found: list[tuple[int, dict[str, Any]]] = []
-        while not training.done:
-            found += [(sim, {"policy": block.spec, **values[sim], **row}) for sim, row in training.advance()]
-        rows += [row for _, row in sorted(found, key=lambda item: (item[0], item[1]["row"]))]
-        for value, account in zip(values, training.accounts, strict=False):
-            timelines.setdefault(block.spec, {})[str(value["world"])] = account.timeline()
-    return rows, timelines
+        where = [{"policy": block.spec, **problem.told[int(which)].values} for which in block.which]
+        found = _heard(training, where, target, audience)
+        rows += [row for own in found for row in own]
+        for one, own, times_of, account in zip(where, found, grid, training.accounts, strict=False):
+            timelines.setdefault(block.spec, {})[str(one["world"])] = account.timeline()
+            early = len(own) < len(times_of)
+            if early:
+                stopped[block.spec] = stopped.get(block.spec, 0) + 1
+            audience.end(one, len(own), early)
+    return rows, timelines, stopped
+
+
+def _heard(
+    training: Training, where: Sequence[Mapping[str, Any]], target: float | None, audience: Audience
+) -> list[list[dict[str, Any]]]:
+    """The rows of each world of a block, while whoever listens hears of them and may stop a world."""
+    found: list[list[dict[str, Any]]] = [[] for _ in where]
+    for one in where:
+        audience.start(one)
+    ended: set[int] = set()
+    while not (training.done or len(ended) == len(where)):
+        for sim, row in sorted(training.advance(), key=lambda item: (item[0], item[1]["row"])):
+            if sim not in ended:
+                found[sim].append({**where[sim], **row})
+                if audience.row(found[sim][-1]):
+                    ended.add(sim)
+        if target is not None and arrived([row for own in found for row in own], len(where), target):
+            break
+    return found
+
+
+def _now(training: Training) -> Any:
+    """`[B, N, ...]` what each node holds after the last step, as it is read."""
+    place, model = training.place, training.state.model
+    assert isinstance(place, SideBySide)
+    report = equipped(place.learner, place.policy).report
+    stack = model.params if report is None else jax.vmap(jax.vmap(report))(model.params, model.local)
+    return stack if model.mass is None else jax.vmap(readable)(stack, model.mass)
 
 
 def _wide(leaf: np.ndarray) -> Any:

@@ -231,8 +231,7 @@ def prepared(told: Told, worlds: int | None = None) -> tuple[Problem, TrainConfi
     over = list(named)[-1] if told.baseline is None else told.baseline
     if not isinstance(over, str) or over not in named:
         raise ValueError(f"baseline={shown(over)} is not among the policies {list(named)}")
-    if told.target_accuracy is not None and not 0 < real("target_accuracy", told.target_accuracy) <= 1:
-        raise ValueError(f"target_accuracy={told.target_accuracy:g} is out of range; use more than 0 and at most 1")
+    target_of(told.target_accuracy, False)
     drawn = numbers.seeds(seed, seeds)[:worlds]
     budget = budget_of(told.seconds, told.steps, told.rows)
     require_room(budget, 1 if told.workers is None else whole("workers", told.workers), len(named), seeds)
@@ -241,6 +240,21 @@ def prepared(told: Told, worlds: int | None = None) -> tuple[Problem, TrainConfi
     problem = problem_of(named, told.task, told.graph, told.delays, optimizer, drawn, told.workers, words)
     config = TrainConfig(policies=tuple(named), baseline=over)
     return problem, dataclasses.replace(config, seconds=budget.seconds, steps=budget.steps, rows=budget.rows)
+
+
+def target_of(target_accuracy: Any, until_target: Any) -> float | None:
+    """The accuracy at which a policy is stopped; `None`: it is not.
+
+    Raises:
+      ValueError: a target out of range, or none to stop at.
+    """
+    if target_accuracy is not None and not 0 < real("target_accuracy", target_accuracy) <= 1:
+        raise ValueError(f"target_accuracy={target_accuracy:g} is out of range; use more than 0 and at most 1")
+    if not isinstance(until_target, bool):
+        raise ValueError(f"until_target={shown(until_target)} is no truth value; use True or False")
+    if until_target and target_accuracy is None:
+        raise ValueError("until_target=True has no target; give target_accuracy=")
+    return float(target_accuracy) if until_target else None
 
 
 class Budget(NamedTuple):

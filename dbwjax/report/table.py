@@ -204,6 +204,9 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
         notes.append("Clocks alone: this ranks speed, not learning.")
     elif target is None:
         notes.append("No target: iteration lengths rank speed, not learning.")
+    if summary.get("stopped"):
+        named = "; ".join(f"{spec} in {worlds}" for spec, worlds in summary["stopped"].items())
+        notes.append(f"Stopped early, in worlds: {named}. Their rows end there, before the budget.")
     if summary.get("names"):
         notes.append(f"Workers: {numbered(summary['names'], 400)}.")
     if any(map(_adds_more, specs_shown)) and not all(map(_adds_more, specs_shown)):

@@ -17,8 +17,7 @@ import jax
 import numpy as np
 
 from dbwjax import numbers
-from dbwjax.engine.learner import equipped, readable
-from dbwjax.experiments.blocks import Places, blocks, sizes
+from dbwjax.experiments.blocks import Places, blocks
 from dbwjax.experiments.budget import grids
 from dbwjax.experiments.config import TrainConfig
 from dbwjax.experiments.driver import arrived, evaluate_own
@@ -33,7 +32,7 @@ from dbwjax.experiments.given import (
     require_room,
     target_of,
 )
-from dbwjax.experiments.placing import SideBySide
+from dbwjax.experiments.heard import models_now, train_all
 from dbwjax.experiments.problem import Problem
 from dbwjax.experiments.rows import even_grid
 from dbwjax.experiments.training import SINGLE_WORKERS, Diverged, Training
@@ -53,7 +52,9 @@ class Result(NamedTuple):
     backup_workers: np.ndarray  # [T] float32, mean over workers
     length: np.ndarray  # [n] float32 seconds of the iterations that ended by the budget
     workers: np.ndarray | None = None  # [T, E] int32, of a policy whose steps are events of a few (N: nobody)
-    stopped: bool = False  # before the budget; `params` are then of up to 100 iterations (3,200 events) after the last row
+    stopped: bool = (
+        False  # before the budget; `params` are then of up to 100 iterations (3,200 events) after the last row
+    )
 
 
 def train_policy(
@@ -140,7 +141,7 @@ def train_policy(
     stopped = len(found) < len(grid)
     audience.end(where, len(found), stopped)
     found = [{name: row[name] for name in row if name not in where} for row in found]
-    every = training.place.own(training.held) if training.done else _now(training)
+    every = training.place.own(training.held) if training.done else models_now(training)
     every = jax.tree.map(lambda leaf: np.asarray(leaf[0]), every)
     params = jax.tree.map(lambda leaf: leaf[roles.computes], every)
     model = jax.tree.map(lambda leaf: np.asarray(leaf[roles.evaluated], _wide(leaf)).mean(axis=0), every)
@@ -157,7 +158,6 @@ class Comparison(NamedTuple):
     summary: dict[str, Any]  # as in `summary.json`
     timelines: dict[str, dict[str, dict[str, np.ndarray]]]  # by policy and world, as in `timeline.npz`
     picture: Any  # of the first world's network
-    stopped: dict[str, int] = {}  # by policy that was stopped before the budget: in how many worlds
 
     def table(self) -> str:
         """The table of the command line, as text."""
@@ -252,7 +252,7 @@ def compare(
     )
     audience, target = Audience(listed(callbacks)), target_of(target_accuracy, until_target)
     problem, config = prepared(told)
-    found, timelines, stopped = _run(problem, config, target, audience)
+    found, timelines, stopped = train_all(problem, config, target, audience)
     worlds = fingerprints(problem)
     from dbwjax.experiments.picture import picture_of
     from dbwjax.report.statistics import summarise
@@ -264,7 +264,7 @@ def compare(
         summary["names"] = problem.names
     if stopped:
         summary["stopped"] = stopped
-    return Comparison(found, worlds, summary, timelines, picture, stopped)
+    return Comparison(found, worlds, summary, timelines, picture)
 
 
 def check(*args: Any, **named: Any) -> None:
@@ -282,65 +282,6 @@ def check(*args: Any, **named: Any) -> None:
     target_of(bound.arguments["target_accuracy"], given["until_target"])
     listed(given["callbacks"])
     prepared(Told(**bound.arguments), 1)
-
-
-def _run(
-    problem: Problem, config: TrainConfig, target: float | None, audience: Audience
-) -> tuple[list[dict[str, Any]], dict, dict[str, int]]:
-    """All policies in all worlds: rows, timelines by policy and world, and in how many worlds each was stopped."""
-    times, devices = grids(problem, config), jax.devices()
-    fit = sizes(problem, devices, max(map(len, times)))
-    places = Places(problem, devices, fit.cut, fit.size)
-    rows: list[dict[str, Any]] = []
-    timelines: dict[str, dict[str, dict[str, np.ndarray]]] = {}
-    stopped: dict[str, int] = {}
-    for block in blocks(config.policies, [problem], [fit.size]):
-        filled = block.which[:1] if places.cut else places.filled(block.which)
-        roles = problem.roles(block.spec)
-        few = bool(roles.computes.sum() <= SINGLE_WORKERS)
-        evaluate = evaluate_own(problem, filled) if few else None
-        grid = [times[which] for which in filled]
-        training = Training(
-            places.place(block), grid, roles, few, evaluate, real=len(block.which), wide=config.puts_together
-        )
-        where = [{"policy": block.spec, **problem.told[int(which)].values} for which in block.which]
-        found = _heard(training, where, target, audience)
-        rows += [row for own in found for row in own]
-        for one, own, times_of, account in zip(where, found, grid, training.accounts, strict=False):
-            timelines.setdefault(block.spec, {})[str(one["world"])] = account.timeline()
-            early = len(own) < len(times_of)
-            if early:
-                stopped[block.spec] = stopped.get(block.spec, 0) + 1
-            audience.end(one, len(own), early)
-    return rows, timelines, stopped
-
-
-def _heard(
-    training: Training, where: Sequence[Mapping[str, Any]], target: float | None, audience: Audience
-) -> list[list[dict[str, Any]]]:
-    """The rows of each world of a block, while whoever listens hears of them and may stop a world."""
-    found: list[list[dict[str, Any]]] = [[] for _ in where]
-    for one in where:
-        audience.start(one)
-    ended: set[int] = set()
-    while not (training.done or len(ended) == len(where)):
-        for sim, row in sorted(training.advance(), key=lambda item: (item[0], item[1]["row"])):
-            if sim not in ended:
-                found[sim].append({**where[sim], **row})
-                if audience.row(found[sim][-1]):
-                    ended.add(sim)
-        if target is not None and arrived([row for own in found for row in own], len(where), target):
-            break
-    return found
-
-
-def _now(training: Training) -> Any:
-    """`[B, N, ...]` what each node holds after the last step, as it is read."""
-    place, model = training.place, training.state.model
-    assert isinstance(place, SideBySide)
-    report = equipped(place.learner, place.policy).report
-    stack = model.params if report is None else jax.vmap(jax.vmap(report))(model.params, model.local)
-    return stack if model.mass is None else jax.vmap(readable)(stack, model.mass)
 
 
 def _wide(leaf: np.ndarray) -> Any:

@@ -20,7 +20,7 @@ from dbwjax import numbers
 from dbwjax.experiments.blocks import Places, blocks
 from dbwjax.experiments.budget import grids
 from dbwjax.experiments.config import TrainConfig
-from dbwjax.experiments.driver import arrived, evaluate_own
+from dbwjax.experiments.driver import evaluate_own
 from dbwjax.experiments.fingerprints import fingerprints
 from dbwjax.experiments.given import (
     Budget,
@@ -32,10 +32,10 @@ from dbwjax.experiments.given import (
     require_room,
     target_of,
 )
-from dbwjax.experiments.heard import models_now, train_all
+from dbwjax.experiments.heard import heard, models_now, train_all
 from dbwjax.experiments.problem import Problem
 from dbwjax.experiments.rows import even_grid
-from dbwjax.experiments.training import SINGLE_WORKERS, Diverged, Training
+from dbwjax.experiments.training import SINGLE_WORKERS, Training
 from dbwjax.storage.callbacks import Audience, Callbacks, listed
 from dbwjax.tasks import Task
 from dbwjax.types import DelayModel, Graph, Policy
@@ -115,7 +115,6 @@ def train_policy(
     """
     budget = budget_of(seconds, steps, rows, eval_every, times)
     target, audience = target_of(target_accuracy, until_target), Audience(listed(callbacks))
-    where = {"policy": policy if isinstance(policy, str) else "policy"}
     seed, optimizer = numbers.seeds(seed).start, optimizer_of(optimizer, learning_rate)
     problem = problem_of({"policy": policy}, task, graph, delays, optimizer, [seed], workers)
     require_room(budget, problem.workers, 1, 1)
@@ -124,30 +123,22 @@ def train_policy(
     (block,) = blocks(["policy"], [problem], [1])
     roles = problem.roles("policy")
     evaluate = evaluate_own(problem, np.array([0])) if roles.computes.sum() <= SINGLE_WORKERS else None
-    training, found = Training(places.place(block), [grid], roles, True, evaluate, wide=wide), []
-    where["world"] = seed
+    training = Training(places.place(block), [grid], roles, True, evaluate, wide=wide)
     if wide and training.way is None:
         raise ValueError("wide=True, and the steps of this policy are no events of single workers; leave wide= out")
-    account, asked = training.accounts[0], False
-    audience.start(where)
-    while not (training.done or asked or arrived(found, 1, target)):
-        for _, row in sorted(training.advance(), key=lambda item: item[1]["row"]):
-            found.append({**where, **row})
-            asked = audience.row(found[-1])
-            if asked:
-                break
-        if account.diverged < len(grid):
-            raise Diverged(float(grid[account.diverged]))
+    where = {"policy": policy if isinstance(policy, str) else "policy", "world": seed}
+    (found,) = heard(training, [where], target, audience, stops=True)
     stopped = len(found) < len(grid)
     audience.end(where, len(found), stopped)
-    found = [{name: row[name] for name in row if name not in where} for row in found]
+    own_rows = [{name: row[name] for name in row if name not in where} for row in found]
+    account = training.accounts[0]
     every = training.place.own(training.held) if training.done else models_now(training)
     every = jax.tree.map(lambda leaf: np.asarray(leaf[0]), every)
     params = jax.tree.map(lambda leaf: leaf[roles.computes], every)
     model = jax.tree.map(lambda leaf: np.asarray(leaf[roles.evaluated], _wide(leaf)).mean(axis=0), every)
     events = account.workers if account.workers.size else None
     history = (account.duration, account.active, account.backup_workers, account.length, events)
-    return Result(found, params, model, *history, stopped)
+    return Result(own_rows, params, model, *history, stopped)
 
 
 class Comparison(NamedTuple):

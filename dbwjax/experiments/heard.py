@@ -15,7 +15,7 @@ from dbwjax.experiments.config import TrainConfig
 from dbwjax.experiments.driver import arrived, evaluate_own
 from dbwjax.experiments.placing import SideBySide
 from dbwjax.experiments.problem import Problem
-from dbwjax.experiments.training import SINGLE_WORKERS, Training
+from dbwjax.experiments.training import SINGLE_WORKERS, Diverged, Training
 from dbwjax.storage.callbacks import Audience
 
 
@@ -39,7 +39,7 @@ def train_all(
             places.place(block), grid, roles, few, evaluate, real=len(block.which), wide=config.puts_together
         )
         where = [{"policy": block.spec, **problem.told[int(which)].values} for which in block.which]
-        found = _heard(training, where, target, audience)
+        found = heard(training, where, target, audience)
         rows += [row for own in found for row in own]
         for one, own, times_of, account in zip(where, found, grid, training.accounts, strict=False):
             timelines.setdefault(block.spec, {})[str(one["world"])] = account.timeline()
@@ -50,20 +50,38 @@ def train_all(
     return rows, timelines, stopped
 
 
-def _heard(
-    training: Training, where: Sequence[Mapping[str, Any]], target: float | None, audience: Audience
+def heard(
+    training: Training,
+    where: Sequence[Mapping[str, Any]],
+    target: float | None,
+    audience: Audience,
+    stops: bool = False,
 ) -> list[list[dict[str, Any]]]:
-    """The rows of each world of a block, while whoever listens hears of them and may stop a world."""
+    """The rows of each world of a block, while whoever listens hears of them and may stop a world.
+
+    Args:
+      training: at virtual time 0.
+      where: policy and world of each.
+      target: ends the block when all have reached it; `None`: there is none.
+      audience: hears of them.
+      stops: whether a loss that is not finite in the first world ends it.
+
+    Raises:
+      Diverged: it has.
+    """
     found: list[list[dict[str, Any]]] = [[] for _ in where]
     for one in where:
         audience.start(one)
     ended: set[int] = set()
+    first = training.accounts[0]
     while not (training.done or len(ended) == len(where)):
         for sim, row in sorted(training.advance(), key=lambda item: (item[0], item[1]["row"])):
             if sim not in ended:
                 found[sim].append({**where[sim], **row})
                 if audience.row(found[sim][-1]):
                     ended.add(sim)
+        if stops and first.diverged < len(first.grid):
+            raise Diverged(float(first.grid[first.diverged]))
         if target is not None and arrived([row for own in found for row in own], len(where), target):
             break
     return found

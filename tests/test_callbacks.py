@@ -7,7 +7,7 @@ import functools
 import numpy as np
 import pytest
 
-from dbwjax import Callbacks, compare, train_policy
+from dbwjax import Callbacks, build_policy, compare, train_policy
 from dbwjax.experiments import blocks
 from dbwjax.experiments.compare import check
 
@@ -19,7 +19,13 @@ LEARNED = ("logistic", "ring", "shifted_exponential")
 
 @functools.cache
 def plain():
-    return compare(["dybw", "full"], *WHERE, **WORLDS)
+    return compare(policies(), *WHERE, **WORLDS)
+
+
+@functools.cache
+def policies():
+    """Two names of one policy, which is compiled once."""
+    return dict.fromkeys(("one", "full"), build_policy("full"))
 
 
 def numbers(rows):
@@ -52,10 +58,10 @@ class Watcher:
 
 def test_who_listens_hears_every_row_in_its_order_and_changes_nothing():
     watcher = Watcher(stop=lambda row: row.update(test_loss=0) or 1)  # neither what it does to a row nor a 1 counts
-    found = compare(["dybw", "full"], *WHERE, **WORLDS, callbacks=[watcher.callbacks, Callbacks()])
+    found = compare(policies(), *WHERE, **WORLDS, callbacks=[watcher.callbacks, Callbacks()])
     assert numbers(found.rows) == numbers(plain().rows)
     assert found.summary == plain().summary
-    for policy in ("dybw", "full"):
+    for policy in ("one", "full"):
         for world in range(3):
             (first, where), *between, (last, told) = watcher.of(policy, world)
             assert (first, where) == ("start", {"policy": policy, "world": world})
@@ -71,9 +77,9 @@ def test_who_listens_hears_every_row_in_its_order_and_changes_nothing():
 @pytest.mark.parametrize("cache", [0, 1 << 30], ids=["one at a time", "side by side"])
 def test_a_row_that_is_the_last_is_so_in_its_world_however_worlds_are_put_together(cache, monkeypatch):
     monkeypatch.setattr(blocks, "CACHE", cache)
-    last = {("dybw", 0): 2, ("dybw", 2): 4, ("full", 1): 3}
+    last = {("one", 0): 2, ("one", 2): 4, ("full", 1): 3}
     watcher = Watcher(stop=lambda row: last.get((row["policy"], row["world"])) == row["row"])
-    found = compare(["dybw", "full"], *WHERE, **WORLDS, callbacks=watcher.callbacks)
+    found = compare(policies(), *WHERE, **WORLDS, callbacks=watcher.callbacks)
     kept = [row for row in plain().rows if row["row"] <= last.get((row["policy"], row["world"]), 6)]
     for one, other in zip(found.rows, kept, strict=True):
         assert [one[name] for name in ("policy", "world", "row", "virtual_time", "step")] == [
@@ -87,11 +93,11 @@ def test_a_row_that_is_the_last_is_so_in_its_world_however_worlds_are_put_togeth
         )
     assert watcher.of("full", 0)[-1][1]["stopped"] is False
     # It is said, and no equal time is claimed.
-    assert found.summary["stopped"] == {"dybw": 2, "full": 1}
+    assert found.summary["stopped"] == {"one": 2, "full": 1}
     (cell,) = found.summary["cells"]
     assert not cell["equal_time"]
-    assert cell["policies"]["dybw"]["test_loss"] is None
-    assert "Stopped early, in worlds: dybw in 2; full in 1." in found.table()
+    assert cell["policies"]["one"]["test_loss"] is None
+    assert "Stopped early, in worlds: one in 2; full in 1." in found.table()
     assert "nothing is compared at T" in found.table()
     assert "Stopped" not in plain().table()
 
@@ -101,7 +107,7 @@ def test_what_a_callback_raises_ends_it():
         raise KeyError(row["row"])
 
     with pytest.raises(KeyError, match="0"):
-        compare("full", *WHERE, **WORLDS, callbacks=Callbacks(on_row=broken))
+        compare(policies(), *WHERE, **WORLDS, callbacks=Callbacks(on_row=broken))
     with pytest.raises(ZeroDivisionError):
         train_policy("full", *WHERE, "sgd", **SIZE, callbacks=Callbacks(on_end=lambda told: 1 / 0))
 

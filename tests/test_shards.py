@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import re
+import shlex
 import shutil
+import subprocess
+import sys
 
 import pytest
 
 from dbwjax import files, sweep
+from dbwjax.cli.sweep import _parser as words_of_sweep
+from dbwjax.cli.sweep import read
 from dbwjax.experiments import claim as claims
 from dbwjax.experiments import driver
 from dbwjax.storage import shards as storage
 from dbwjax.storage.parts import Parts
-from tests.processes import ended, said, started
+from tests.compiling import light_environment
+from tests.readme import ROOT
 
 TRAINED = ["--dataset", "quadratic", "--workers", "6", "--batch-size", "4", "--no-progress", "--seconds", "6"]
 TRAINED += ["--rows", "3", "--policies", "full", "--graphs", "ring", "complete", "--seeds", "3"]
@@ -111,16 +119,6 @@ def test_a_shard_that_is_killed_goes_on(swept, tmp_path, monkeypatch, capsys):
     assert len(done) == len(mine) - 1 > 0
     assert sweep.main(join) == 0
     assert numbers(out) == numbers(swept / "trained")
-
-
-def test_processes_that_begin_at_once_on_one_folder(swept, tmp_path):
-    """They agree on one configuration, and none waits for another."""
-    command = ["python", "-m", "dbwjax.sweep", *TIMED, "--out", str(tmp_path / "out"), "--shard"]
-    with started([[*command, f"{number}/2"] for number in (1, 2)], tmp_path / "said") as running:
-        assert ended(running, 90) == [0, 0], said(tmp_path / "said", 0) + said(tmp_path / "said", 1)
-    assert sweep.main(["--join", *map(str, (tmp_path / "out").glob("shard-*"))]) == 0
-    rows, *_ = numbers(tmp_path / "out")
-    assert rows == numbers(swept / "timed")[0]
 
 
 def test_whoever_comes_second_takes_what_the_first_has_written(swept, tmp_path, monkeypatch):
@@ -254,3 +252,42 @@ def test_the_plan_is_what_shards_do(swept, capsys, name, tmp_path):
     assert whole["programs"] == len({tuple(line["program"]) for line in blocks})
     most, least = (pick(line["simulations"] for line in shards) for pick in (max, min))
     assert most - least <= max(line["simulations"] for line in blocks)
+
+
+def test_the_recipe_runs_as_it_is_written(tmp_path):
+    """But for its size, which is a test's. Its shards begin at once, on one folder."""
+    text = (ROOT / "docs" / "cluster.md").read_text()
+    (script,) = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
+    small = script.replace(
+        "--seeds 8 --seconds 60 --rows 12 --at-once 4", "--seeds 3 --seconds 6 --timing-only --at-once 2"
+    )
+    assert small != script
+    command = small.replace("python -m", f"{sys.executable} -m")
+    inherited = {**os.environ, **light_environment(), "JAX_NUM_CPU_DEVICES": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=tmp_path,
+        env=inherited,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    plan = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert [line["shard"] for line in plan if line["kind"] == "shard"] == ["1/2", "2/2"]
+    words = shlex.split(re.search(r'sweep="python -m dbwjax.sweep (.*)"', small)[1])
+    assert sweep.main([*words, "--no-progress", "--out", str(tmp_path / "alone")]) == 0
+    assert numbers(tmp_path / "runs" / "big")[0] == numbers(tmp_path / "alone")[0]
+
+
+def test_the_other_recipes_use_words_that_there_are():
+    text = (ROOT / "docs" / "cluster.md").read_text()
+    found = re.findall(r"python -m dbwjax\.sweep ((?:[^\n`\\']|\\\n)*)", text.replace("$SCRATCH", "x"))
+    found += re.findall(r'WORDS = "(.*)"', text)
+    assert len(found) >= 5
+    for line in found:
+        line = line.replace("\\\n", " ").replace("$SLURM_ARRAY_TASK_ID", "1")
+        line = line.rstrip('"') if line.count('"') % 2 else line  # which closes what began before
+        typed = vars(words_of_sweep().parse_args(shlex.split(line)))
+        if typed["join"] is None:
+            read({name: value for name, value in typed.items() if value is not None})

@@ -191,6 +191,8 @@ def test_a_shard_begins_only_where_it_can_be_joined(swept, tmp_path, capsys, mon
     shutil.rmtree(out / "shard-1-of-3")
     assert "holds another sweep" in refused(capsys, *ours, "--seconds", "11", "--shard", "1/2")
     assert "holds shards of this sweep, as shard-1-of-2; join them" in refused(capsys, *ours)
+    line = refused(capsys, *ours, "--at-once", "2", "--shard", "1/2")
+    assert "was begun with blocks of 4 simulations, not of --at-once 2" in line
     before = claims.versions()
     monkeypatch.setattr(claims, "versions", lambda: {**before, "jax": "0.0.1"})
     assert "was begun with jax" in refused(capsys, *ours, "--shard", "1/2")

@@ -186,17 +186,21 @@ class Server:
 
     def __init__(self, monkeypatch, fails=""):
         self.runs, self.fails, self.calls = {}, fails, 0
-        module = types.SimpleNamespace(init=self.init, setup=self.setup, login=lambda prompt: True)
+        module = types.SimpleNamespace(init=self.init, setup=self.setup, login=self.login)
         module.Settings = type("Settings", (), {"model_fields": ("silent",), "__init__": lambda self, **named: None})
         monkeypatch.setitem(sys.modules, "wandb", module)
 
     def setup(self, settings=None):
-        return types.SimpleNamespace(settings=types.SimpleNamespace(mode="online"))
+        return types.SimpleNamespace(settings=types.SimpleNamespace(mode="online", api_key=None))
 
     def trouble(self, what):
         self.calls += 1
         if what == self.fails:
             raise ConnectionError("the network\nis gone")
+
+    def login(self, prompt, timeout):
+        self.trouble("login")
+        return True
 
     def init(self, id, **named):
         self.trouble("init")
@@ -230,17 +234,18 @@ def test_online_the_server_says_which_rows_it_has(tmp_path, monkeypatch):
     assert list(server.runs.values()) == [[0, 1, 2, 3]] * 2
 
 
-@pytest.mark.parametrize("fails", ["init", "log", "finish"])
+@pytest.mark.parametrize("fails", ["login", "init", "log", "finish"])
 def test_a_tracker_that_fails_is_one_note(tmp_path, monkeypatch, capsys, fails):
     server = Server(monkeypatch, fails)
     assert train.main([*RUN, "--out", str(tmp_path / "out"), "--wandb"]) == 0
-    lines = capsys.readouterr().err.splitlines()
-    assert [line for line in lines if "W&B" in line] == [
-        "note: W&B: the network; nothing more is written there, and the run goes on without it"
-    ]
+    notes = [line for line in capsys.readouterr().err.splitlines() if "W&B" in line]
+    if fails == "login":  # no answer is no refusal
+        assert (notes, len(server.runs)) == ([], 2)
+        return
+    assert notes == ["note: W&B: the network; nothing more is written there, and the run goes on without it"]
     assert len(read_metrics(tmp_path / "out" / "metrics.jsonl")) == 8
     assert (tmp_path / "out" / "manifest.json").exists()
-    assert server.calls <= 1 + 4 + 1
+    assert server.calls <= 1 + 1 + 4 + 1
 
 
 def test_a_full_disk_under_tensorboard_is_one_note(tmp_path, monkeypatch, capsys):

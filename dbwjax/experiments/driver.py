@@ -180,7 +180,7 @@ class Driver(Computation):
     def _budgets(self) -> dict[tuple, float]:
         """Seconds of each world, by its values."""
         return {
-            tuple(world.values.values()): float(grid[-1])
+            tuple(plain(world.values).values()): float(grid[-1])
             for problem, grids in zip(self.found, self.grids, strict=True)
             for world, grid in zip(problem.told, grids, strict=True)
         }

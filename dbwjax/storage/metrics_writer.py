@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dbwjax.storage.callbacks import Audience, Callbacks
-from dbwjax.storage.metrics_log import MetricsLog, NoLog
+from dbwjax.storage.metrics_log import MetricsLog, NoLog, plain
 
 
 def where_of(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,7 +63,7 @@ class MetricsWriter:
     def begin(self, policy: str, worlds: Sequence[Mapping[str, Any]]) -> None:
         """A policy begins in some worlds, named by their values."""
         for values in worlds:
-            self.audience.start({"policy": policy, **values})
+            self.audience.start(plain({"policy": policy, **values}))
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Adds a row."""
@@ -76,5 +76,5 @@ class MetricsWriter:
     def end(self, policy: str, worlds: Sequence[Mapping[str, Any]], stopped: bool) -> None:
         """A policy has ended in some worlds; all its rows have been added."""
         for values in worlds:
-            where = {"policy": policy, **values}
+            where = plain({"policy": policy, **values})
             self.audience.end(where, self._rows.pop(tuple(where.values()), 0), stopped)

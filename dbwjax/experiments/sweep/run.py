@@ -116,6 +116,11 @@ def run_sweep(config: SweepConfig, options: RunOptions, jobs: Jobs = _ALL) -> in
             delete_shards(run.path)
         name, cut = _claim(run, config, made) if kept is None else _adopt(run, kept)
         cut = agreed_sizes(cut, made.fits, REMEDY)
+        if jobs.at_once is not None and max(cut) > jobs.at_once:
+            raise ValueError(
+                f"{out} was begun with blocks of {max(cut)} simulations, not of --at-once {jobs.at_once}; use "
+                f"--at-once {max(cut)}, or another --out"
+            )
         parts, every = Parts(run.path / "parts", name), list(blocks(config.base.policies, made.found, cut))
         if shard is None:
             _require_joined(run.path, parts, every)

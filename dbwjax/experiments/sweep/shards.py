@@ -87,7 +87,8 @@ def plan_lines(
         for problem in found
         for one in problem.told
     }
-    mine = {block.number: index for index, share in enumerate(shares, 1) for block in share}
+    words = [Shard(number, len(shares)).word for number in range(1, len(shares) + 1)]
+    mine = {block.number: word for word, share in zip(words, shares, strict=True) for block in share}
     lines: list[dict[str, Any]] = [
         {
             "kind": "sweep",
@@ -108,8 +109,7 @@ def plan_lines(
             {"kind": "block", "block": block.number, "shard": mine[block.number], "policy": block.spec}
             | {"program": [block.spec, block.problem], **sized, "values": same}
         )
-    for index, share in enumerate(shares, 1):
-        word = Shard(index, len(shares)).word
+    for word, share in zip(words, shares, strict=True):
         lines.append({"kind": "shard", "shard": word, "blocks": [block.number for block in share], **_amount(share)})
     return [json.dumps(line, allow_nan=False) for line in lines]
 

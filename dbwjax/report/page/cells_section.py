@@ -15,7 +15,7 @@ _MOST = 60
 def cell_verdicts_section(material: Material) -> Section:
     """For each cell who leads, by how much, and who cannot be told apart."""
     cells = material.summary["cells"]
-    found_of = [verdict_of(material.summary, cell, *material.of_cell(cell)) for cell in cells]
+    found_of = [verdict_of(material.summary, *one) for one in material.cells()]
     common = [one for one in found_of[0].warnings if all(one in each.warnings for each in found_of)]
     leaders: dict[str, int] = {}
     for found in found_of:

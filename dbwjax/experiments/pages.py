@@ -64,6 +64,32 @@ def report(folder: str | Path, out: str | Path | None = None) -> Path:
     return path / PAGE
 
 
+def report_several(folders: Sequence[str | Path], out: Path) -> Path:
+    """Makes one page that compares finished runs, the first with each of the others; the file.
+
+    Raises:
+      ValueError: as `material_of`, a sweep among them, one folder named twice, or the file cannot be written.
+    """
+    from dbwjax.report.page.several import page_of_several
+
+    paths = [Path(one) for one in folders]
+    real = [os.path.realpath(one) for one in paths]
+    for path, one in zip(paths, real, strict=True):
+        if real.count(one) > 1:
+            raise ValueError(f"{path} is named twice; name it once")
+    runs = [material_of(path) for path in paths]
+    for path, run in zip(paths, runs, strict=True):
+        if run.is_sweep:
+            raise ValueError(f"{path} is a sweep, whose cells are compared on its own page; name runs of dbwjax.train")
+    names = [run.name for run in runs]
+    named = [
+        run._replace(name=str(path)) if names.count(run.name) > 1 else run
+        for path, run in zip(paths, runs, strict=True)
+    ]
+    write_page(out, page_of_several(named, time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())))
+    return out
+
+
 def provenance_of(config: TrainConfig | SweepConfig, environment: Mapping[str, Any]) -> Provenance:
     """How to repeat a run or a sweep.
 

@@ -101,11 +101,12 @@ def provenance_of(config: TrainConfig | SweepConfig, environment: Mapping[str, A
     command, reads = command_of(config)
     told = sweeps.content(config) if isinstance(config, SweepConfig) else to_json(config)
     now, before = _settings(config), _settings(PRESETS[base.preset]())
+    before |= {"graph seeds": _text(None), "timing only": _text(False)}  # of a sweep
     return Provenance(
         command,
         json.dumps(told, indent=2, allow_nan=False) + "\n" if reads else None,
         {name: str(value) for name, value in environment.items()},
-        [(name, before.get(name, "-"), value) for name, value in now.items() if before.get(name) != value],
+        [(name, before[name], value) for name, value in now.items() if before[name] != value],
         base.preset,
         list(now.items()),
         citing.citation(base),

@@ -38,6 +38,8 @@ class Compared(NamedTuple):
             return "nothing to compare"
         if not words.has_limits(self.interval):
             return "no interval: one draw of delays"
+        if self.interval["low"] == self.interval["high"] == 1:
+            return "the same in every world"
         if words.holds_none("target", self.interval):
             return "cannot be told apart"
         return f"{self.run} is sooner" if self.interval["estimate"] > 1 else "the first is sooner"

@@ -1,4 +1,4 @@
-"""One headless Chromium for all tests of this folder: Debian's, by Playwright. Without it they fail, they do not skip."""
+"""One headless Chromium for all tests of this folder: Debian's, by Playwright. Without it they fail, and never skip."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ from dbwjax.experiments.driver import Driver, Interrupted, agreed_sizes, unfinis
 from dbwjax.experiments.fingerprints import fingerprints
 from dbwjax.experiments.inputs import Inputs, inputs, say_sampled
 from dbwjax.experiments.nets import listed
+from dbwjax.experiments.pages import leave_page
 from dbwjax.experiments.problem import Problem, World, problems
 from dbwjax.experiments.progress import Progress
 from dbwjax.experiments.sweep.clocks import clock_rows, clocks_at_once, require_clocks_end
@@ -325,6 +326,7 @@ def leave(path: Path, run: str, config: SweepConfig, options: RunOptions, drawn:
     figures = write_figures(path, summary, rows, formats=kinds)
     finish_trackers(path, options.tensorboard, rows)
     drawn_as = ", ".join(figure.name for figure in figures) or "none"
-    told = f"{format_table(summary)}\n{len(rows)} rows in {path / 'results.csv'}; figures: {drawn_as}"
-    write_manifest(path, run, [*RECORDS, *(figure.name for figure in figures)])
+    page = leave_page(path, config, rows, drawn, summary)
+    told = f"{format_table(summary)}\npage: {page}\n{len(rows)} rows in {path / 'results.csv'}; figures: {drawn_as}"
+    write_manifest(path, run, [*RECORDS, page.name, *(figure.name for figure in figures)])
     streams.show(told, elsewhere=str(path / "table.csv"))

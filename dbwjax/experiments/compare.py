@@ -188,7 +188,9 @@ def compare(
       baseline: what the others are compared with; default: the last policy.
       learning_rate: of an optimiser that is a SPEC.
       workers: N, where everything is a SPEC.
-      batch_size, model, partition: of a task that is a SPEC.
+      batch_size: of a task that is a SPEC.
+      model: of a task that is a SPEC.
+      partition: of a task that is a SPEC.
 
     Returns:
       Rows, intervals, `.table()` and `.plot()`.

@@ -16,7 +16,9 @@ FOLDER = ROOT / "docs"
 RUN = ("python", "sh")
 """Languages of blocks that are run. `diff` is edited and run by test_extending.py; `text` is no program."""
 
-_BLOCK = re.compile(r"(?:^<!-- not run: (?P<why>.+?) -->\n)?^(?P<fence>```+)(?P<language>.*)\n(?P<code>(?s:.*?))^(?P=fence)$", re.M)
+_BLOCK = re.compile(
+    r"(?:^<!-- not run: (?P<why>.+?) -->\n)?^(?P<fence>```+)(?P<language>.*)\n(?P<code>(?s:.*?))^(?P=fence)$", re.M
+)
 
 
 class Fenced(NamedTuple):

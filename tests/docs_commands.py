@@ -1,7 +1,7 @@
 """Runs the code of docs/ as it is written: `python -m tests.docs_commands [PAGE ...]`.
 
 Each page in an empty folder and a process of its own, its blocks from top to bottom: Python in one namespace, sh by
-bash. Blocks that are marked are left out (`tests/docs.py`).
+bash. Blocks that are marked are left out (`tests/docs.py`). Programs are compiled lightly, as those of tests.
 """
 
 from __future__ import annotations
@@ -11,33 +11,39 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tests.compiling import light_environment
 from tests.docs import FOLDER, Fenced, pages, to_run
 from tests.readme import ROOT
 
 
 def main(words: Sequence[str]) -> int:
-    """Stops at the first page whose code fails."""
+    """Runs pages side by side, one a core; 1 if the code of any fails."""
     if words[:1] == ["--blocks-of"]:
         return run(to_run(Path(words[1])))
     chosen = [FOLDER / word for word in words] or pages()
-    with tempfile.TemporaryDirectory() as programs:
+    with tempfile.TemporaryDirectory() as programs, ThreadPoolExecutor(os.cpu_count()) as side_by_side:
         # What one page compiles the next ones find.
-        compiled = {"JAX_COMPILATION_CACHE_DIR": programs, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-        for page in filter(to_run, chosen):
-            began = time.monotonic()
-            with tempfile.TemporaryDirectory() as folder:
-                code = subprocess.run(
-                    [sys.executable, "-m", "tests.docs_commands", "--blocks-of", str(page)],
-                    cwd=folder,
-                    env={**os.environ, **compiled, "PYTHONPATH": str(ROOT)},
-                ).returncode
-            print(f"== {page.relative_to(ROOT)}: {time.monotonic() - began:.0f} s", flush=True)
-            if code:
-                return code
-    return 0
+        cache = {"JAX_COMPILATION_CACHE_DIR": programs, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+        around = {**os.environ, **light_environment(), **cache, "PYTHONPATH": str(ROOT)}
+        codes = list(side_by_side.map(lambda page: run_apart(page, around), filter(to_run, chosen)))
+    return int(any(codes))
+
+
+def run_apart(page: Path, around: Mapping[str, str]) -> int:
+    """Runs a page in an empty folder and a process of its own, and prints what that printed; its exit code."""
+    began = time.monotonic()
+    command = [sys.executable, "-m", "tests.docs_commands", "--blocks-of", str(page)]
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            command, cwd=folder, env=around, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+    what = "done" if done.returncode == 0 else f"exit code {done.returncode}"
+    print(f"{done.stdout}== {page.relative_to(ROOT)}: {what}, {time.monotonic() - began:.0f} s", flush=True)
+    return done.returncode
 
 
 def run(blocks: Sequence[Fenced]) -> int:

@@ -25,7 +25,7 @@ FIRST = {
     "server_backup": "you have a server, and late updates may be lost",
     "async_server": "you have a server, and stale updates do no harm",
 }
-"""What README shows: those that people ask for first, and when to use each. Where it is measured: docs/which-rule.md."""
+"""What README shows: those that people ask for first, and when to use each; measured in docs/which-rule.md."""
 
 ABOUT = """# Methods
 

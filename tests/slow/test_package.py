@@ -130,4 +130,6 @@ def test_it_installs_and_runs_where_only_what_it_needs_is(kind, archives, requir
     assert "ratio" in call(python, "-m", *RUN, cwd=tmp_path)
     assert list(json.loads((tmp_path / "run" / "summary.json").read_text())["policies"]) == ["dybw", "full"]
     assert call(python, "-m", "dbwjax.replay", "run", cwd=tmp_path).count("in the recorded order") == 4
-    assert "python -m dbwjax.train" in call(python, "-m", "dbwjax", cwd=tmp_path)
+    if "dbwjax.report" in call(python, "-m", "dbwjax", cwd=tmp_path):  # its templates are data of the package
+        call(python, "-m", "dbwjax.report", "run", cwd=tmp_path)
+        assert "<svg" in (tmp_path / "run" / "report.html").read_text()

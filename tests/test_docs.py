@@ -15,7 +15,7 @@ import yaml
 import dbwjax
 from dbwjax.cli import overview, sweep
 from dbwjax.cli.arguments import parse
-from tests import docs, docs_commands, site
+from tests import docs, docs_commands, readme, site
 from tests.readme import ROOT
 
 BLOCKS = [block for page in docs.pages() for block in docs.fenced(page)]
@@ -86,6 +86,12 @@ def test_every_page_is_in_the_navigation_once():
 def test_every_public_name_is_on_a_page():
     shown = re.findall(r"^::: dbwjax\.(\w+)$", "".join(page.read_text() for page in docs.pages()), flags=re.MULTILINE)
     assert sorted(shown) == sorted(set(dbwjax.__all__) - {"__version__"})
+
+
+def test_the_pictures_of_the_idea_are_those_that_are_kept():
+    shown = re.findall(r"\]\(\.\./pictures/(\w+)\.png\)", (docs.FOLDER / "concepts" / "idea.md").read_text())
+    assert tuple(shown) == readme.PICTURES
+    assert sorted(file.stem for file in (docs.FOLDER / "pictures").iterdir()) == sorted(readme.PICTURES)
 
 
 def test_the_site_takes_nothing_from_elsewhere():

@@ -301,8 +301,11 @@ def test_its_figures_against_pytorch_are_the_committed_results(layers):
 
 
 def test_its_picture_and_files_exist():
-    for path in re.findall(r"\]\((?!http)([^)#]+)[^)]*\)", text()):
+    for path, anchor in re.findall(r"\]\((?!http)([^)#]+)#?([^)]*)\)", text()):
         assert (ROOT / path).exists(), path
+        if anchor:  # a heading's words, joined
+            headings = re.findall(r"^#+ (.*)$", (ROOT / path).read_text(), flags=re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w-]", "", each.lower().replace(" ", "-")) for each in headings], anchor
     for page in (text(), *(file.read_text() for file in (ROOT / "docs").rglob("*.md"))):
         for path in re.findall(r"`((?:dbwjax|tests|benchmarks|docs)/[\w/.-]+)`", page):
             assert (ROOT / path).exists(), path

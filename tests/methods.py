@@ -14,8 +14,18 @@ from tests.readme import ROOT
 
 PAGE = ROOT / "docs" / "methods.md"
 
-FIRST = ("dybw", "full", "backup", "dpsgd", "server_backup", "async_server", "adpsgd", "sgp")
-"""What README shows: those that people ask for first."""
+FIRST = {
+    "dybw": "delays change from one computation to the next, and you cannot say how many to wait for",
+    "fastest": "you can say how many workers to wait for (`fastest:k=6`)",
+    "full": "you need a baseline; `full:barrier=neighbours` is the stronger one",
+    "backup": "all workers have like data; with one that is always slow, `gap=inf`",
+    "dpsgd": "messages take long: they travel while workers compute",
+    "adpsgd": "nobody may wait, and stale updates do no harm",
+    "sgp": "messages go one way",
+    "server_backup": "you have a server, and late updates may be lost",
+    "async_server": "you have a server, and stale updates do no harm",
+}
+"""What README shows: those that people ask for first, and when to use each; measured in docs/which-rule.md."""
 
 ABOUT = """# Methods
 
@@ -72,8 +82,8 @@ def row(name: str, method: Method) -> tuple[str, str, str, str]:
 
 def readme() -> str:
     """README's table."""
-    rows = [(f"`{name}`", POLICIES[name].summary, POLICIES[name].paper) for name in FIRST if name in POLICIES]
-    return table(("SPEC", "what it does", "paper"), rows)
+    rows = [(f"`{name}`", POLICIES[name].summary, use) for name, use in FIRST.items()]
+    return table(("rule", "what it does", "use it when"), rows)
 
 
 def main(words: list[str]) -> int:

@@ -1,6 +1,7 @@
 """Reads README.md: its fenced blocks, by language; and keeps what its first command found.
 
-`python -m tests.readme RUN` writes docs/quickstart.json and docs/quickstart.png from the folder of that command.
+`python -m tests.readme RUN` writes docs/quickstart.json, docs/quickstart.png and docs/pictures/ from the folder of that
+command.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORD = ROOT / "docs" / "quickstart.json"
+PICTURES = ("network", "iteration_length", "backup_workers", "accuracy")
+"""Of the same run, in docs/concepts/idea.md."""
+
 FIRST = "python -m dbwjax.train"
 
 
@@ -54,10 +58,12 @@ def record(run: Path) -> dict[str, Any]:
 
 
 def main(words: list[str]) -> int:
-    """Writes the record and the picture."""
+    """Writes the record and the pictures."""
     run = Path(words[0])
     RECORD.write_text(json.dumps(record(run), indent=1) + "\n")
     shutil.copy(run / "summary.png", RECORD.with_suffix(".png"))
+    for name in PICTURES:
+        shutil.copy(run / f"{name}.png", ROOT / "docs" / "pictures")
     return 0
 
 

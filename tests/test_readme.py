@@ -1,4 +1,5 @@
-"""README says what is true: its Python runs, its table is the table, its figures are those of the committed results."""
+"""README and the page of performance say what is true: the Python runs, the table is the table, the figures are those
+of the committed results."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from benchmarks import results, rule_table
+from dbwjax import train_policy
 from dbwjax.cli import replay, sweep, train
 from dbwjax.cli.arguments import parse
 from dbwjax.experiments.blocks import Block
@@ -31,8 +33,7 @@ def python(tmp_path_factory):
     folder, names, printed = tmp_path_factory.mktemp("python"), {}, io.StringIO()
     with contextlib.chdir(folder), contextlib.redirect_stdout(printed):
         for block in blocks("python"):
-            small = re.sub(r"\bseconds=\d+", "seconds=12", re.sub(r"\bseeds=\d+", "seeds=2", block))
-            exec(small.replace("steps=60, eval_every=20", "steps=12, eval_every=4"), names)
+            exec(re.sub(r"\bseconds=\d+", "seconds=12", re.sub(r"\bseeds=\d+", "seeds=2", block)), names)
     return names, printed.getvalue(), folder
 
 
@@ -47,12 +48,14 @@ def test_the_python_runs(python):
 
 def test_the_rule_of_ten_lines_is_fastest(python):
     names, _, _ = python
-    where = (names["task"](0), *names["setting"][1:])
-    built_in = names["train_policy"]("fastest:k=6", *where, workers=10, steps=12, eval_every=4)
-    mine = names["one"].rows
+    where = ("quadratic", "ring", "pareto:alpha=2", "sgd")
+    mine, built_in = (
+        train_policy(rule, *where, workers=10, steps=12, eval_every=4).rows
+        for rule in (names["gossip"](names["majority"]()), "fastest:k=6")
+    )
     assert len(mine) == 4
     learned = ("train_loss", "test_loss", "consensus_distance")  # two programs: the same to rounding
-    for row, other in zip(mine, built_in.rows, strict=True):
+    for row, other in zip(mine, built_in, strict=True):
         assert {**row, "wall_time": 0} | dict.fromkeys(learned) == {**other, "wall_time": 0} | dict.fromkeys(learned)
         for name in learned:
             assert row[name] == other[name] or row[name] == pytest.approx(other[name], rel=1e-6)
@@ -62,24 +65,31 @@ def quickstart():
     return json.loads(RECORD.read_text())
 
 
-def test_its_first_figures_are_the_committed_result():
+SHOWN = pytest.mark.parametrize("page", ["README.md", "docs/concepts/idea.md"])
+
+
+@SHOWN
+def test_its_first_figures_are_the_committed_result(page):
+    shown = (ROOT / page).read_text()
     kept = quickstart()
     assert any(line.endswith(kept["command"]) for line in commands())
     assert len(kept["worlds"]) == 10
-    assert f"| rule | time to {kept['summary']['target_accuracy']} |" in text()
+    assert f"| rule | time to {kept['summary']['target_accuracy']} |" in shown
     for spec, facts in kept["summary"]["policies"].items():
         ratio = "1" if facts["ratio"] is None else interval_text(facts["ratio"])
         reached, of = facts["reached"]
         cells = (f"{facts['time_to_target']:.0f} s", ratio, f"{reached} of {of}", f"{facts['test_accuracy']:.3f}")
-        assert "| " + " | ".join([f"`{spec}`", *cells, f"{facts['iteration_length']:.2f} s"]) + " |" in text()
+        assert "| " + " | ".join([f"`{spec}`", *cells, f"{facts['iteration_length']:.2f} s"]) + " |" in shown
     dybw = kept["summary"]["policies"]["dybw"]
     shorter, sooner = (f"{dybw[name]['estimate']:.2f}" for name in ("iteration_ratio", "ratio"))
-    assert f"iterations are {shorter} times shorter than `full`'s" in words()
-    assert f"reaches the target {sooner} times sooner, not {shorter}." in words()
-    assert f"{kept['summary']['cells'][0]['budget'][0]:.0f} s of virtual time" in words()
+    assert f"iterations are {shorter} times shorter than `full`'s" in words(shown)
+    assert f"reaches the target {sooner} times sooner, not {shorter}." in words(shown)
+    assert f"{kept['summary']['cells'][0]['budget'][0]:.0f} s of virtual time" in words(shown)
 
 
-def test_its_other_pairs_follow_from_the_committed_times():
+@SHOWN
+def test_its_other_pairs_follow_from_the_committed_times(page):
+    shown = words((ROOT / page).read_text())
     kept = quickstart()
     times, drew = kept["times to target"], [world["hashes"] for world in kept["worlds"]]
 
@@ -89,8 +99,8 @@ def test_its_other_pairs_follow_from_the_committed_times():
     # The same words as the summary's, which the times must give, too.
     assert over("full", "dybw") == interval_text(kept["summary"]["policies"]["dybw"]["ratio"])
     sooner = sum(one < other for one, other in zip(times["fastest:k=6"], times["dybw"], strict=True))
-    assert f"{over('dybw', 'fastest:k=6')} times sooner than `dybw`, in {sooner} of 10 worlds" in words()
-    assert f"over it `dybw` gains {over('full:barrier=neighbours', 'dybw')}" in words()
+    assert f"{over('dybw', 'fastest:k=6')} times sooner than `dybw`, in {sooner} of 10 worlds" in shown
+    assert f"over it `dybw` gains {over('full:barrier=neighbours', 'dybw')}" in shown
 
 
 def test_the_committed_result_is_that_of_these_clocks():
@@ -117,13 +127,14 @@ def test_a_run_that_finds_other_figures_is_noticed(tmp_path, monkeypatch):
 
 
 def test_the_table_of_methods_is_the_table():
-    section = text().split("## Methods")[1].split("\n## ")[0]
+    section = text().split("## Choosing a rule")[1].split("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+?) \|$", section, flags=re.MULTILINE)
-    assert rows == [(name, POLICIES[name].summary, POLICIES[name].paper) for name, _, _ in rows]
+    assert rows == [(name, POLICIES[name].summary, use) for name, use in methods.FIRST.items()]
+    assert f"All {len(POLICIES)} methods" in section
 
 
 def test_it_shows_the_methods_that_people_ask_for_first():
-    section = text().split("## Methods")[1].split("\n## ")[0]
+    section = text().split("## Choosing a rule")[1].split("\n## ")[0]
     assert methods.readme() in section
     assert "(docs/methods.md)" in section
 
@@ -132,9 +143,9 @@ def commands():
     return [line for block in blocks("sh") for line in block.splitlines() if line]
 
 
-def words():
-    """README's text without line breaks."""
-    return " ".join(text().split())
+def words(text):
+    """A text without line breaks."""
+    return " ".join(text.split())
 
 
 SMALL = {"--seconds": "10", "--steps": "6", "--eval-every": "3", "--seeds": "2", "--rows": "5"}
@@ -162,7 +173,7 @@ def slow_run(tmp_path_factory):
 
 def test_every_command_is_known():
     kinds = [re.search(r"python -m (\w+(?:\.\w+)?)[^&]*$", line)[1] for line in commands()]
-    expected = {"dbwjax.train": 4, "pytest": 1, "dbwjax.replay": 1, "dbwjax.sweep": 2}
+    expected = {"dbwjax.train": 3, "pytest": 1, "dbwjax.replay": 1, "dbwjax.sweep": 1}
     assert {kind: kinds.count(kind) for kind in kinds} == expected
     for line in commands():
         if "dbwjax.train" in line:
@@ -178,8 +189,8 @@ def test_its_comparison_runs_and_is_replayed(slow_run, capsys):
     assert train.main(["--list"]) == 0
 
 
-def test_the_run_folder_holds_what_the_table_says(slow_run):
-    section = text().split("## The run folder")[1].split("\n## ")[0]
+def test_the_run_folder_holds_what_its_page_says(slow_run):
+    section = (ROOT / "docs" / "run-folder.md").read_text().split("## Make one")[1].split("\n## ")[0]
     names = [name for line in section.splitlines() if line.startswith("| `") for name in line.split("|")[1].split(", ")]
     named = [name.strip(" `/") for name in names]
     assert len(named) == 11
@@ -224,6 +235,11 @@ def test_the_tables_of_rules(tmp_path, monkeypatch, capsys):
     assert "cannot be read" in capsys.readouterr().err
 
 
+def speeds():
+    """The page of performance."""
+    return (ROOT / "docs" / "performance.md").read_text()
+
+
 def test_its_speeds_are_the_committed_results():
     parts = json.loads((ROOT / "benchmarks" / "results" / "cpu-2-cores.json").read_text())["parts"]
     step, mixing, memory = (parts[name]["figures"] for name in ("step", "mixing", "memory"))
@@ -231,12 +247,12 @@ def test_its_speeds_are_the_committed_results():
     of, over = "fraction of the matrix product", "speed-up over plain JAX"
     for case in (large, small):
         ours, alone = case[of]["dbwjax"]["median"], case[of]["gradient alone"]["median"]
-        assert f"| {ours:.2f} (gradient alone: {alone:.2f}) |" in text()
+        assert f"| {ours:.2f} (gradient alone: {alone:.2f}) |" in speeds()
     ratios = [case[over]["plain, gather"]["median"] for case in (small, many)]
-    assert f"| {ratios[0]:.2f}, {ratios[1]:.2f} times |" in text()
+    assert f"| {ratios[0]:.2f}, {ratios[1]:.2f} times |" in speeds()
     bandwidth = mixing["N=64, degree 4"]["bandwidth over a copy's"]["padded neighbours"]["median"]
-    assert f"| {bandwidth:.2f} | 0.7 |" in text()
-    assert f"| {memory['resident, in multiples of the parameters']:.2f} | 3.2 |" in text()
+    assert f"| {bandwidth:.2f} | 0.7 |" in speeds()
+    assert f"| {memory['resident, in multiples of the parameters']:.2f} | 3.2 |" in speeds()
 
 
 def test_its_figures_of_scale_are_the_committed_results():
@@ -256,7 +272,7 @@ def test_its_figures_of_scale_are_the_committed_results():
     cells = (f"{cost:.2f}", f"{peak:.2f}", f"{moved[0]:.2f}, {moved[1]:.2f}", f"{over:.0f}, {two:.0f} times")
     ledger = timed["speed with all that a sweep records, over that"]["median"]
     for cell in (*cells, f"{ledger:.2f}", f"{alone:.2f} ({by_jax:.2f})", f"{spread:.2f} ({beside:.2f})"):
-        assert f"| {cell} |" in text()
+        assert f"| {cell} |" in speeds()
 
 
 def test_its_figures_of_the_grid_are_the_committed_results():
@@ -267,8 +283,8 @@ def test_its_figures_of_the_grid_are_the_committed_results():
             grid[f"grid over iterations, {many}"][rule]["wall"]["median"]
             for rule in ("dybw", "full:barrier=neighbours")
         ]
-        assert f"| {ratios[0]:.2f}, {ratios[1]:.2f} times the time | 1.05 |" in text()
-    assert f"| {grid['the quickstart, cold']['wall [s]']['median']:.0f} s | 60 s |" in text()
+        assert f"| {ratios[0]:.2f}, {ratios[1]:.2f} times the time | 1.05 |" in speeds()
+    assert f"| {grid['the quickstart, cold']['wall [s]']['median']:.0f} s | 60 s |" in speeds()
 
 
 @pytest.mark.parametrize("layers", ["784-256-256-10", "784-10", "64-10"])
@@ -281,22 +297,30 @@ def test_its_figures_against_pytorch_are_the_committed_results(layers):
         ", ".join(f"{case[name]['median']:.1f}" for case in cases)
         for name in ("PyTorch loop", "PyTorch loop, one thread")
     )
-    assert f"| {many} ({one}) |" in text()
+    assert f"| {many} ({one}) |" in speeds()
 
 
 def test_its_picture_and_files_exist():
-    for path in re.findall(r"\]\((?!http)([^)]+)\)", text()):
+    for path, anchor in re.findall(r"\]\((?!http)([^)#]+)#?([^)]*)\)", text()):
         assert (ROOT / path).exists(), path
-    for page in (text(), *(file.read_text() for file in (ROOT / "docs").glob("*.md"))):
+        if anchor:  # a heading's words, joined
+            headings = re.findall(r"^#+ (.*)$", (ROOT / path).read_text(), flags=re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w-]", "", each.lower().replace(" ", "-")) for each in headings], anchor
+    for page in (text(), *(file.read_text() for file in (ROOT / "docs").rglob("*.md"))):
         for path in re.findall(r"`((?:dbwjax|tests|benchmarks|docs)/[\w/.-]+)`", page):
             assert (ROOT / path).exists(), path
 
 
 def test_it_opens_with_what_it_is_a_picture_and_two_commands():
-    opening = text().split("## ")[0]
+    opening, install = text().split("\n## ")[:2]
+    assert opening.startswith("# dbwjax\n\nIn decentralised training, whom should fast workers wait for?")
     assert opening.count("![") == 1
-    assert opening.count("```sh") == 2
-    assert "python -m pytest" in opening
+    assert install.count("```sh") == 2
+    assert "python -m pytest" in install
+
+
+def test_it_is_short():
+    assert len(text().split()) <= 1200
 
 
 def test_the_suite_is_a_stage_of_ci():

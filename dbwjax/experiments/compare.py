@@ -218,7 +218,9 @@ def compare(
       baseline: what the others are compared with; default: the last policy.
       learning_rate: of an optimiser that is a SPEC.
       workers: N, where everything is a SPEC.
-      batch_size, model, partition: of a task that is a SPEC.
+      batch_size: of a task that is a SPEC.
+      model: of a task that is a SPEC.
+      partition: of a task that is a SPEC.
       until_target: stop a policy when all its worlds (that are trained side by side) have reached the target.
       callbacks: functions that are called as the training goes on, and may stop a policy in a world.
 

@@ -14,7 +14,7 @@ from dbwjax.experiments.compare import check
 WHERE = ("quadratic", "ring", "shifted_exponential")
 SIZE = {"workers": 5, "seconds": 12, "rows": 6}
 WORLDS = {**SIZE, "seeds": 3, "batch_size": 2}
-LEARNED = ("logistic", "ring", "shifted_exponential")
+LEARNED = ("logistic:dimension=4,samples=40", "ring", "shifted_exponential")
 
 
 @functools.cache

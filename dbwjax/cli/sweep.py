@@ -24,8 +24,9 @@ examples:
   python -m dbwjax.sweep --graphs ring erdos_renyi:p=0.4 --learning-rates 0.1 0.5 --policies dybw full --seeds 3
   python -m dbwjax.sweep --graphs random_regular:degree=4 --graph-seeds 20 --set workers=16,64 --timing-only
   python -m dbwjax.sweep --delays pareto:alpha=2 "uniform*slow_workers:factor=4" --set "partition=iid;shards"
-  python -m dbwjax.sweep --seeds 100 --out runs/big --shard 1/4      (on each of four machines: 1/4, 2/4, 3/4, 4/4)
-  python -m dbwjax.sweep --join runs/big/shard-*                     (once they have ended)
+
+many machines (docs/cluster.md):
+  add --out DIR --shard 1/4 on the first of four, 2/4 on the second, ...; then python -m dbwjax.sweep --join DIR/shard-*
 """
 
 _JOIN = ("join", "out", "figures", "tensorboard", "progress")

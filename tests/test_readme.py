@@ -193,7 +193,7 @@ def test_the_run_folder_holds_what_its_page_says(slow_run):
     section = (ROOT / "docs" / "run-folder.md").read_text().split("## Make one")[1].split("\n## ")[0]
     names = [name for line in section.splitlines() if line.startswith("| `") for name in line.split("|")[1].split(", ")]
     named = [name.strip(" `/") for name in names]
-    assert len(named) == 11
+    assert len(named) == 12
     for name in named:
         assert list(slow_run.glob(name)), name
     for entry in slow_run.iterdir():

@@ -67,7 +67,9 @@ def test_words_of_shells_are_known():
         for line in block.code.replace("\\\n", " ").splitlines():
             for command, rest in re.findall(r"python -m dbwjax\.(\w+)([^&|>#]*)", line):
                 assert command in known, f"{block.place}: {command}"
-                words = shlex.split(rest.rstrip('"') if rest.count('"') % 2 else rest)
+                for quote in ("'", '"'):  # which closes what began before the command
+                    rest = rest.rstrip(quote) if rest.count(quote) % 2 else rest
+                words = shlex.split(rest)
                 if command == "train" and "--config" not in words:
                     parse(words)
                 if command == "sweep" and not {"--join", "--shard"} & set(words):

@@ -100,7 +100,8 @@ def _replicate(table: Array, sizes: Array, which: Array, key: Key, worker: Array
     at = started % sizes[1]
     word, _ = draws.words(key, jnp.uint32(0), at // sizes[0])  # one draw for a block, whoever asks
     first = (word % np.uint32(table.shape[1])).astype(jnp.int32)
-    row = (first + at % sizes[0]) % table.shape[1]
+    row = first + at % sizes[0]
+    row = jnp.where(row < table.shape[1], row, row - table.shape[1])
     return table[which, row, jnp.minimum(worker, table.shape[2] - 1)]
 
 
@@ -182,25 +183,27 @@ def _clocks(
     seed: int,
 ) -> dict[str, Clocks]:
     """One policy over graphs x scenarios x replicates, as one batch."""
-    made: dict[tuple[int, float], Graph] = {}
-    nets: list[Graph] = []
     replicates = len(next(iter(group.values())))
-    keys = [jax.random.key(seed + at) for at in range(replicates)]
+    # Every graph is built, and looked at by the policy, once, however many simulations share it.
+    made: dict[tuple[int, float], Graph] = {}
+    places, order = [], {}
     for own in group.values():
         for scenario in range(scenarios):
             times = 2.0 if scenario == 3 else 1.0
             for graph in own:
-                if (id(graph), times) not in made:
-                    made[id(graph), times] = links.of(graph, times)
-                nets.append(made[id(graph), times])
-    laws = [law_of(known, data.block, data.rows, which) for which in (0, 1, 2, 0)]
-    own_laws = [laws[scenario] for _ in group for scenario in range(scenarios) for _ in range(replicates)]
-    own_keys = [key for _ in group for _ in range(scenarios) for key in keys]
-    networks = networks_of(spec, policy, nets)
-    worlds = [World(graph, law, None, None) for graph, law in zip(networks, own_laws, strict=True)]  # type: ignore[arg-type]
-    stacked = batch.stack(worlds)
-    some = batch.Batch(stacked.tree._replace(key=jnp.stack(own_keys)), stacked.axes._replace(key=0))
-    states = states_of(spec, policy, networks)
+                key = id(graph), times
+                if key not in made:
+                    made[key], order[key] = links.of(graph, times), len(order)
+                places.append(order[key])
+    networks = networks_of(spec, policy, list(made.values()))
+    which = np.tile(np.repeat([0, 1, 2, 0][:scenarios], replicates), len(group))
+    keys = jax.random.split(jax.random.key(seed), replicates)[np.tile(np.arange(replicates), len(group) * scenarios)]
+    graphs = batch.rows_of(batch.stack_all(networks), np.array(places))
+    law = law_of(known, data.block, data.rows, which)
+    tree = World(graphs, law, None, keys)  # type: ignore[arg-type]
+    axes = [0] * len(jax.tree.leaves(graphs)) + [None, None, 0] + [0]
+    some = batch.Batch(tree, jax.tree.unflatten(jax.tree.structure(tree), axes))
+    states = batch.rows_of(states_of(spec, policy, networks), np.array(places))
     totals = _run(spec, policy, some, states, min(data.rows, ROWS), known.shape[2])
     shape = (len(group), scenarios, replicates)
     found = {}
@@ -208,7 +211,9 @@ def _clocks(
         sums = {field: totals[at].reshape(shape)[place] for at, field in enumerate(_FIELDS[1:])}
         spent = np.array([sums[field][0].sum() for field in _FIELDS[4:]])
         length = sums["length"] / sums["ended"]
-        found[name] = Clocks(length, sums["gradients"] / sums["ended"] * known.shape[2], spent / max(spent.sum(), 1e-300))
+        found[name] = Clocks(
+            length, sums["gradients"] / sums["ended"] * known.shape[2], spent / max(spent.sum(), 1e-300)
+        )
     return found
 
 

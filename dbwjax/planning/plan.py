@@ -30,7 +30,7 @@ class Plan(NamedTuple):
     ranking: Ranking
     times: Times
     data: Data
-    fits: list[Fit]
+    fits: list[Fit]  # the best first; empty where none was asked for
     law: str  # `trace`, or the law whose draws were used
     links: Links
     training: Training | None  # None: clocks alone
@@ -107,6 +107,7 @@ def plan(
     training: Training | Mapping[str, Any] | None = None,
     replicates: int = 200,
     sensitivity: bool = True,
+    fit: bool = True,
     seed: int = 0,
     progress: Callable[[str], None] = lambda what: None,
 ) -> Plan:
@@ -127,6 +128,7 @@ def plan(
       training: what is trained, a `Training` or its settings; `None`: a stand-in, softmax regression of digits.
       replicates: how often the trace is redrawn.
       sensitivity: ask whether one more straggler, a repair or twice the latency would change the winner.
+      fit: fit laws, too, which takes a few seconds.
       seed: of replicates, graphs and trainings.
       progress: is told what has been done.
 
@@ -148,7 +150,7 @@ def plan(
     limits.require_count("replicates", replicates, lambda count: 400.0 * count * machines * len(nets))
     drawn = _graphs(nets, machines, replicates, seed)
     data = describe.describe(seen.seconds, seen.names)
-    fits = laws.fit_all(seen.seconds)
+    fits = laws.fit_all(seen.seconds) if fit or law != "trace" else []
     seconds, about = _source(law, fits, seen, data, seed)
     progress(f"{len(rules) * len(nets)} candidates, {replicates} replicates of {data.rows} steps")
     scenarios = (4 if links.any else 3) if sensitivity else 1
@@ -191,7 +193,7 @@ def _links(latency: float, bandwidth: float, message_bytes: float) -> Links:
 def _training(training: Training | Mapping[str, Any] | None) -> Training:
     found = training if isinstance(training, Training) else Training(**(training or {}))
     whole("steps", found.steps, 10)
-    whole("worlds", found.worlds, 2)
+    whole("worlds", found.worlds, 3)
     if found.target_accuracy is not None and not 0 < found.target_accuracy <= 1:
         raise ValueError(f"target_accuracy={found.target_accuracy:g} is out of range; use above 0 and at most 1")
     return found

@@ -35,7 +35,7 @@ class Training(NamedTuple):
     batch_size: int = 32
     target_accuracy: float | None = None
     steps: int = 100  # iterations of the middle candidate
-    worlds: int = 4  # replicates that are trained in
+    worlds: int = 5  # replicates that are trained in
 
     @property
     def stand_in(self) -> bool:

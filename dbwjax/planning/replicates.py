@@ -81,7 +81,7 @@ def tables(seconds: np.ndarray, data: Data) -> np.ndarray:
     return np.stack([seconds, more, repaired])
 
 
-def law_of(table: np.ndarray | Array, block: int, rows: int, which: int | Array = 0) -> Law:
+def law_of(table: np.ndarray | Array, block: int, rows: int, which: int | np.ndarray = 0) -> Law:
     """The delays of a replicate, drawn by the world's key.
 
     Args:
@@ -147,7 +147,7 @@ def simulate(
     Raises:
       ValueError: a policy that reads training, or that a graph does not allow.
     """
-    found = {}
+    found: dict[tuple[str, str], Clocks] = {}
     known = tables(seconds, data)
     for spec in policies:
         policy = canonical(build_policy(spec))
@@ -186,7 +186,8 @@ def _clocks(
     replicates = len(next(iter(group.values())))
     # Every graph is built, and looked at by the policy, once, however many simulations share it.
     made: dict[tuple[int, float], Graph] = {}
-    places, order = [], {}
+    places: list[int] = []
+    order: dict[tuple[int, float], int] = {}
     for own in group.values():
         for scenario in range(scenarios):
             times = 2.0 if scenario == 3 else 1.0

@@ -126,13 +126,16 @@ def data_lines(plan: Plan) -> list[str]:
     """What the trace looks like."""
     data, names = plan.data, plan.times.names
     slow, typical = data.machines[data.slowest], data.machines[data.typical]
+    pace = digits(slow.mean / typical.mean)
     spells = max(data.machines, key=lambda one: one.longest)
     lines = [
-        f"{len(names)} machines, {data.rows} steps. {slow.name} is the slowest: {digits(slow.mean)} s a step on average "
-        f"({digits(slow.mean / typical.mean)} times {typical.name}), {digits(slow.p95)} s at the 95th percentile.",
-        f"Between two machines the correlation is {data.mean_correlation:.2f} on average; the longest spell above twice "
-        f"a machine's median is {spells.longest} steps ({spells.name}).",
+        f"{len(names)} machines, {data.rows} steps. {slow.name} is the slowest: {digits(slow.mean)} s a step on "
+        f"average ({pace} times {typical.name}), {digits(slow.p95)} s at the 95th percentile.",
+        f"Between two machines the correlation is {data.mean_correlation:.2f} on average; the longest spell above "
+        f"twice a machine's median is {spells.longest} steps ({spells.name}).",
     ]
+    if not plan.fits:
+        return lines
     fit = plan.fits[0]
     fits = "nothing speaks against it" if fit.fits else "it does not fit"
     used = "the trace itself is used" if plan.law == "trace" else f"draws of the {plan.law} law are used, as asked"

@@ -64,6 +64,32 @@ def report(folder: str | Path, out: str | Path | None = None) -> Path:
     return path / PAGE
 
 
+def report_several(folders: Sequence[str | Path], out: Path) -> Path:
+    """Makes one page that compares finished runs, the first with each of the others; the file.
+
+    Raises:
+      ValueError: as `material_of`, a sweep among them, one folder named twice, or the file cannot be written.
+    """
+    from dbwjax.report.page.several import page_of_several
+
+    paths = [Path(one) for one in folders]
+    real = [os.path.realpath(one) for one in paths]
+    for path, one in zip(paths, real, strict=True):
+        if real.count(one) > 1:
+            raise ValueError(f"{path} is named twice; name it once")
+    runs = [material_of(path) for path in paths]
+    for path, run in zip(paths, runs, strict=True):
+        if run.is_sweep:
+            raise ValueError(f"{path} is a sweep, whose cells are compared on its own page; name runs of dbwjax.train")
+    names = [run.name for run in runs]
+    named = [
+        run._replace(name=str(path)) if names.count(run.name) > 1 else run
+        for path, run in zip(paths, runs, strict=True)
+    ]
+    write_page(out, page_of_several(named, time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())))
+    return out
+
+
 def provenance_of(config: TrainConfig | SweepConfig, environment: Mapping[str, Any]) -> Provenance:
     """How to repeat a run or a sweep.
 
@@ -75,11 +101,12 @@ def provenance_of(config: TrainConfig | SweepConfig, environment: Mapping[str, A
     command, reads = command_of(config)
     told = sweeps.content(config) if isinstance(config, SweepConfig) else to_json(config)
     now, before = _settings(config), _settings(PRESETS[base.preset]())
+    before |= {"graph seeds": _text(None), "timing only": _text(False)}  # of a sweep
     return Provenance(
         command,
         json.dumps(told, indent=2, allow_nan=False) + "\n" if reads else None,
         {name: str(value) for name, value in environment.items()},
-        [(name, before.get(name, "-"), value) for name, value in now.items() if before.get(name) != value],
+        [(name, before[name], value) for name, value in now.items() if before[name] != value],
         base.preset,
         list(now.items()),
         citing.citation(base),

@@ -64,7 +64,8 @@ def _ranking(plan: Plan) -> Section:
     shown = f" The first {plan_figures.SHOWN} of {len(entries)}." if len(entries) > plan_figures.SHOWN else ""
     note = f"Grey: the first group, which these data cannot tell apart. Lines are intervals.{shown}"
     body = _figure(figure, alt, "plan-ranking", note)
-    body += _table(words.headings(plan), [words.cells(plan, one) for one in entries], "Every candidate", 3)
+    headings, *rows = words.rows_of(plan)
+    body += _table(headings, rows, "Every candidate", 3)
     body += _details("What the columns mean", _ABOUT)
     return Section("ranking", "Ranking", body)
 
@@ -151,8 +152,8 @@ def _laws(plan: Plan) -> list[Section]:
     lines = [
         f"What is simulated is {used}. Laws are shown to look at: in them machines and steps are independent.",
         "Maximum likelihood, each machine with parameters of its own. The largest gap is Kolmogorov and Smirnov's "
-        f"distance on the machine where it is worst; p is by {laws.REDRAWN} samples of the best law itself, fitted anew "
-        f"each time, over at most {laws.MACHINES} machines and {laws.TESTED} steps. It takes steps for independent: "
+        f"distance on the machine where it is worst; p is by {laws.REDRAWN} samples of the best law itself, fitted "
+        f"anew each time, over at most {laws.MACHINES} machines and {laws.TESTED} steps. It takes steps for independent: "
         "where slowness lasts it refuses too easily.",
     ]
     return [Section("laws", "Laws", body + _list(lines))]
@@ -196,8 +197,8 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[str]], caption: str,
         for row in rows
     )
     frame = Markup(
-        '<div class="scroll" tabindex="0" role="region" aria-label="{0}, scrolls sideways"><table><caption>{0}</caption>'
-        "<thead><tr>{1}</tr></thead><tbody>{2}</tbody></table></div>"
+        '<div class="scroll" tabindex="0" role="region" aria-label="{0}, scrolls sideways"><table>'
+        "<caption>{0}</caption><thead><tr>{1}</tr></thead><tbody>{2}</tbody></table></div>"
     )
     return frame.format(caption, head, lines)
 

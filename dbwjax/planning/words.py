@@ -166,8 +166,13 @@ def sure_lines(plan: Plan) -> list[str]:
     return lines
 
 
-def cells(plan: Plan, entry: Entry) -> list[str]:
-    """A candidate's row, as text."""
+def rows_of(plan: Plan) -> list[list[str]]:
+    """The table: headings, and a row a candidate. Where iterations are ranked, their length stands there once."""
+    rows = [_headings(plan), *(_cells(plan, one) for one in plan.ranking.entries)]
+    return [[*row[:5], *row[6:]] for row in rows] if plan.ranking.by == "iteration" else rows
+
+
+def _cells(plan: Plan, entry: Entry) -> list[str]:
     total = sum(entry.shares) or 1.0
     _, wasted, waiting, communicating = entry.shares
     reached = (
@@ -188,8 +193,7 @@ def cells(plan: Plan, entry: Entry) -> list[str]:
     ]
 
 
-def headings(plan: Plan) -> list[str]:
-    """Of `cells`."""
+def _headings(plan: Plan) -> list[str]:
     by = plan.ranking.by
     ranked = (
         f"to {plan.target:g} [s]"
@@ -211,9 +215,7 @@ def headings(plan: Plan) -> list[str]:
 
 
 def _rows(plan: Plan) -> list[str]:
-    rows = [headings(plan), *(cells(plan, one) for one in plan.ranking.entries)]
-    if plan.ranking.by == "iteration":
-        rows = [[*row[:5], *row[6:]] for row in rows]
+    rows = rows_of(plan)
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return [lines[0], "-" * max(map(len, lines)), *lines[1:]]

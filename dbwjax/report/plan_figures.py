@@ -52,7 +52,7 @@ def draw_ranking(
 
 
 def draw_machines(names: Sequence[str], seconds: np.ndarray) -> Any:
-    """Each machine's times: the middle half, 5 to 95 %, the median, the mean, and the 99th percentile; the slowest first.
+    """Each machine's times: the middle half, 5 to 95 %, median, mean and 99th percentile; the slowest first.
 
     Args:
       names: of the machines.

@@ -35,10 +35,10 @@ def found(trace):
 
 
 def test_the_answer_comes_first(found):
-    text = found.table()
+    text = " ".join(found.table().split())
     assert text.startswith("Use fastest:k=2,late=drop on ring: an iteration takes ")
-    assert re.search(r"\d\.\d+ times\s\[[\d.]+, [\d.]+\]\sshorter than\swaiting for all \(full on ring\)", text)
-    assert "not what is learned in one" in " ".join(text.split())
+    assert re.search(r"\d\.\d+ times \[[\d.]+, [\d.]+\] shorter than waiting for all \(full on ring\)", text)
+    assert "not what is learned in one" in text
     assert [one.scenario for one in found.ranking.changes] == list(benchmark.replicates.SCENARIOS[1:])
 
 
@@ -64,8 +64,8 @@ def test_a_page_tells_it_and_runs_no_name(found, tmp_path):
     assert page.count("<svg") == 5
 
 
-# One of each: closed form, machines that differ, slow together, slow spells, and one more closed form.
-@pytest.mark.parametrize("number", [0, 3, 2, 4, 8])
+# Four closed forms, and slow spells by brute force.
+@pytest.mark.parametrize("number", [0, 3, 9, 12, 8])
 def test_the_best_rule_of_a_known_law_is_in_the_top_group(number):
     """Five of the hundred of `python -m benchmarks plan`, whose figures are in `benchmarks/results`."""
     done = benchmark.outcome(benchmark.cases()[number], number)
@@ -138,13 +138,14 @@ def test_the_law_of_the_draws_is_found_again(family):
     assert best.of(0).logpdf(seconds[:, 0]).sum() >= reached - 1e-3
 
 
-def test_a_law_is_used_only_where_it_fits(trace):
+def test_a_law_is_used_only_where_it_fits(trace, found):
     seconds = np.column_stack(list(trace.values()))
     asked = {"policies": ["full"], "graphs": ["ring"], "timing_only": True, "replicates": 20, "sensitivity": False}
     used = plan(trace, law="exponential", **asked)
     assert used.best.iteration.estimate == pytest.approx(np.max(seconds, axis=1).mean(), rel=0.15)
+    assert used.data.rows == 120
     with pytest.raises(ValueError, match="law pareto does not fit: .*leave --law out"):
-        plan(trace, law="pareto", **asked)
+        laws.chosen("pareto", found.fits, seconds, found.times.names)
     with pytest.raises(ValueError, match="unknown law 'exponentail'; did you mean 'exponential'"):
         plan(trace, law="exponentail", **asked)
 
@@ -152,7 +153,7 @@ def test_a_law_is_used_only_where_it_fits(trace):
 def test_learning_is_trained_in_replicates(trace):
     """On the stand-in, which is said loudly; the ratio is between the times that rows show."""
     learned = plan(
-        trace, policies=RULES, graphs=["ring"], replicates=20, training={"steps": 40, "worlds": 3}, fit=False
+        trace, policies=RULES, graphs=["ring"], replicates=20, training={"steps": 25, "worlds": 3}, fit=False
     )
     assert learned.ranking.by == "target"
     assert all(one.reached[1] == 3 for one in learned.ranking.entries)

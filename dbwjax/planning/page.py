@@ -153,8 +153,8 @@ def _laws(plan: Plan) -> list[Section]:
         f"What is simulated is {used}. Laws are shown to look at: in them machines and steps are independent.",
         "Maximum likelihood, each machine with parameters of its own. The largest gap is Kolmogorov and Smirnov's "
         f"distance on the machine where it is worst; p is by {laws.REDRAWN} samples of the best law itself, fitted "
-        f"anew each time, over at most {laws.MACHINES} machines and {laws.TESTED} steps. It takes steps for independent: "
-        "where slowness lasts it refuses too easily.",
+        f"anew each time, over at most {laws.MACHINES} machines and {laws.TESTED} steps. It takes steps for "
+        "independent: where slowness lasts it refuses too easily.",
     ]
     return [Section("laws", "Laws", body + _list(lines))]
 

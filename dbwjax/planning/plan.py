@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from dbwjax import limits, numbers
+from dbwjax import limits, numbers, specs
 from dbwjax.limits import divisors, whole
 from dbwjax.planning import describe, laws, ranking, times
 from dbwjax.planning.describe import Data
@@ -143,6 +143,8 @@ def plan(
     links = _links(latency, bandwidth, message_bytes)
     if by not in BY:
         raise ValueError(f"by={by} is not a choice; use {' or '.join(BY)}")
+    if law not in ("trace", "best", *laws.FAMILIES):
+        raise ValueError(f"unknown law '{law}'; {specs.nearest(law, ['trace', 'best', *laws.FAMILIES])}")
     whole("replicates", replicates, 20)
     seed = numbers.seeds(seed).start
     rules, nets = _candidates(policies, graphs, machines)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -174,7 +175,9 @@ def _wide(path: str, text: str, skip: int, names: list[str], second: list[float]
         body = io.StringIO(text)
         for _ in range(skip):
             next(body, None)
-        seconds = np.loadtxt(body, delimiter=",", ndmin=2, comments=None, dtype=np.float64)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a file without rows, which is refused below
+            seconds = np.loadtxt(body, delimiter=",", ndmin=2, comments=None, dtype=np.float64)
     except ValueError:  # something that is no number: once more, cell by cell
         seconds = np.array([], np.float64)
     if seconds.ndim != 2 or seconds.shape[1] != columns:

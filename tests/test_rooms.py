@@ -33,7 +33,7 @@ ALLOWED = {
     "experiments": BUILT | {"runtime", "storage", "report"},
     "planning": BUILT | {"runtime", "storage", "report", "experiments"},
     "cli": BUILT | {"runtime", "storage", "report", "experiments", "planning"},
-    "command": {"cli"},
+    "command": {"cli", "planning"},
 }
 HEAVY = ["orbax", "tensorflow_datasets", "tensorflow", "matplotlib", "networkx", "PIL", "flax", "optax", "tqdm"]
 HEAVY += ["tensorboardX", "scipy", "sklearn", "jinja2"]

@@ -31,8 +31,9 @@ ALLOWED = {
     "storage": GROUND | {"runtime"},
     "report": GROUND,
     "experiments": BUILT | {"runtime", "storage", "report"},
-    "cli": BUILT | {"runtime", "storage", "report", "experiments"},
-    "command": {"cli"},
+    "planning": BUILT | {"runtime", "storage", "report", "experiments"},
+    "cli": BUILT | {"runtime", "storage", "report", "experiments", "planning"},
+    "command": {"cli", "planning"},
 }
 HEAVY = ["orbax", "tensorflow_datasets", "tensorflow", "matplotlib", "networkx", "PIL", "flax", "optax", "tqdm"]
 HEAVY += ["tensorboardX", "wandb", "scipy", "sklearn", "jinja2"]

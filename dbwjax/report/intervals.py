@@ -166,6 +166,44 @@ def _quantile(freedom: float) -> float:
     return float(stdtrit(freedom, (1 + LEVEL) / 2))
 
 
+def replicated(values: Sequence[float], blocks: float) -> tuple[float, float, float]:
+    """Mean and limits of a figure over bootstrap replicates of one trace.
+
+    Percentiles, further out than at 2.5 and 97.5 %, so that as much is left for few blocks as Student's interval leaves
+    (Hesterberg 2014, arXiv 1411.5279, "expanded percentile interval").
+
+    Args:
+      values: `[B]`, such as log ratios paired by replicate.
+      blocks: how many blocks the trace is made of; at least 2.
+
+    Raises:
+      ValueError: no replicates.
+    """
+    if not values:
+        raise ValueError("there are no replicates; draw at least one")
+    import numpy as np
+    from scipy.special import ndtr
+
+    count = max(float(blocks), 2.0)
+    tail = float(ndtr(-math.sqrt(count / (count - 1)) * _quantile(count - 1)))
+    low, high = np.quantile(np.asarray(values, float), [tail, 1 - tail])
+    return _average(values), float(low), float(high)
+
+
+def among_replicates(values: Sequence[float]) -> tuple[float, float | None, float | None]:
+    """Mean and limits of a figure from few replicates of one trace, each with a training of its own.
+
+    Replicates of one trace spread as the mean would over new traces, however many they are: their mean is no nearer to
+    the truth. So the limits are Student's for one more replicate, `mean +- t sd sqrt(1 + 1/n)`, and those of training
+    are in it. One replicate has no limits.
+    """
+    mean, reach = _student(values)
+    if reach is None:
+        return mean, None, None
+    reach *= math.sqrt(len(values) + 1)
+    return mean, mean - reach, mean + reach
+
+
 def mean_over(values: Sequence[float | None], worlds: Sequence[Hashes], same: str) -> float | None:
     """The mean over worlds, equal ones once, those that share delays averaged first; `None` unless all have a value.
 

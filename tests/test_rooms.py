@@ -35,7 +35,7 @@ ALLOWED = {
     "command": {"cli"},
 }
 HEAVY = ["orbax", "tensorflow_datasets", "tensorflow", "matplotlib", "networkx", "PIL", "flax", "optax", "tqdm"]
-HEAVY += ["tensorboardX", "scipy", "sklearn"]
+HEAVY += ["tensorboardX", "scipy", "sklearn", "jinja2"]
 LONGEST_MODULE, LONGEST_FUNCTION = 350, 60
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 TOLERANCE = 3e-4
-"""How near a finish must be to the end of a wait to have ended it, in median computations: times are sums of float32."""
+"""How near a finish must be to the end of a wait to have ended it, in median computations; times are float32 sums."""
 
 _LOOKED_AT = 16
 """Of workers that finish within the tolerance of one another, how many are looked at."""

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from dbwjax import files
 from dbwjax.experiments.config import FIGURE_KINDS
+from dbwjax.experiments.spans import SPANS
 from dbwjax.report.run_figures import FIGURES
 from dbwjax.storage.metrics_log import COLUMNS, MetricsLog, read_metrics
 from dbwjax.storage.parts import Parts

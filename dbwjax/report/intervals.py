@@ -86,6 +86,15 @@ def difference(
     return _interval(counted, estimate=mean, low=low, high=high, clusters=count)
 
 
+def inverse(interval: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The interval of one over a ratio: a rival's over ours becomes ours over the rival's."""
+    if interval is None or interval["estimate"] is None:
+        return interval
+    low, high = (None if end is None else 1 / end for end in (interval["high"], interval["low"]))
+    bound = {"at least": "at most", "at most": "at least"}.get(interval["bound"] or "", interval["bound"])
+    return {**interval, "estimate": 1 / interval["estimate"], "low": low, "high": high, "bound": bound}
+
+
 def equal_worlds(worlds: Sequence[Hashes], same: str) -> list[list[int]]:
     """The worlds, those that draw the same together."""
     return _together(range(len(worlds)), [world[same] for world in worlds])

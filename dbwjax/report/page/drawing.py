@@ -17,7 +17,7 @@ _REFERENCE = re.compile(r"url\(#([^)]+)\)")
 _XLINK = "{http://www.w3.org/1999/xlink}href"
 
 
-def svg_of(figure: Any, alt: str, key: str) -> Markup:
+def svg_of(figure: Any, alt: str, key: str, largest: float = 1.75) -> Markup:
     """A figure as inline SVG, as wide as its surroundings.
 
     Colours of policies become the page's `--policy-...`, and black, white and greys mixtures of `--ink` and `--paper`,
@@ -27,6 +27,7 @@ def svg_of(figure: Any, alt: str, key: str) -> Markup:
       figure: drawn under `style.house_style()`, and still under it.
       alt: what a reader who does not see it is told.
       key: begins all ids, so that two figures of a page share none.
+      largest: CSS pixels of a point, at most: 1.75 makes 7 points 12 pixels.
     """
     from xml.etree import ElementTree
 
@@ -42,7 +43,7 @@ def svg_of(figure: Any, alt: str, key: str) -> Markup:
                 parent.remove(child)
     wide, high = (float(value) for value in root.attrib["viewBox"].split()[2:])
     kept = {"viewBox": root.attrib["viewBox"], "class": "drawing", "role": "img", "aria-label": alt}
-    root.attrib = {**kept, "style": f"max-width: {1.75 * wide:.0f}px; aspect-ratio: {wide:g} / {high:g}"}
+    root.attrib = {**kept, "style": f"max-width: {largest * wide:.0f}px; aspect-ratio: {wide:g} / {high:g}"}
     return Markup(ElementTree.tostring(root, encoding="unicode"))
 
 

@@ -23,6 +23,13 @@ _STARTS = 64
 """Nodes from which messages are followed through a large graph."""
 
 
+EDGE = 1.15
+"""Limits of the axes on which a graph is drawn; nodes lie between -1 and 1."""
+
+_LINES = 2_000
+"""Pairs that are drawn by how often they heard each other: the most frequent."""
+
+
 class GraphPicture(NamedTuple):
     """What is drawn of a network."""
 
@@ -35,7 +42,9 @@ class GraphPicture(NamedTuple):
     names: Sequence[str] | None = None  # of the workers, by number; None: their numbers
 
 
-def draw_graph(ax: Any, graph: GraphPicture, letter: str = "", bar: bool = True) -> None:
+def draw_graph(
+    ax: Any, graph: GraphPicture, letter: str = "", bar: bool = True, heard: np.ndarray | None = None
+) -> None:
     """Draws a graph on Matplotlib axes; nodes bear their numbers where there are at most 20.
 
     Nodes have the colour of their mean seconds of computation, slow ones are dark. A graph of more than 300 nodes
@@ -46,26 +55,36 @@ def draw_graph(ax: Any, graph: GraphPicture, letter: str = "", bar: bool = True)
       graph: what to draw.
       letter: of the panel.
       bar: whether the colours get a bar.
+      heard: `[N, N]` how often i heard j; a line between two is as wide as their sum, the widest 4 points.
     """
     nodes, links = len(graph.neighbours), _links(graph)
     title = f"{nodes:,} worker{'s' * (nodes > 1)}, {len(links):,} link{'s' * (len(links) != 1)}"
-    one_way = 2 * len(links) - len(_pairs(graph))
+    one_way = 2 * len(links) - len(pairs_of(graph))
     title += f" ({one_way:,} one way)" if one_way else ""
     name = "\n".join(filter(None, [style.plain(graph.name, 44), style.plain(numbered(graph.names or (), _NAMED))]))
-    if graph.positions is None and nodes > _LARGEST_SPRINGS:
+    places = positions_of(graph)
+    if places is None:
         _draw_reach(ax, nodes, links)
         starts = f"bars: mean; whiskers: extremes of {min(_STARTS, nodes)} workers"
         style.heading(ax, title, "\n".join(filter(None, [name, starts, _speeds(graph.seconds)])), letter)
         return
-    places = _layout(graph) if graph.positions is None else np.asarray(graph.positions, np.float64)
-    places = places - (places.max(axis=0) + places.min(axis=0)) / 2
-    places = places / (np.abs(places).max() or 1)
+    if heard is not None:
+        _draw_heard(ax, places, np.asarray(heard, float))
     _draw_links(ax, places, links, np.asarray(graph.spanning, int).reshape(-1, 2), nodes)
     _draw_nodes(ax, places, graph.seconds, bar)
-    ax.set(aspect="equal", xlim=(-1.15, 1.15), ylim=(-1.15, 1.15))
+    ax.set(aspect="equal", xlim=(-EDGE, EDGE), ylim=(-EDGE, EDGE))
     ax.axis("off")
     bold = f"bold: DTUR's spanning {'path' if graph.is_path else 'tree'}" if len(graph.spanning) else ""
     style.heading(ax, title, "\n".join(filter(None, [name, bold])), letter)
+
+
+def positions_of(graph: GraphPicture) -> np.ndarray | None:
+    """`[N, 2]` where the nodes are drawn, between -1 and 1; `None`: too many to be told apart."""
+    if graph.positions is None and len(graph.neighbours) > _LARGEST_SPRINGS:
+        return None
+    places = _layout(graph) if graph.positions is None else np.asarray(graph.positions, np.float64)
+    places = places - (places.max(axis=0) + places.min(axis=0)) / 2
+    return places / (np.abs(places).max() or 1)
 
 
 def numbered(names: Sequence[str], most: int) -> str:
@@ -100,6 +119,18 @@ def _draw_links(ax: Any, places: np.ndarray, links: np.ndarray, spanning: np.nda
     ax.add_collection(LineCollection(list(places[links]), colors="#8c8c8c", **look))
     wide = 2.2 if nodes <= 50 else 1.1
     ax.add_collection(LineCollection(list(places[spanning]), colors="#3b3b3b", linewidths=wide))
+
+
+def _draw_heard(ax: Any, places: np.ndarray, heard: np.ndarray) -> None:
+    from matplotlib.collections import LineCollection
+
+    both = np.triu(heard + heard.T, 1)
+    pairs = np.argwhere(both > 0)
+    counts = both[tuple(pairs.T)]
+    most = np.argsort(-counts, kind="stable")[:_LINES]
+    if len(most):
+        pairs, counts = pairs[most], counts[most]
+        ax.add_collection(LineCollection(list(places[pairs]), colors="#6f6f6f", linewidths=4 * counts / counts.max()))
 
 
 def _draw_nodes(ax: Any, places: np.ndarray, seconds: np.ndarray | None, bar: bool) -> None:
@@ -143,10 +174,10 @@ def _bar(ax: Any, drawn: Any) -> None:
 
 def _links(graph: GraphPicture) -> np.ndarray:
     """Every link once, `[L, 2]`, the lower number first."""
-    return np.unique(np.sort(_pairs(graph), axis=1), axis=0)
+    return np.unique(np.sort(pairs_of(graph), axis=1), axis=0)
 
 
-def _pairs(graph: GraphPicture) -> np.ndarray:
+def pairs_of(graph: GraphPicture) -> np.ndarray:
     """Who hears whom, `[P, 2]`; a link that goes both ways is two pairs."""
     given = np.asarray(graph.neighbours)
     if given.dtype == bool or given.dtype.kind == "f":

@@ -28,8 +28,6 @@ SAID = {
 _ARROWS = 60
 """At most so many arrows from cause to waiter: the longest waits."""
 
-_STRIPES = "#fefefe"  # one of `style.FIXED`: on a colour, on both themes
-
 _ROW = 4.2
 """Millimetres of a row where there are few."""
 
@@ -54,6 +52,11 @@ def height_mm(view: View) -> float:
     """Of the rows of a view, enough for their names where there are at most 26."""
     rows = max(len(view.rows), 3)
     return _ROW * rows if rows <= 26 else min(200.0, max(110.0, 1.6 * rows))
+
+
+def is_turned(view: View) -> bool:
+    """Whether the names of stretches are too many to stand beside each other."""
+    return len(view.windows) > 8
 
 
 def draw_gantt(
@@ -89,13 +92,13 @@ def draw_bars(ax: Any, cells: Cells, view: View, *, arrows: bool = True, thresho
         x, y = _with_gaps(bars)
         ax.plot(x, y, gid=f"bars-{name}", color=COLOURS[name], **look)
         if name == "wasted":  # told apart without colour, too
-            ax.plot(x, y, dashes=(0.9 / thick, 1.6 / thick), color=_STRIPES, **look)
+            ax.plot(x, y, dashes=(0.9 / thick, 1.6 / thick), color="white", **look)
     begun = np.concatenate([found["computing"], found["wasted"]])
     if len(begun):  # where one computation follows another without a wait
         x, y, none = begun[:, 0], begun[:, 2], np.full(len(begun), np.nan)
         ax.plot(
             *(np.stack([x, x, none], 1).ravel(), np.stack([y - 0.39, y + 0.39, none], 1).ravel()),
-            **{"color": _STRIPES, "linewidth": 0.5, "zorder": 3, "gid": "begun"},
+            **{"color": "white", "linewidth": 0.5, "zorder": 3, "gid": "begun"},
         )
     if threshold and cells.ends is not None:
         _draw_thresholds(ax, cells, view, place)
@@ -165,10 +168,25 @@ def _draw_arrows(ax: Any, cells: Cells, view: View, place: Layout) -> None:
     none = np.full(len(x), np.nan)
     look = {"color": "black", "linewidth": 0.6, "zorder": 5}
     ax.plot(np.stack([x, x, none], 1).ravel(), np.stack([down, up, none], 1).ravel(), gid="arrows", **look)
-    dots: dict[str, Any] = {"linestyle": "none", "color": "black", "zorder": 5, "clip_on": False}
-    ax.plot(x, down, marker="o", markersize=2.6, **dots)
-    for marker, some_up in (("^", up < down), ("v", up > down)):
-        ax.plot(x[some_up], up[some_up], marker=marker, markersize=2.8, **dots)
+    size = ax.get_position().size * ax.figure.get_size_inches() * 72
+    unit = np.array([place.width / size[0], len(view.rows) / size[1]])  # of the axes, in a point
+    turn = np.where(up > down, 1.0, -1.0)[:, None, None]
+    heads = np.stack([x, up], 1)[:, None] + turn * unit * np.array([[-1.6, -1.4], [1.6, -1.4], [0, 1.4]])
+    angle = np.linspace(0, 2 * np.pi, 8, endpoint=False)
+    dots = np.unique(np.stack([x, down], 1), axis=0)[:, None] + unit * 1.4 * np.stack([np.cos(angle), np.sin(angle)], 1)
+    for shapes in (heads, dots):
+        _draw_shapes(ax, shapes)
+
+
+def _draw_shapes(ax: Any, shapes: np.ndarray) -> None:
+    """Polygons `[n, corners, 2]` as one path."""
+    from matplotlib.patches import PathPatch
+    from matplotlib.path import Path
+
+    count, corners = shapes.shape[:2]
+    closed = np.concatenate([shapes, shapes[:, :1]], axis=1).reshape(-1, 2)
+    codes = np.tile([Path.MOVETO, *([Path.LINETO] * (corners - 1)), Path.CLOSEPOLY], count)
+    ax.add_patch(PathPatch(Path(closed, codes), facecolor="black", linewidth=0, zorder=5, clip_on=False, gid="heads"))
 
 
 def _frame(ax: Any, view: View, place: Layout) -> None:
@@ -188,7 +206,7 @@ def _frame(ax: Any, view: View, place: Layout) -> None:
         return
     marked = [f"{mark}" if mark else f"{low:.3g} s" for mark, (low, _) in zip(view.marks, view.windows, strict=True)]
     ax.set_xticks(place.origin, marked)
-    ax.tick_params(axis="x", labelrotation=45 if len(marked) > 8 else 0)
+    ax.tick_params(axis="x", labelrotation=45 if is_turned(view) else 0)
     whole = float((view.windows[:, 1] - view.windows[:, 0]).sum())
     ax.set_xlabel(
         ("iterations" if view.marks[0] else "stretches that begin at") + f", end to end; {whole:.3g} s in all"
@@ -216,4 +234,4 @@ def key(figure: Any, cells: Cells, view: View, threshold: bool) -> None:
 def _striped() -> Any:
     from matplotlib.patches import Patch
 
-    return Patch(facecolor=COLOURS["wasted"], edgecolor=_STRIPES, hatch="|||||", linewidth=0, label=SAID["wasted"])
+    return Patch(facecolor=COLOURS["wasted"], edgecolor="white", hatch="|||||", linewidth=0, label=SAID["wasted"])

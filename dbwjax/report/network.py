@@ -26,9 +26,6 @@ _STARTS = 64
 EDGE = 1.15
 """Limits of the axes on which a graph is drawn; nodes lie between -1 and 1."""
 
-_LINES = 2_000
-"""Pairs that are drawn by how often they heard each other: the most frequent."""
-
 
 class GraphPicture(NamedTuple):
     """What is drawn of a network."""
@@ -42,9 +39,7 @@ class GraphPicture(NamedTuple):
     names: Sequence[str] | None = None  # of the workers, by number; None: their numbers
 
 
-def draw_graph(
-    ax: Any, graph: GraphPicture, letter: str = "", bar: bool = True, heard: np.ndarray | None = None
-) -> None:
+def draw_graph(ax: Any, graph: GraphPicture, letter: str = "", bar: bool = True) -> None:
     """Draws a graph on Matplotlib axes; nodes bear their numbers where there are at most 20.
 
     Nodes have the colour of their mean seconds of computation, slow ones are dark. A graph of more than 300 nodes
@@ -55,7 +50,6 @@ def draw_graph(
       graph: what to draw.
       letter: of the panel.
       bar: whether the colours get a bar.
-      heard: `[N, N]` how often i heard j; a line between two is as wide as their sum, the widest 4 points.
     """
     nodes, links = len(graph.neighbours), _links(graph)
     title = f"{nodes:,} worker{'s' * (nodes > 1)}, {len(links):,} link{'s' * (len(links) != 1)}"
@@ -68,8 +62,6 @@ def draw_graph(
         starts = f"bars: mean; whiskers: extremes of {min(_STARTS, nodes)} workers"
         style.heading(ax, title, "\n".join(filter(None, [name, starts, _speeds(graph.seconds)])), letter)
         return
-    if heard is not None:
-        _draw_heard(ax, places, np.asarray(heard, float))
     _draw_links(ax, places, links, np.asarray(graph.spanning, int).reshape(-1, 2), nodes)
     _draw_nodes(ax, places, graph.seconds, bar)
     ax.set(aspect="equal", xlim=(-EDGE, EDGE), ylim=(-EDGE, EDGE))
@@ -119,18 +111,6 @@ def _draw_links(ax: Any, places: np.ndarray, links: np.ndarray, spanning: np.nda
     ax.add_collection(LineCollection(list(places[links]), colors="#8c8c8c", **look))
     wide = 2.2 if nodes <= 50 else 1.1
     ax.add_collection(LineCollection(list(places[spanning]), colors="#3b3b3b", linewidths=wide))
-
-
-def _draw_heard(ax: Any, places: np.ndarray, heard: np.ndarray) -> None:
-    from matplotlib.collections import LineCollection
-
-    both = np.triu(heard + heard.T, 1)
-    pairs = np.argwhere(both > 0)
-    counts = both[tuple(pairs.T)]
-    most = np.argsort(-counts, kind="stable")[:_LINES]
-    if len(most):
-        pairs, counts = pairs[most], counts[most]
-        ax.add_collection(LineCollection(list(places[pairs]), colors="#6f6f6f", linewidths=4 * counts / counts.max()))
 
 
 def _draw_nodes(ax: Any, places: np.ndarray, seconds: np.ndarray | None, bar: bool) -> None:

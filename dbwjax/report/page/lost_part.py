@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dbwjax.report import style
-from dbwjax.report.page import drawing
 from dbwjax.report.page.document import render
 from dbwjax.report.page.material import Material
 from dbwjax.report.table import digits
-from dbwjax.report.waits import Cells, Totals, lost_to, totals
+from dbwjax.report.waits import Cells, lost_to, totals
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -23,7 +21,7 @@ WHOLE, WORST = 64, 20
 TEN = 10
 """Workers in the table: those to whom most is lost."""
 
-_SIDE = 88.0
+_SHADES = 5
 
 
 def lost(material: Material, found: Mapping[str, tuple[str, Cells]]) -> Markup:
@@ -74,7 +72,7 @@ def _policy(material: Material, spec: str, cells: Cells, told: Mapping[str, Any]
         "none": not whole > 0,
         "told": told,
         "worst": None if told is None else change_text(told["worst"]),
-        "matrix": None if not sums.due.any() else _matrix(spec, sums, f"matrix-{material.policies.index(spec)}"),
+        "matrix": _matrix(spec, sums.due) if sums.due.any() else None,
         "part": cells.workers > WHOLE,
     }
 
@@ -88,28 +86,27 @@ def change_text(one: Mapping[str, Any] | None) -> str | None:
     return text if percent[1] is None or percent[2] is None else f"{text} [{percent[1]:+.0f}, {percent[2]:+.0f}]"
 
 
-def _matrix(spec: str, sums: Totals, key: str) -> Markup:
-    """A heat map: rows waited, columns were waited for."""
-    from matplotlib.figure import Figure
-
-    rows, columns = order_of(sums.due)
-    values = sums.due[np.ix_(rows, columns)]
-    with style.house_style():
-        figure = Figure(figsize=(_SIDE / 25.4, _SIDE / 25.4))
-        ax = figure.add_axes((0.11, 0.11, 0.72, 0.72 + 0.02))
-        edges = (np.arange(len(columns) + 1) - 0.5, np.arange(len(rows) + 1) - 0.5)
-        drawn = ax.pcolormesh(*edges, np.ma.masked_equal(values, 0), cmap="YlOrBr", vmin=0, vmax=values.max() or 1)
-        drawn.set_rasterized(values.size > 1_000)
-        for axis, which in ((ax.xaxis, columns), (ax.yaxis, rows)):
-            few = np.unique(np.linspace(0, len(which) - 1, min(len(which), 20)).astype(int))
-            axis.set_ticks(few, [str(which[place]) for place in few])
-        ax.set(xlabel="due to worker", ylabel="this worker waited", ylim=(len(rows) - 0.5, -0.5))
-        ax.grid(False)
-        bar = figure.colorbar(drawn, cax=figure.add_axes((0.86, 0.11, 0.03, 0.74)))
-        bar.set_label("seconds")
-        i, j = np.unravel_index(int(np.argmax(values)), values.shape)
-        alt = (
-            f"Heat map of who waited for whom under {spec}: most, {digits(values.max())} s, "
-            f"worker {rows[i]} waited for worker {columns[j]}"
+def _matrix(spec: str, due: np.ndarray) -> Markup:
+    """A heat map: rows waited, columns were waited for; five shades, in the page's colours."""
+    rows, columns = order_of(due)
+    values = due[np.ix_(rows, columns)]
+    most = float(values.max())
+    level = np.ceil(_SHADES * values / most).astype(int)  # 0: nothing
+    shades = []
+    for shade in range(1, _SHADES + 1):
+        path = "".join(f"M{j} {i}h1v1h-1z" for i, j in np.argwhere(level == shade))
+        shades.append(
+            (100 * shade // _SHADES, path, digits(most * (shade - 1) / _SHADES), digits(most * shade / _SHADES))
         )
-        return drawing.svg_of(figure, alt, key)
+    i, j = np.unravel_index(int(np.argmax(values)), values.shape)
+    alt = (
+        f"Heat map of who waited for whom under {spec}: most, {digits(most)} s, "
+        f"worker {rows[i]} waited for worker {columns[j]}"
+    )
+    ticks = [[(place, str(which[place])) for place in _few(len(which))] for which in (rows, columns)]
+    return render("matrix.html", rows=len(rows), columns=len(columns), ticks=ticks, shades=shades, alt=alt)
+
+
+def _few(count: int) -> list[int]:
+    """At most 20 places of so many."""
+    return np.unique(np.linspace(0, count - 1, min(count, 20)).astype(int)).tolist()

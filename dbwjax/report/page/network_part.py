@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 STEPS = 200
 """Steps of the slider: the first ones."""
 
-_LARGEST = 100
-"""Workers up to which every policy has a picture of its own."""
+_LINES, _WIDTHS = 2_000, 5
+"""Pairs that are drawn, the most frequent, and widths that are told apart."""
 
 _SIDE = 100.0
-_BOX = (0.0, 0.0, 0.9, 0.9)
+"""mm of the picture."""
+
+_EDGES = {"left": 0.05, "right": 0.95, "bottom": 0.02, "top": 0.86}
 
 
 def links_of(picture: Any) -> np.ndarray | None:
@@ -51,46 +53,80 @@ def heard_in(cells: Cells, timeline: Mapping[str, Any], pairs: np.ndarray) -> tu
 
 
 def network(material: Material, found: Mapping[str, tuple[str, Cells]]) -> dict[str, Any] | None:
-    """Pictures, their controls, and what the script needs; `None` where the network is not known."""
+    """The picture, its controls, and what the script needs; `None` where the network is not known."""
     picture = material.picture
     if picture is None or any(cells.workers != len(picture.neighbours) for _, cells in found.values()):
         return None
-    places, shown, data = positions_of(picture), [], []
-    each = places is not None and len(places) <= _LARGEST
+    places = positions_of(picture)
+    svg, side = _drawn(picture), _SIDE * 72 / 25.4
+    if places is None:
+        return {"body": render("network.html", svg=svg, policies=[], slider=False, picture=picture), "data": None}
+    inside, pairs = _inside(places, side), pairs_of(picture)
+    shown, data, groups = [], [], []
     for place, (spec, (world, cells)) in enumerate(found.items()):
         timeline = material.timelines[spec][world]
-        heard, how = heard_in(cells, timeline, pairs_of(picture)) if each else (None, "")
-        if each or place == 0:
-            shown.append({"name": spec, "how": how, "svg": _drawn(picture, heard, spec, f"network-{place}")})
-        data.append(_steps(spec, cells, timeline, picture) if places is not None else None)
-    side = _SIDE * 72 / 25.4
-    data_of = {"policies": data, "places": _inside(places, side) if places is not None else None, "each": each}
-    body = render(
-        "network.html", policies=shown, each=each, slider=places is not None, speeds=picture.seconds is not None
-    )
-    return {"body": body, "data": data_of}
+        heard, how = heard_in(cells, timeline, pairs)
+        data.append(_steps(spec, cells, timeline, picture))
+        shown.append({"name": spec, "how": how, "most": most_heard(heard)})
+        groups.append(_lines(heard, inside, place))
+    body = render("network.html", svg=_with_lines(svg, groups), policies=shown, slider=True, picture=picture)
+    return {"body": body, "data": {"policies": data, "places": inside}}
 
 
-def _drawn(picture: Any, heard: np.ndarray | None, spec: str, key: str) -> Markup:
+def most_heard(heard: np.ndarray) -> str:
+    """Which two heard each other most."""
+    both = np.triu(heard + heard.T, 1)
+    if not both.any():
+        return "nobody was"
+    i, j = np.unravel_index(int(np.argmax(both)), both.shape)
+    return f"workers {i} and {j} most, {both[i, j]:,.0f} times"
+
+
+def _lines(heard: np.ndarray, inside: list[list[float]], place: int) -> str:
+    """The pairs that heard each other, in five widths: a path each."""
+    both = np.triu(heard + heard.T, 1)
+    pairs = np.argwhere(both > 0)
+    counts = both[tuple(pairs.T)]
+    some = np.argsort(-counts, kind="stable")[:_LINES]
+    width = np.ceil(_WIDTHS * counts[some] / counts.max(initial=1)).astype(int)
+    paths = []
+    for level in range(1, _WIDTHS + 1):
+        ends = [(inside[i], inside[j]) for i, j in pairs[some[width == level]]]
+        path = "".join(f"M{a[0]:g} {a[1]:g}L{b[0]:g} {b[1]:g}" for a, b in ends)
+        paths.append(f'<path d="{path}" stroke-width="{level}"/>' if path else "")
+    hidden = ' display="none"' if place else ""
+    return f'<g class="heard" data-policy="{place}" fill="none"{hidden}>{"".join(paths)}</g>'
+
+
+def _with_lines(svg: Markup, groups: list[str]) -> Markup:
+    """The lines under everything else: of the first policy, until another is chosen."""
+    from markupsafe import Markup
+
+    text = str(svg)
+    begin = text.index(">") + 1
+    return Markup(text[:begin] + "".join(groups) + text[begin:])
+
+
+def _drawn(picture: Any) -> Markup:
     from matplotlib.figure import Figure
 
     with style.house_style():
         figure = Figure(figsize=(_SIDE / 25.4, _SIDE / 25.4))
-        ax = figure.add_axes(_BOX, subplotspec=figure.add_gridspec(1, 1)[0])
-        draw_graph(ax, picture, bar=False, heard=heard)
+        # A cell of a grid says how many panels a heading is wrapped for.
+        ax = figure.add_subplot(figure.add_gridspec(1, 1, **_EDGES)[0])
+        draw_graph(ax, picture, bar=False)
+        ax.set_aspect("auto")
         alt = f"The network: {len(picture.neighbours)} workers"
-        if heard is not None and heard.any():
-            i, j = np.unravel_index(int(np.argmax(heard)), heard.shape)
-            alt += f"; under {spec} worker {i} heard worker {j} most often, {heard[i, j]:.0f} times"
         if picture.seconds is not None:
             slow = int(np.argmax(picture.seconds))
             alt += f"; the slowest is worker {slow}, {picture.seconds[slow]:.3g} s a computation"
-        return drawing.svg_of(figure, alt, key)
+        return drawing.svg_of(figure, alt, "network")
 
 
 def _inside(places: np.ndarray, side: float) -> list[list[float]]:
     """Where nodes lie in the SVG."""
-    left, bottom, wide, high = (share * side for share in _BOX)
+    left, bottom = _EDGES["left"] * side, _EDGES["bottom"] * side
+    wide, high = _EDGES["right"] * side - left, _EDGES["top"] * side - bottom
     x = left + wide * (places[:, 0] + EDGE) / (2 * EDGE)
     y = side - bottom - high * (places[:, 1] + EDGE) / (2 * EDGE)
     return [[round(float(a), 1), round(float(b), 1)] for a, b in zip(x, y, strict=True)]

@@ -22,11 +22,14 @@ MOST = 9_000
 """Cells of all views of a page, so that it stays a small file."""
 
 _WIDTH = 180.0
-_MARGIN = (11.0, 2.0, 13.0, 2.0)
+_MARGIN = (11.0, 2.0, 9.0, 2.0)
 """mm left, right, below and above the rows."""
 
+_TURNED = 5.0
+"""mm more below, where the names of stretches are turned."""
+
 _NUMBER = re.compile(r"-?\d+\.\d+")
-_SPACES = re.compile(r" ?([MLHVZ]) ?\n?|\n")
+_LINE = re.compile(r"M(\S+) (\S+) ?L(\S+) (\S+)")
 
 
 def waits_section(material: Material) -> Section | None:
@@ -97,6 +100,7 @@ def _chart(cells: Cells, view: View, threshold: bool, key: str, spec: str) -> tu
     from matplotlib.figure import Figure
 
     left, right, below, above = _MARGIN
+    below += _TURNED if gantt.is_turned(view) else 0.0
     rows = gantt.height_mm(view)
     wide, high = _WIDTH, rows + below + above
     with style.house_style():
@@ -121,13 +125,21 @@ def _themed(svg: Markup) -> Markup:
     for name, colour in gantt.COLOURS.items():
         for written in {drawing.policy_colour("dybw") if colour == "#0072b2" else colour, colour}:
             text = text.replace(f"stroke: {written}", f"stroke: var(--{name})")
-    return Markup(re.sub(r' d="([^"]*)"', lambda found: f' d="{_shorter(found[1])}"', text))
+    text = re.sub(r' d="([^"]*)"', lambda found: f' d="{_shorter(found[1])}"', text)
+    return Markup(re.sub(r">\s+<", "><", text))
 
 
 def _shorter(path: str) -> str:
-    """A path with two decimals and no spaces that say nothing."""
+    """A path with two decimals, lines along an axis by one number, and no spaces that say nothing."""
+
+    def line(found: re.Match[str]) -> str:
+        x, y, to_x, to_y = found.groups()
+        end = f"H{to_x}" if y == to_y else f"V{to_y}" if x == to_x else f"L{to_x} {to_y}"
+        return f"M{x} {y}{end}"
+
     path = _NUMBER.sub(lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), path)
-    return _SPACES.sub(lambda found: found[1] or "", path).strip()
+    path = re.sub(r"\s*([MLCZz])\s*", r"\1", path).strip()
+    return _LINE.sub(line, path)
 
 
 def _data(cells: Cells, view: View, box: list[float]) -> dict[str, Any]:

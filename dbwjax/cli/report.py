@@ -25,9 +25,6 @@ def _main(argv: Sequence[str] | None) -> int:
     environment.start_jax()
     from dbwjax.experiments import pages
 
-    for run in typed.runs:
-        if typed.runs.count(run) > 1:
-            raise ValueError(f"'{run}' is named twice; name it once")
     if len(typed.runs) == 1:
         path = pages.report(typed.runs[0], typed.out)
     else:

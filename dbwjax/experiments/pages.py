@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dbwjax.experiments import citing
+from dbwjax.experiments.claim import versions
 from dbwjax.experiments.commands import command_of
 from dbwjax.experiments.config import RunOptions, TrainConfig, from_json, to_json, validate
 from dbwjax.experiments.presets import PRESETS
@@ -63,6 +64,32 @@ def report(folder: str | Path, out: str | Path | None = None) -> Path:
     return path / PAGE
 
 
+def report_several(folders: Sequence[str | Path], out: Path) -> Path:
+    """Makes one page that compares finished runs, the first with each of the others; the file.
+
+    Raises:
+      ValueError: as `material_of`, a sweep among them, one folder named twice, or the file cannot be written.
+    """
+    from dbwjax.report.page.several import page_of_several
+
+    paths = [Path(one) for one in folders]
+    real = [os.path.realpath(one) for one in paths]
+    for path, one in zip(paths, real, strict=True):
+        if real.count(one) > 1:
+            raise ValueError(f"{path} is named twice; name it once")
+    runs = [material_of(path) for path in paths]
+    for path, run in zip(paths, runs, strict=True):
+        if run.is_sweep:
+            raise ValueError(f"{path} is a sweep, whose cells are compared on its own page; name runs of dbwjax.train")
+    names = [run.name for run in runs]
+    named = [
+        run._replace(name=str(path)) if names.count(run.name) > 1 else run
+        for path, run in zip(paths, runs, strict=True)
+    ]
+    write_page(out, page_of_several(named, time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())))
+    return out
+
+
 def provenance_of(config: TrainConfig | SweepConfig, environment: Mapping[str, Any]) -> Provenance:
     """How to repeat a run or a sweep.
 
@@ -74,11 +101,12 @@ def provenance_of(config: TrainConfig | SweepConfig, environment: Mapping[str, A
     command, reads = command_of(config)
     told = sweeps.content(config) if isinstance(config, SweepConfig) else to_json(config)
     now, before = _settings(config), _settings(PRESETS[base.preset]())
+    before |= {"graph seeds": _text(None), "timing only": _text(False)}  # of a sweep
     return Provenance(
         command,
         json.dumps(told, indent=2, allow_nan=False) + "\n" if reads else None,
         {name: str(value) for name, value in environment.items()},
-        [(name, before.get(name, "-"), value) for name, value in now.items() if before.get(name) != value],
+        [(name, before[name], value) for name, value in now.items() if before[name] != value],
         base.preset,
         list(now.items()),
         citing.citation(base),
@@ -102,9 +130,65 @@ def _text(value: Any) -> str:
     return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def now() -> str:
-    """The date of numbers that are complete now."""
-    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+def leave_page(
+    path: Path,
+    config: TrainConfig | SweepConfig,
+    rows: Sequence[Mapping[str, Any]],
+    worlds: Sequence[Mapping[str, Any]],
+    summary: Mapping[str, Any],
+    timelines: Mapping[str, Any] | None = None,
+    picture: Any = None,
+) -> Path:
+    """Writes the page of a run or a sweep that has just ended, the same that `report` would make.
+
+    Args:
+      path: of its folder, where `config.json` and `summary.json` lie already.
+      config: its configuration.
+      rows, worlds, summary, timelines, picture: as in `Material`.
+
+    Raises:
+      ValueError: it cannot be written.
+    """
+    from dbwjax.report.page.make import page_of
+
+    kept, _ = _opened(path, ("summary.json",))
+    material = Material(path.absolute().name, _date(path), rows, worlds, summary, timelines or {}, picture)
+    text = page_of(material._replace(provenance=provenance_of(config, kept.get("environment") or {})))
+    replace_file(path / PAGE, lambda file: file.write(text.encode()))
+    return path / PAGE
+
+
+def report_in_python(
+    path: str | os.PathLike,
+    rows: Sequence[Mapping[str, Any]],
+    worlds: Sequence[Mapping[str, Any]],
+    summary: Mapping[str, Any],
+    timelines: Mapping[str, Any] | None = None,
+    picture: Any = None,
+) -> Path:
+    """Writes the page of a comparison that was made in Python, which no command repeats; the file.
+
+    Raises:
+      ValueError: a file that is no page of ours lies there, or it cannot be written.
+    """
+    from dbwjax.report.page.make import page_of
+
+    where, specs = Path(path), list(summary["cells"][0]["policies"])
+    try:
+        citation = citing.citation(specs)
+    except ValueError:  # policies of the caller's own
+        citation = ""
+    told = Provenance(versions=versions(), citation=citation)
+    date = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    material = Material(where.stem, date, rows, worlds, summary, timelines or {}, picture, told)
+    write_page(where, page_of(material), "use another path")
+    return where
+
+
+def _date(path: Path) -> str:
+    """When the numbers of a run were complete."""
+    with refused(f"{path} cannot be read", _REMEDY):
+        return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime((path / "summary.json").lstat().st_mtime))
 
 
 def material_of(folder: str | Path) -> Material:
@@ -129,20 +213,19 @@ def material_of(folder: str | Path) -> Material:
     summary = _summary(path, rows, worlds, base)
     if kept.get("names") is not None and not isinstance(config, SweepConfig):
         summary["names"] = kept["names"]
-    with refused(f"{path} cannot be read", _REMEDY):
-        seconds = (path / "summary.json").lstat().st_mtime
-    date = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
     environment = kept.get("environment")
     provenance = provenance_of(config, environment if isinstance(environment, dict) else {})
     picture = None if isinstance(config, SweepConfig) else _picture(config)
-    return Material(path.absolute().name, date, rows, worlds, summary, timelines, picture, provenance)
+    return Material(path.absolute().name, _date(path), rows, worlds, summary, timelines, picture, provenance)
 
 
-def _opened(path: Path) -> tuple[dict[str, Any], str]:
+def _opened(
+    path: Path, needed: Sequence[str] = ("summary.json", "worlds.json", manifest.MANIFEST)
+) -> tuple[dict[str, Any], str]:
     with refused(f"{path} is not a finished run", _REMEDY):
         found = manifest.read_config(path, _REMEDY)
         if found is not None:
-            for name in ("summary.json", "worlds.json", manifest.MANIFEST):
+            for name in needed:
                 (path / name).lstat()
     if found is None:
         raise ValueError(f"{path} is not a finished run (no config.json); {_REMEDY}")

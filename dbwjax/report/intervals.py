@@ -160,7 +160,7 @@ def _student(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 @lru_cache
-def _quantile(freedom: int) -> float:
+def _quantile(freedom: float) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, (1 + LEVEL) / 2))
@@ -185,3 +185,55 @@ def _average(values: Sequence[float]) -> float:
 def _exp(value: float) -> float | None:
     """`None` beyond what a float holds: a limit that far says nothing."""
     return math.exp(value) if value < 700 else None
+
+
+def unpaired_ratio(
+    rivals: Sequence[Time],
+    ours: Sequence[Time],
+    worlds: tuple[Sequence[Hashes], Sequence[Hashes]],
+    same: str = "learning",
+) -> dict[str, Any]:
+    """As `ratio`, of two runs that share no worlds: Welch's interval of the difference of mean logarithms.
+
+    Args:
+      rivals: `[V]`, one a world of theirs.
+      ours: `[W]`, one a world of ours.
+      worlds: what each of theirs drew, and each of ours.
+      same: the hash that says which worlds are one.
+
+    Returns:
+      An INTERVAL; `clusters` is the smaller number of the two.
+    """
+    counted = [cluster(own, same) for own in worlds]
+    fewer = min(counted, key=lambda one: min(map(len, one.ways)))
+    censored = [any(not time.reached for time in times) for times in (rivals, ours)]
+    every = [time.seconds for times in (rivals, ours) for time in times]
+    if not rivals or not ours or not all(0 < seconds < math.inf for seconds in every) or all(censored):
+        return _interval(fewer, bound="none")
+    logs = [[math.log(time.seconds) for time in times] for times in (rivals, ours)]
+    means = [_cluster_means(own, one.ways[0]) for own, one in zip(logs, counted, strict=True)]
+    gap, reach = _average(means[0]) - _average(means[1]), _welch(*means)
+    low, high = (None, None) if reach is None else (_exp(gap - reach), _exp(gap + reach))
+    bound = "at least" if censored[0] else "at most" if censored[1] else None
+    return _interval(
+        fewer,
+        estimate=_exp(gap),
+        low=None if censored[1] else low,
+        high=None if censored[0] else high,
+        bound="none" if _exp(gap) is None else bound,
+    )
+
+
+def _welch(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Half the width of Welch's interval for a difference of means; `None`: one of them has a single value."""
+    if min(len(first), len(second)) < 2:
+        return None
+    squares = []
+    for values in (first, second):
+        mean = _average(values)
+        squares.append(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
+    total = math.fsum(squares)
+    if total == 0:
+        return 0.0
+    parts = (square**2 / (len(values) - 1) for square, values in zip(squares, (first, second), strict=True))
+    return _quantile(total**2 / math.fsum(parts)) * math.sqrt(total)

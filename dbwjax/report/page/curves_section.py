@@ -78,7 +78,7 @@ def _chart(board: Board, measure: str, against: str, log: bool, name: str) -> tu
         aim = 1 - board.target if log else board.target
         run_curves.target_line(ax, aim, f"target {board.target:g}", above=log)
     _name_rules(ax, board, against, column)
-    style.heading(ax, run_curves.NAMES[column])
+    ax.set_title(run_curves.NAMES[column], loc="left")
     ax.set_ylabel("")
     alt = f"{run_curves.NAMES[column]} against {run_curves.NAMES[against]}, {'log' if is_log else 'linear'}. "
     alt += "The values are told by the slider below."

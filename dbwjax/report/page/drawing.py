@@ -81,6 +81,8 @@ def _shade(hexadecimal: str) -> str:
     low = hexadecimal.lower()
     if low in style.FIXED:
         return low
+    if low == "#dcdcdc":  # of bars that say how long workers wait
+        return "var(--waiting)"
     for place, known in enumerate(style.palette()):
         if low == known.lower():
             return f"var(--policy-{place})"

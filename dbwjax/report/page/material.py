@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -48,10 +48,17 @@ class Material(NamedTuple):
         """Whether worlds are named by axes, not by number alone."""
         return "world" not in self.worlds[0]
 
-    def of_cell(self, cell: Mapping[str, Any]) -> tuple[list[Row], list[Mapping[str, Any]]]:
-        """The rows and worlds of one cell of the summary."""
+    def cells(self) -> Iterator[tuple[Mapping[str, Any], list[Row], list[Mapping[str, Any]]]]:
+        """Each cell of the summary, with its own rows and worlds."""
+        names = list(self.summary["cells"][0]["values"])
+        rows, worlds = (_grouped(every, names) for every in (self.rows, self.worlds))
+        for cell in self.summary["cells"]:
+            key = tuple(cell["values"].values())
+            yield cell, rows[key], worlds[key]
 
-        def inside(one: Row) -> bool:
-            return all(one[name] == value for name, value in cell["values"].items())
 
-        return [row for row in self.rows if inside(row)], [world for world in self.worlds if inside(world)]
+def _grouped(every: Iterable[Mapping[str, Any]], names: Sequence[str]) -> dict[tuple, list[Mapping[str, Any]]]:
+    found: dict[tuple, list[Mapping[str, Any]]] = {}
+    for one in every:
+        found.setdefault(tuple(one[name] for name in names), []).append(one)
+    return found

@@ -27,6 +27,7 @@ def method_section(material: Material) -> Section:
         render(
             "method.html",
             rule=material.summary["rule"],
+            target=material.summary["target_accuracy"],
             timing=material.summary["kind"] == "timing",
             provenance=material.provenance,
             glossary=GLOSSARY,

@@ -30,6 +30,7 @@ class Verdict(NamedTuple):
     statements: list[Markup]  # the first says who leads
     warnings: list[Markup]
     alike: list[str]  # SPECs that cannot be told from the first
+    sure: bool  # whether the first is told from every other by an interval
     progress: Mapping[str, Progress]  # against the baseline; empty where not every world of it reached the target
 
 
@@ -48,6 +49,7 @@ def verdict_of(
     kind = told.kind()
     first = told.first(kind)
     progress = told.progress() if kind == "target" else {}
+    sure = False
     if first is None:
         said, alike = [told.nobody(kind)], list[str]()
     elif len(told.facts) == 1:
@@ -55,8 +57,9 @@ def verdict_of(
     else:
         against = told.against(kind, first)
         alike = [spec for spec, interval in against.items() if words.holds_none(kind, interval)]
+        sure = all(words.has_limits(interval) for interval in against.values()) and not alike
         said = [*told.leads(kind, first, against, alike), *told.why(first, alike, progress, against)]
-    return Verdict(kind, first, said, warnings_of(summary, cell, kind), alike, progress)
+    return Verdict(kind, first, said, warnings_of(summary, cell, kind), alike, sure, progress)
 
 
 class _Told:

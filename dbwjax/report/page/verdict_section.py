@@ -12,7 +12,7 @@ from dbwjax.report.page.verdict import Verdict, verdict_of
 from dbwjax.report.run_curves import Board
 
 KEY = "verdict"
-WIDTH = 95.0
+WIDTH = 85.0
 """mm of a drawing: two stand beside each other on a desk, one fills a phone."""
 
 
@@ -77,4 +77,4 @@ def _drawn(draw: Any, board: Board, alt: str, key: str) -> Any:
         height = max(26.0, len(board.policies) * run_panels.row_height(board.policies)) + 18
         figure, axes = style.new_figure(WIDTH, height)
         draw(axes[0, 0], board)
-        return drawing.svg_of(figure, alt, key)
+        return drawing.svg_of(figure, alt, key, 2.0)

@@ -19,12 +19,15 @@ def aim(summary: Mapping[str, Any], cell: Mapping[str, Any]) -> float | None:
 
 def holds_none(kind: str, interval: Mapping[str, Any] | None) -> bool:
     """Whether an interval holds no difference; one without limits holds nothing, and excludes nothing."""
-    if interval is None or interval["estimate"] is None:
+    if interval is None or not has_limits(interval):
         return False
     low, high, none = interval["low"], interval["high"], 1 if kind in ("target", "timing") else 0
-    if low is None and high is None:
-        return False
     return (low is None or low <= none) and (high is None or high >= none)
+
+
+def has_limits(interval: Mapping[str, Any] | None) -> bool:
+    """Whether an interval says anything: one of a single cluster does not."""
+    return interval is not None and (interval["low"] is not None or interval["high"] is not None)
 
 
 def negative(interval: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

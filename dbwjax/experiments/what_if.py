@@ -22,14 +22,13 @@ from dbwjax.engine.batch import Batch, rows_of, take
 from dbwjax.engine.randomness import Stream, stream
 from dbwjax.experiments.budget import TICKS, grids
 from dbwjax.experiments.config import TrainConfig
+from dbwjax.experiments.pages import WHAT_IF
 from dbwjax.experiments.problem import Problem, of_seeds, problems
 from dbwjax.experiments.sweep.clocks import SUMS, clocks_at_once, run_clocks
 from dbwjax.report.intervals import Time, ratio
 from dbwjax.report.waits import cells_of, lost_to
 from dbwjax.storage import manifest
 from dbwjax.types import DelayModel
-
-NAME = "what_if.json"
 
 TEN = 10
 """Workers that are asked about: those to whom most is lost, mean over worlds."""
@@ -62,8 +61,8 @@ def ask(
             f"{path}: nothing to ask; --what-if needs computations in timeline.npz (--timelines auto) and a policy "
             "whose clock does not read the training"
         )
-    manifest.write_sealed(path / NAME, run, answer)
-    manifest.list_also(path, run, NAME)
+    manifest.write_sealed(path / WHAT_IF, run, answer)
+    manifest.list_also(path, run, WHAT_IF)
     return answer
 
 

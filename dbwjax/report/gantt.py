@@ -93,17 +93,26 @@ def draw_bars(ax: Any, cells: Cells, view: View, *, arrows: bool = True, thresho
         ax.plot(x, y, gid=f"bars-{name}", color=COLOURS[name], **look)
         if name == "wasted":  # told apart without colour, too
             ax.plot(x, y, dashes=(0.9 / thick, 1.6 / thick), color="white", **look)
-    begun = np.concatenate([found["computing"], found["wasted"]])
-    if len(begun):  # where one computation follows another without a wait
-        x, y, none = begun[:, 0], begun[:, 2], np.full(len(begun), np.nan)
-        ax.plot(
-            *(np.stack([x, x, none], 1).ravel(), np.stack([y - 0.39, y + 0.39, none], 1).ravel()),
-            **{"color": "white", "linewidth": 0.5, "zorder": 3, "gid": "begun"},
-        )
+    _draw_seams(ax, cells, view, place)
     if threshold and cells.ends is not None:
         _draw_thresholds(ax, cells, view, place)
     if arrows:
         _draw_arrows(ax, cells, view, place)
+
+
+def _draw_seams(ax: Any, cells: Cells, view: View, place: Layout) -> None:
+    """Where one computation follows another without a wait."""
+    some = view.cells[
+        (cells.released[view.cells] <= cells.finish[view.cells]) & np.isin(cells.worker[view.cells], view.rows)
+    ]
+    found = [(at(view, place, float(cells.released[cell])), place.row[int(cells.worker[cell])]) for cell in some]
+    seams = np.array([(x, y) for x, y in found if x is not None and 0 < x < place.width]).reshape(-1, 2)
+    if len(seams):
+        x, y, none = seams[:, 0], seams[:, 1], np.full(len(seams), np.nan)
+        ax.plot(
+            *(np.stack([x, x, none], 1).ravel(), np.stack([y - 0.39, y + 0.39, none], 1).ravel()),
+            **{"color": "white", "linewidth": 0.5, "zorder": 3, "gid": "seams"},
+        )
 
 
 def bars_of(cells: Cells, view: View, place: Layout) -> dict[str, np.ndarray]:

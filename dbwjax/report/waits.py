@@ -193,7 +193,12 @@ def _causes(cells: Cells, takes_part: np.ndarray, near: float, heard: np.ndarray
     found = np.full(len(cells.worker), -1)
     if cells.ends is not None:
         late = np.flatnonzero(waits & ~alone)
-        # All of a step are released at one time, so the step says it better than its time.
+        # All of a step are released at one time, so the step says it better than its time; mostly one worker set it.
+        count = np.bincount(cells.step[setters], minlength=len(cells.ends))
+        only = np.full(len(cells.ends), -1)
+        only[cells.step[setters]] = setters
+        found[late] = only[cells.step[late]]
+        late = late[count[cells.step[late]] > 1]
         found[late] = _nearest(cells, late, cells.step[late].astype(float), setters, cells.step[setters], 0.25, heard)
         return found
     late = np.flatnonzero(waits)

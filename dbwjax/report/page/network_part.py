@@ -12,6 +12,7 @@ from dbwjax.report.network import EDGE, draw_graph, pairs_of, positions_of
 from dbwjax.report.page import drawing
 from dbwjax.report.page.document import render
 from dbwjax.report.page.material import Material
+from dbwjax.report.page.shortening import shortened
 from dbwjax.report.waits import Cells, established
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def _drawn(picture: Any) -> Markup:
         if picture.seconds is not None:
             slow = int(np.argmax(picture.seconds))
             alt += f"; the slowest is worker {slow}, {picture.seconds[slow]:.3g} s a computation"
-        return drawing.svg_of(figure, alt, "network")
+        return shortened(drawing.svg_of(figure, alt, "network"))
 
 
 def _inside(places: np.ndarray, side: float) -> list[list[float]]:

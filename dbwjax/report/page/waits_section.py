@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,13 +10,14 @@ from dbwjax.report import gantt, style, views
 from dbwjax.report.page import drawing, lost_part, network_part
 from dbwjax.report.page.document import Section, render, source
 from dbwjax.report.page.material import Material
+from dbwjax.report.page.shortening import shortened
 from dbwjax.report.views import View
 from dbwjax.report.waits import Cells, cells_of
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-MOST = 9_000
+MOST = 6_000
 """Cells of all views of a page, so that it stays a small file."""
 
 _WIDTH = 180.0
@@ -27,9 +26,6 @@ _MARGIN = (11.0, 2.0, 9.0, 2.0)
 
 _TURNED = 5.0
 """mm more below, where the names of stretches are turned."""
-
-_NUMBER = re.compile(r"-?\d+\.\d+")
-_LINE = re.compile(r"M(\S+) (\S+) ?L(\S+) (\S+)")
 
 
 def waits_section(material: Material) -> Section | None:
@@ -118,28 +114,14 @@ def _chart(cells: Cells, view: View, threshold: bool, key: str, spec: str) -> tu
 
 
 def _themed(svg: Markup) -> Markup:
-    """The states in the page's colours, and shorter numbers: an SVG of thousands of bars is mostly digits."""
+    """The states in the page's colours."""
     from markupsafe import Markup
 
     text = str(svg)
     for name, colour in gantt.COLOURS.items():
         for written in {drawing.policy_colour("dybw") if colour == "#0072b2" else colour, colour}:
             text = text.replace(f"stroke: {written}", f"stroke: var(--{name})")
-    text = re.sub(r' d="([^"]*)"', lambda found: f' d="{_shorter(found[1])}"', text)
-    return Markup(re.sub(r">\s+<", "><", text))
-
-
-def _shorter(path: str) -> str:
-    """A path with two decimals, lines along an axis by one number, and no spaces that say nothing."""
-
-    def line(found: re.Match[str]) -> str:
-        x, y, to_x, to_y = found.groups()
-        end = f"H{to_x}" if y == to_y else f"V{to_y}" if x == to_x else f"L{to_x} {to_y}"
-        return f"M{x} {y}{end}"
-
-    path = _NUMBER.sub(lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), path)
-    path = re.sub(r"\s*([MLCZz])\s*", r"\1", path).strip()
-    return _LINE.sub(line, path)
+    return shortened(Markup(text))
 
 
 def _data(cells: Cells, view: View, box: list[float]) -> dict[str, Any]:
@@ -170,8 +152,3 @@ def _data(cells: Cells, view: View, box: list[float]) -> dict[str, Any]:
         "cause": cells.cause[which].tolist(),
         "from": [where.get(int(cell), -1) for cell in cells.cause_cell[which]],
     }
-
-
-def names_of(names: Sequence[str] | None, worker: int) -> str:
-    """A worker's number, and its name if it has one."""
-    return f"{worker} {names[worker]}" if names else str(worker)

@@ -54,6 +54,7 @@ def whole(tmp_path_factory):
     place = tmp_path_factory.mktemp("whole") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiments_run, "write_figures", lambda path, *_, **__: [path / "summary.png"])
+        patch.setattr(experiments_run, "leave_page", lambda path, *_, **__: path / "report.html")
         patch.setattr(training, "CHUNK", 8)
         assert train.main([*WORLDS, "--checkpoint-every", "1", "--out", str(place)]) == 0
     return place
@@ -93,7 +94,7 @@ def test_what_a_run_leaves(folder, capsys):
     assert "Baseline: full. Ratio: full's time to target over the policy's" in capsys.readouterr().out
     assert set(os.listdir(run)) == {
         *("config.json", "metrics.jsonl", "summary.json", "worlds.json", "timeline.npz", "table.csv", "table.tex"),
-        *("manifest.json", "checkpoint", "parts", "tensorboard", ".lock"),
+        *("manifest.json", "checkpoint", "parts", "tensorboard", "report.html", ".lock"),
         *(f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")),
     }
     summary = json.loads((run / "summary.json").read_text())

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dbwjax.report import style
-from dbwjax.report.views import View
+from dbwjax.report.views import EDGE, View
 from dbwjax.report.waits import Cells
 
 COLOURS = {"computing": "#0072b2", "waiting": "#b9bec6", "wasted": "#c4500c", "communicating": "#7a4fb0"}
@@ -132,7 +132,7 @@ def bars_of(cells: Cells, view: View, place: Layout) -> dict[str, np.ndarray]:
         pieces = []
         for (low, high), origin in zip(view.windows, place.origin, strict=True):
             a, b = np.maximum(begin, low), np.minimum(end, high)
-            some = there & (b > a)
+            some = there & (b - a > EDGE * (high - low))
             pieces.append(np.stack([a[some] - low + origin, b[some] - low + origin, y[some]], axis=1))
         bars = np.concatenate(pieces)
         found[name] = bars[np.lexsort((bars[:, 0], bars[:, 2]))]
@@ -222,8 +222,24 @@ def _frame(ax: Any, view: View, place: Layout) -> None:
     )
 
 
-def key(figure: Any, cells: Cells, view: View, threshold: bool) -> None:
-    """What the colours mean, below the panels."""
+def figure(cells: Cells, view: View, width_mm: float = style.PAGE, threshold: bool = False, note: str = "") -> Any:
+    """A figure of one view, with its key; to be drawn under `style.house_style()`.
+
+    Args:
+      cells: of one policy in one world.
+      view: which of them.
+      width_mm: of the figure.
+      threshold: as for `draw_gantt`.
+      note: as for `draw_gantt`.
+    """
+    made, axes = style.new_figure(width_mm, height_mm(view) + 24)
+    _key(made, cells, view, threshold, width_mm)
+    draw_gantt(axes[0, 0], cells, view, threshold=threshold, note=note)
+    return made
+
+
+def _key(made: Any, cells: Cells, view: View, threshold: bool, width_mm: float) -> None:
+    """What the colours mean, below the panel."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -237,7 +253,8 @@ def key(figure: Any, cells: Cells, view: View, threshold: bool) -> None:
         handles.append(Line2D([], [], color="black", linewidth=0.7, linestyle=(0, (3, 1.5)), label="threshold"))
     arrow = {"color": "black", "linewidth": 0.6, "marker": ">", "markersize": 2.8, "markevery": [1]}
     handles.append(Line2D([0, 1], [0, 0], label="from cause to waiter", **arrow))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), handlelength=1.4, columnspacing=1.2)
+    columns = len(handles) if width_mm >= 150 else 2
+    made.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=1.4, columnspacing=1.2)
 
 
 def _striped() -> Any:

@@ -20,6 +20,10 @@ ITERATIONS = 20
 """Of a view."""
 
 
+EDGE = 1e-5
+"""Of a stretch: what reaches no further into it lies beside it, but for rounding."""
+
+
 class View(NamedTuple):
     """What is shown."""
 
@@ -119,7 +123,8 @@ def _of_times(cells: Cells, most: int) -> list[View]:
 def _view(cells: Cells, key: str, title: str, windows: np.ndarray, marks: Sequence[str], most: int) -> View:
     inside = np.zeros(len(cells.worker), bool)
     for low, high in windows:
-        inside |= (cells.start < high) & (cells.released > low)
+        edge = EDGE * (high - low)
+        inside |= (cells.start < high - edge) & (cells.released > low + edge)
     which = np.flatnonzero(inside)
     rows, note = np.arange(cells.workers), ""
     if len(which) > most:

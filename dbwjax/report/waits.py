@@ -16,6 +16,9 @@ import numpy as np
 TOLERANCE = 3e-4
 """How near a finish must be to the end of a wait to have ended it, in median computations; times are float32 sums."""
 
+_EXACT = 1e-5
+"""What counts as no wait, in median computations: a wait is one float32, not a sum of them."""
+
 _LOOKED_AT = 16
 """Of workers that finish within the tolerance of one another, how many are looked at."""
 
@@ -185,9 +188,10 @@ def _causes(cells: Cells, takes_part: np.ndarray, near: float, heard: np.ndarray
     Where a step ends for everybody at once, that is who went on without waiting, but for its own message; elsewhere,
     whose finish is nearest to the end of the wait less the flight.
     """
-    waits = cells.waited > near
+    none = near * _EXACT / TOLERANCE
+    waits = cells.waited > none
     real = cells.finish > cells.start  # an idle worker's span is no computation
-    alone = cells.waited - cells.flight <= near
+    alone = cells.waited - cells.flight <= none
     setters = np.flatnonzero(real & takes_part & alone)
     finishers = np.flatnonzero(real & (takes_part | waits))
     found = np.full(len(cells.worker), -1)

@@ -7,6 +7,7 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from markupsafe import Markup
 
 from dbwjax.network.graphs import build_graph, with_latency
 from dbwjax.network.spanning import spanning_links
@@ -293,7 +294,7 @@ def test_the_section_tells_the_script_what_the_cells_are(timelines):
                 assert view["waiting"][n] + view["flight"][n] == pytest.approx(cells.waited[cell], abs=1e-3)
                 back = view["from"][n]
                 assert back < 0 or view["worker"][back] == cells.cause[cell]
-    text = document("t", section.body, [section])
+    text = document("t", Markup(""), [section])
     assert text.count('<figure class="gantt-figure') == 8
     assert "established" in json.dumps(section.data["network"]["policies"][0])
 
@@ -303,7 +304,7 @@ def test_a_section_of_many_workers_stays_small_and_escapes_names():
     section = waits_section(found)
     cells = sum(len(view["worker"]) for policy in section.data["policies"] for view in policy["views"])
     assert MOST / 2 < cells <= MOST
-    text = document("t", section.body, [section])
+    text = document("t", Markup(""), [section])
     assert len(text) < 1_200_000
     assert EVIL not in text
     assert "<script>alert" not in text

@@ -51,7 +51,7 @@ def test_a_worker_that_is_repaired_is_one_whose_column_is_replaced(folder, given
         if worker is not None:
             table[:, worker] = median
         by_hand = problem(folder, table, f"replaced-{worker}")
-        row = clock_rows(by_hand, Block(0, 0, spec, np.array([0])), np.array([BUDGET]), 1, None)[0]
+        row = clock_rows(by_hand, Block(0, spec, 0, np.array([0])), np.array([BUDGET]), 1, None)[0]
         assert length == row["iteration_length"]
     assert len(set(found.tolist())) == 3
 
@@ -67,7 +67,7 @@ def test_the_worst_are_asked_about_and_intervals_are_over_worlds(folder):
     several = problem(folder, SECONDS, "resampled", seeds=3, delays=f"trace:path={folder}/given.csv,resample=blocks:5")
     spec, worlds = (
         "full:barrier=neighbours",
-        [{"world": n, "hashes": dict.fromkeys(("timing", "delays"), str(n))} for n in range(3)],
+        [{"world": n, "hashes": dict.fromkeys(("timing", "delays", "graph"), str(n))} for n in range(3)],
     )
     kept = {str(n): timeline(spec, several.alone(n).graph, SECONDS.T, 30) for n in range(3)}
     answer = what_if.what_if([several], [np.full(3, BUDGET)], {spec: kept}, worlds)

@@ -42,6 +42,8 @@ LONGEST_MODULE, LONGEST_FUNCTION = 350, 60
 def room_of(name):
     """The room of a module, given by its path inside the package."""
     parts = name.removesuffix(".py").split("/")
+    if parts[-1] == "__main__":  # `python -m dbwjax.report`, whose room is a package
+        return "command"
     return parts[0] if len(parts) > 1 or parts[0] in ALLOWED else "command"
 
 

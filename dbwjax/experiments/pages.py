@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +29,17 @@ _REMEDY = "run python -m dbwjax.train or dbwjax.sweep to its end first"
 _MARK = b'<meta name="generator" content="dbwjax">'
 
 
-def write_page(path: Path, text: str, remedy: str = "use another --out") -> None:
-    """Writes a page whole; a file that is no page of ours is left alone.
+def write_page(path: Path, make: Callable[[], str], remedy: str = "use another --out") -> None:
+    """Makes a page and writes it whole; a file that is no page of ours is left alone, before anything is made.
 
     Raises:
       ValueError: something else lies there, or the operating system refuses.
     """
+    if not path.parent.is_dir():
+        raise ValueError(f"{path} cannot be written (there is no folder {path.parent}); {remedy}")
     if os.path.lexists(path) and _MARK not in read(path, remedy, 1 << 30)[:4096]:
         raise ValueError(f"{path} is there and no page of this command; {remedy}")
+    text = make()
     replace_file(path, lambda file: file.write(text.encode()))
 
 
@@ -57,11 +60,15 @@ def report(folder: str | Path, out: str | Path | None = None, iterations: tuple[
     from dbwjax.report.page.make import page_of
 
     path = Path(folder)
-    material = _of_run(path, "--iterations") if iterations is not None else material_of(path)
-    text = page_of(material._replace(iterations=iterations))
+
+    def text() -> str:
+        found = material_of(path) if iterations is None else _of_run(path, "--iterations")
+        return page_of(found._replace(iterations=iterations))
+
     if out is not None:
         write_page(Path(out), text)
         return Path(out)
+    _opened(path)
     write_page(path / PAGE, text, "give --out")
     manifest.list_also(path, _opened(path)[1], PAGE)
     return path / PAGE
@@ -128,17 +135,21 @@ def report_several(folders: Sequence[str | Path], out: Path) -> Path:
     for path, one in zip(paths, real, strict=True):
         if real.count(one) > 1:
             raise ValueError(f"{path} is named twice; name it once")
+    write_page(out, lambda: page_of_several(_runs(paths), time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())))
+    return out
+
+
+def _runs(paths: Sequence[Path]) -> list[Material]:
+    """Runs by names that differ; a sweep is refused."""
     runs = [material_of(path) for path in paths]
     for path, run in zip(paths, runs, strict=True):
         if run.is_sweep:
             raise ValueError(f"{path} is a sweep, whose cells are compared on its own page; name runs of dbwjax.train")
     names = [run.name for run in runs]
-    named = [
+    return [
         run._replace(name=str(path)) if names.count(run.name) > 1 else run
         for path, run in zip(paths, runs, strict=True)
     ]
-    write_page(out, page_of_several(named, time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())))
-    return out
 
 
 def provenance_of(config: TrainConfig | SweepConfig, environment: Mapping[str, Any]) -> Provenance:
@@ -232,7 +243,7 @@ def report_in_python(
     told = Provenance(versions=versions(), citation=citation)
     date = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     material = Material(where.stem, date, rows, worlds, summary, timelines or {}, picture, told)
-    write_page(where, page_of(material), "use another path")
+    write_page(where, lambda: page_of(material), "use another path")
     return where
 
 

@@ -168,9 +168,9 @@ def _draw_arrows(ax: Any, cells: Cells, view: View, place: Layout) -> None:
     some = some[np.argsort(-cells.waited[some], kind="stable")]
     lines: list[tuple[float, float, float]] = []
     for cell in some:
-        x = at(view, place, float(cells.finish[cells.cause_cell[cell]]))
-        if x is not None and len(lines) < _ARROWS:
-            lines.append((x, place.row[int(cells.cause[cell])], place.row[int(cells.worker[cell])]))
+        begin = at(view, place, float(cells.finish[cells.cause_cell[cell]]))
+        if begin is not None and len(lines) < _ARROWS:
+            lines.append((begin, place.row[int(cells.cause[cell])], place.row[int(cells.worker[cell])]))
     if not lines:
         return
     x, down, up = (np.array(values) for values in zip(*lines, strict=True))
@@ -251,7 +251,7 @@ def _key(made: Any, cells: Cells, view: View, threshold: bool, width_mm: float) 
     ]
     if threshold:
         handles.append(Line2D([], [], color="black", linewidth=0.7, linestyle=(0, (3, 1.5)), label="threshold"))
-    arrow = {"color": "black", "linewidth": 0.6, "marker": ">", "markersize": 2.8, "markevery": [1]}
+    arrow: dict[str, Any] = {"color": "black", "linewidth": 0.6, "marker": ">", "markersize": 2.8, "markevery": [1]}
     handles.append(Line2D([0, 1], [0, 0], label="from cause to waiter", **arrow))
     columns = len(handles) if width_mm >= 150 else 2
     made.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=1.4, columnspacing=1.2)

@@ -103,9 +103,9 @@ def totals(cells: Cells, which: np.ndarray | None = None) -> Totals:
       cells: of one policy in one world.
       which: their numbers, or a mask; all by default.
     """
-    which = slice(None) if which is None else which
-    worker, used, cause = cells.worker[which], cells.used[which], cells.cause[which]
-    busy, waited, flight = (cells.finish - cells.start)[which], cells.waited[which], cells.flight[which]
+    some: Any = slice(None) if which is None else which
+    worker, used, cause = cells.worker[some], cells.used[some], cells.cause[some]
+    busy, waited, flight = (cells.finish - cells.start)[some], cells.waited[some], cells.flight[some]
     count = cells.workers
 
     def summed(values: np.ndarray) -> np.ndarray:

@@ -9,10 +9,11 @@ const choice = (name) => {
 const isOn = (place) => root.querySelector(`input[name="curves-rule"][value="${place}"]`).checked;
 const shown = () => `${choice("measure")}-${choice("over")}-${choice("scale")}`;
 
-// The value of a curve at x, linear between its points; null outside it.
-function valueAt(curve, part, x) {
-  const xs = curve.x;
-  if (!xs.length || x < xs[0] || x > xs[xs.length - 1]) return null;
+// The value of a curve at x, linear between its points; null outside it. Ends are rounded, so a little beyond is inside.
+function valueAt(curve, part, at) {
+  const xs = curve.x, last = xs[xs.length - 1];
+  if (!xs.length || at < xs[0] - 0.002 * last || at > 1.002 * last) return null;
+  const x = Math.min(last, Math.max(xs[0], at));
   let after = xs.findIndex((value) => value >= x);
   if (after === 0 || xs[after] === x) return curve[part][after];
   const [a, b] = [curve[part][after - 1], curve[part][after]];

@@ -76,7 +76,8 @@ def cells_of(timeline: Mapping[str, Any], pairs: np.ndarray | None = None) -> Ce
         name: np.asarray(timeline[f"span_{name}"], np.float64) for name in ("computing", "waiting", "communicating")
     }
     workers = len(timeline["worker_computing"])
-    number, start = _by_worker(worker, sum(seconds.values()))
+    took = seconds["computing"] + seconds["waiting"] + seconds["communicating"]
+    number, start = _by_worker(worker, took)
     finish = start + seconds["computing"]
     released = finish + seconds["waiting"] + seconds["communicating"]
     whole = sum(float(np.sum(timeline[f"worker_{name}"])) for name in ("computing", "wasted", *list(seconds)[1:]))

@@ -23,6 +23,7 @@ from dbwjax.storage import manifest
 from dbwjax.storage.parts import Parts
 
 PAGE = "report.html"
+WHAT_IF = "what_if.json"
 
 _REMEDY = "run python -m dbwjax.train or dbwjax.sweep to its end first"
 _MARK = b'<meta name="generator" content="dbwjax">'
@@ -42,11 +43,12 @@ def write_page(path: Path, make: Callable[[], str], remedy: str = "use another -
     replace_file(path, lambda file: file.write(text.encode()))
 
 
-def report(folder: str | Path, out: str | Path | None = None) -> Path:
+def report(folder: str | Path, out: str | Path | None = None, iterations: tuple[int, int] | None = None) -> Path:
     """Makes the page of one finished run or sweep.
 
     Args:
       folder: RUN.
+      iterations: first and last of a Gantt chart besides the usual ones; of a run.
       out: the file; `None`: `RUN/report.html`, whose checksum the run's manifest then has.
 
     Returns:
@@ -58,13 +60,66 @@ def report(folder: str | Path, out: str | Path | None = None) -> Path:
     from dbwjax.report.page.make import page_of
 
     path = Path(folder)
+
+    def text() -> str:
+        found = material_of(path) if iterations is None else _of_run(path, "--iterations")
+        return page_of(found._replace(iterations=iterations))
+
     if out is not None:
-        write_page(Path(out), lambda: page_of(material_of(path)))
+        write_page(Path(out), text)
         return Path(out)
     _opened(path)
-    write_page(path / PAGE, lambda: page_of(material_of(path)), "give --out")
+    write_page(path / PAGE, text, "give --out")
     manifest.list_also(path, _opened(path)[1], PAGE)
     return path / PAGE
+
+
+def ask_what_if(folder: str | Path) -> None:
+    """Runs a finished run's clocks again with each slow worker as fast as the median, and keeps what comes of it.
+
+    Raises:
+      ValueError: as `material_of`, or there is nothing to ask.
+    """
+    from dbwjax.experiments import what_if
+
+    path = Path(folder)
+    material, (kept, run) = _of_run(path, "--what-if"), _opened(path)
+    what_if.ask(path, run, from_json(kept["config"]), material.timelines, material.worlds)
+
+
+def write_trace(folder: str | Path, out: str) -> str:
+    """Writes who waited for whom in the Trace Event Format, and says where and what was left out.
+
+    Args:
+      folder: RUN.
+      out: the file; compressed where it ends in `.gz`.
+
+    Raises:
+      ValueError: as `material_of`, no computations were kept, or the file cannot be written.
+    """
+    from dbwjax.report.network import pairs_of
+    from dbwjax.report.trace_events import packed, trace_events
+
+    if not out:
+        raise ValueError("--trace-events names no file; name one, or leave it out")
+    found = _of_run(Path(folder), "--trace-events")
+    picture = found.picture
+    pairs, names = (None, None) if picture is None else (pairs_of(picture), picture.names)
+    content, left = trace_events(found.timelines, found.rows, pairs, names)
+    text = packed(content, out)
+    replace_file(Path(out), lambda file: file.write(text))
+    told = (
+        f"trace: {out} ({len(content['traceEvents']):,} events, {len(text) / 1e6:.1f} MB; open it in ui.perfetto.dev)"
+    )
+    return f"{told}; left out: {left}" if left else told
+
+
+def _of_run(path: Path, word: str) -> Material:
+    """The material of a run, for what a sweep has not."""
+    found = material_of(path)
+    if found.is_sweep:
+        raise ValueError(f"{path} is a sweep, which keeps no timelines; {word} needs a run of dbwjax.train")
+    return found
 
 
 def report_several(folders: Sequence[str | Path], out: Path) -> Path:
@@ -223,7 +278,10 @@ def material_of(folder: str | Path) -> Material:
     environment = kept.get("environment")
     provenance = provenance_of(config, environment if isinstance(environment, dict) else {})
     picture = None if isinstance(config, SweepConfig) else _picture(config)
-    return Material(path.absolute().name, _date(path), rows, worlds, summary, timelines, picture, provenance)
+    told = None
+    if not isinstance(config, SweepConfig) and os.path.lexists(path / WHAT_IF):
+        told = manifest.read_sealed(path / WHAT_IF, run, "delete it, or give --what-if again", path)
+    return Material(path.absolute().name, _date(path), rows, worlds, summary, timelines, picture, provenance, told)
 
 
 def _opened(

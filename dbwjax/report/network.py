@@ -23,6 +23,10 @@ _STARTS = 64
 """Nodes from which messages are followed through a large graph."""
 
 
+EDGE = 1.15
+"""Limits of the axes on which a graph is drawn; nodes lie between -1 and 1."""
+
+
 class GraphPicture(NamedTuple):
     """What is drawn of a network."""
 
@@ -49,23 +53,30 @@ def draw_graph(ax: Any, graph: GraphPicture, letter: str = "", bar: bool = True)
     """
     nodes, links = len(graph.neighbours), _links(graph)
     title = f"{nodes:,} worker{'s' * (nodes > 1)}, {len(links):,} link{'s' * (len(links) != 1)}"
-    one_way = 2 * len(links) - len(_pairs(graph))
+    one_way = 2 * len(links) - len(pairs_of(graph))
     title += f" ({one_way:,} one way)" if one_way else ""
     name = "\n".join(filter(None, [style.plain(graph.name, 44), style.plain(numbered(graph.names or (), _NAMED))]))
-    if graph.positions is None and nodes > _LARGEST_SPRINGS:
+    places = positions_of(graph)
+    if places is None:
         _draw_reach(ax, nodes, links)
         starts = f"bars: mean; whiskers: extremes of {min(_STARTS, nodes)} workers"
         style.heading(ax, title, "\n".join(filter(None, [name, starts, _speeds(graph.seconds)])), letter)
         return
-    places = _layout(graph) if graph.positions is None else np.asarray(graph.positions, np.float64)
-    places = places - (places.max(axis=0) + places.min(axis=0)) / 2
-    places = places / (np.abs(places).max() or 1)
     _draw_links(ax, places, links, np.asarray(graph.spanning, int).reshape(-1, 2), nodes)
     _draw_nodes(ax, places, graph.seconds, bar)
-    ax.set(aspect="equal", xlim=(-1.15, 1.15), ylim=(-1.15, 1.15))
+    ax.set(aspect="equal", xlim=(-EDGE, EDGE), ylim=(-EDGE, EDGE))
     ax.axis("off")
     bold = f"bold: DTUR's spanning {'path' if graph.is_path else 'tree'}" if len(graph.spanning) else ""
     style.heading(ax, title, "\n".join(filter(None, [name, bold])), letter)
+
+
+def positions_of(graph: GraphPicture) -> np.ndarray | None:
+    """`[N, 2]` where the nodes are drawn, between -1 and 1; `None`: too many to be told apart."""
+    if graph.positions is None and len(graph.neighbours) > _LARGEST_SPRINGS:
+        return None
+    places = _layout(graph) if graph.positions is None else np.asarray(graph.positions, np.float64)
+    places = places - (places.max(axis=0) + places.min(axis=0)) / 2
+    return places / (np.abs(places).max() or 1)
 
 
 def numbered(names: Sequence[str], most: int) -> str:
@@ -143,10 +154,10 @@ def _bar(ax: Any, drawn: Any) -> None:
 
 def _links(graph: GraphPicture) -> np.ndarray:
     """Every link once, `[L, 2]`, the lower number first."""
-    return np.unique(np.sort(_pairs(graph), axis=1), axis=0)
+    return np.unique(np.sort(pairs_of(graph), axis=1), axis=0)
 
 
-def _pairs(graph: GraphPicture) -> np.ndarray:
+def pairs_of(graph: GraphPicture) -> np.ndarray:
     """Who hears whom, `[P, 2]`; a link that goes both ways is two pairs."""
     given = np.asarray(graph.neighbours)
     if given.dtype == bool or given.dtype.kind == "f":

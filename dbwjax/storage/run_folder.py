@@ -22,7 +22,10 @@ from typing import Any
 from dbwjax.files import delete, draft_of, hold, is_stray, refused, require_folder
 from dbwjax.storage import manifest
 
-RECORDS = ("metrics.jsonl", "summary.json", "worlds.json", "timeline.npz", "table.csv", "table.tex", "results.csv")
+RECORDS = (
+    *("metrics.jsonl", "summary.json", "worlds.json", "timeline.npz", "table.csv", "table.tex", "results.csv"),
+    "what_if.json",  # once asked
+)
 """Files of numbers that a finished run or sweep leaves; its manifest has their checksums."""
 
 SHARD = re.compile("shard-[1-9][0-9]*-of-[1-9][0-9]*")

@@ -6,7 +6,7 @@ A simulation's one row is dated at its budget and counts, for every worker, the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -55,33 +55,59 @@ def clock_rows(problem: Problem, block: Block, budgets: np.ndarray, size: int, m
       mesh: the devices that share them.
     """
     filled, some, clocks = _start(problem, block, size, mesh)
-    policy, budget = problem.policies[block.spec], budgets[filled]
-    sums, steps = np.zeros((len(_SUMS), len(filled))), 0
+    budget = budgets[filled]
+    ran = run_clocks(problem.policies[block.spec], some, clocks, budget, mesh)
+    sums, iterations = ran.sums, ran.iterations
+    computes = np.broadcast_to(np.asarray(some.tree.graph.computes), iterations.shape)
+    rows = []
+    for i, which in enumerate(block.which):
+        so_far = dict(zip(SUMS, sums[:, i], strict=True))
+        so_far["wasted"] += (copies_of(some.tree.delays) - 1) * (so_far["computing"] + so_far["wasted"])
+        said = clock_row(1, float(budget[i]), iterations[i][computes[i]], so_far, so_far)
+        rows.append({"policy": block.spec, **problem.told[int(which)].values, **said})
+    return rows
+
+
+class Ran(NamedTuple):
+    """What clocks did until their budgets."""
+
+    sums: np.ndarray  # [fields, B] of `SUMS`, over workers
+    iterations: np.ndarray  # [B, N] that ended
+    clocks: ClockState  # after them; some have gone beyond their budget
+
+
+def run_clocks(policy: Policy, some: Batch, clocks: ClockState, budget: np.ndarray, mesh: Any = None) -> Ran:
+    """Runs clocks side by side until each is past its budget.
+
+    Args:
+      policy: of all of them.
+      some: their worlds.
+      clocks: at time 0.
+      budget: `[B]` seconds.
+      mesh: the devices that share them.
+
+    Raises:
+      NotATime, Standstill, Stalled: as for training.
+    """
+    sums, steps = np.zeros((len(SUMS), len(budget))), 0
     iterations = np.zeros(clocks.started.shape, int)
-    origin, past, still = np.zeros(len(filled)), np.zeros(len(filled), bool), np.zeros(len(filled), int)
+    origin, past, still = np.zeros(len(budget)), np.zeros(len(budget), bool), np.zeros(len(budget), int)
     while not past.all():
         left = np.where(past, -1.0, budget - origin)
         before = clocks
         clocks, record, counts = ensemble.clock_batch(policy, some, before, TICKS, mesh, left)
         record, counts = jax.device_get((record, counts))
         _require_times(policy, some, before, record, past, steps)
-        sums += [np.asarray(getattr(record, name), np.float64).sum(axis=1) for name in _SUMS]
+        sums += [np.asarray(getattr(record, name), np.float64).sum(axis=1) for name in SUMS]
         iterations += counts
         earlier = origin
         origin = np.cumsum(np.column_stack([origin, record.duration.astype(np.float64)]), axis=1)[:, -1]
         past |= record.past[:, -1]
         steps += TICKS
         still = np.where(past | (origin > earlier), 0, still + TICKS)
-        if still.max() > patience(problem.workers):
+        if still.max() > patience(iterations.shape[1]):
             raise Standstill(int(still.max()), float(origin[still.argmax()]))
-    computes = np.broadcast_to(np.asarray(some.tree.graph.computes), iterations.shape)
-    rows = []
-    for i, which in enumerate(block.which):
-        so_far = dict(zip(_SUMS, sums[:, i], strict=True))
-        so_far["wasted"] += (copies_of(some.tree.delays) - 1) * (so_far["computing"] + so_far["wasted"])
-        said = clock_row(1, float(budget[i]), iterations[i][computes[i]], so_far, so_far)
-        rows.append({"policy": block.spec, **problem.told[int(which)].values, **said})
-    return rows
+    return Ran(sums, iterations, clocks)
 
 
 def _start(problem: Problem, block: Block, size: int, mesh: Any) -> tuple[np.ndarray, Batch, ClockState]:
@@ -130,10 +156,11 @@ def require_clocks_end(
         require_end(np.asarray(record.duration), budget, problem.workers, False, what, history=False)
 
 
-_SUMS = (
+SUMS = (
     *("ended", "active", "missed", "gradients", "length"),
     *("computing", "wasted", "waiting", "communicating", "age", "messages"),
 )
+"""Of `ensemble.ClockRecord`, what is added up."""
 
 
 def _require_times(

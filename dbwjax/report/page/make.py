@@ -15,6 +15,7 @@ from dbwjax.report.page.material import Material
 from dbwjax.report.page.method_section import method_section
 from dbwjax.report.page.table_section import table_section
 from dbwjax.report.page.verdict_section import verdict_section
+from dbwjax.report.page.waits_section import waits_section
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -26,6 +27,7 @@ OF_RUN: Sequence[Maker] = (
     verdict_section,
     table_section,
     curves_section,
+    waits_section,
     distributions_section,
     method_section,
 )

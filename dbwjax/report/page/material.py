@@ -35,6 +35,8 @@ class Material(NamedTuple):
     timelines: Timelines = _NOTHING  # by policy and world; empty: not kept
     picture: Any = None  # `network.GraphPicture`; None: not known
     provenance: Provenance = Provenance()
+    what_if: Mapping[str, Any] | None = None  # as in `what_if.json`; None: not asked
+    iterations: tuple[int, int] | None = None  # first and last of a Gantt chart that was asked for
 
     @property
     def policies(self) -> list[str]:

@@ -19,11 +19,13 @@ import numpy as np
 from dbwjax import numbers
 from dbwjax.experiments.blocks import Places, blocks, sizes
 from dbwjax.experiments.budget import grids
-from dbwjax.experiments.config import TrainConfig
+from dbwjax.experiments.config import RunOptions, TrainConfig
+from dbwjax.experiments.drawn import problem_of
 from dbwjax.experiments.driver import evaluate_own
 from dbwjax.experiments.fingerprints import fingerprints
-from dbwjax.experiments.given import Budget, Told, budget_of, optimizer_of, prepared, problem_of, require_room
+from dbwjax.experiments.given import Budget, Told, budget_of, optimizer_of, prepared, require_room
 from dbwjax.experiments.problem import Problem
+from dbwjax.experiments.progress import Progress
 from dbwjax.experiments.rows import even_grid
 from dbwjax.experiments.training import SINGLE_WORKERS, Diverged, Training
 from dbwjax.tasks import Task
@@ -167,6 +169,7 @@ def compare(
     batch_size: int = 32,
     model: str | None = None,
     partition: str = "iid",
+    progress: bool = False,
 ) -> Comparison:
     """Trains policies in the same worlds to the same virtual time, and says which is faster and how sure that is.
 
@@ -189,6 +192,7 @@ def compare(
       learning_rate: of an optimiser that is a SPEC.
       workers: N, where everything is a SPEC.
       batch_size, model, partition: of a task that is a SPEC.
+      progress: whether to show how far the work is: a bar in a notebook or on a terminal.
 
     Returns:
       Rows, intervals, `.table()` and `.plot()`.
@@ -216,7 +220,8 @@ def compare(
         partition,
     )
     problem, config = prepared(told)
-    found, timelines = _run(problem, config)
+    with Progress(RunOptions(progress=progress), len(problem.policies) * len(problem.told)) as bar:
+        found, timelines = _run(problem, config, bar)
     worlds = fingerprints(problem)
     from dbwjax.experiments.picture import picture_of
     from dbwjax.report.statistics import summarise
@@ -240,10 +245,10 @@ def check(*args: Any, **named: Any) -> None:
     except TypeError as error:
         raise ValueError(f"compare: {error}") from error
     bound.apply_defaults()
-    prepared(Told(**bound.arguments), 1)
+    prepared(Told(**{name: bound.arguments[name] for name in Told._fields}), 1)
 
 
-def _run(problem: Problem, config: TrainConfig) -> tuple[list[dict[str, Any]], dict]:
+def _run(problem: Problem, config: TrainConfig, bar: Progress) -> tuple[list[dict[str, Any]], dict]:
     """All policies in all worlds: rows, and timelines by policy and world."""
     times, devices = grids(problem, config), jax.devices()
     fit = sizes(problem, devices, max(map(len, times)))
@@ -264,9 +269,11 @@ def _run(problem: Problem, config: TrainConfig) -> tuple[list[dict[str, Any]], d
         found: list[tuple[int, dict[str, Any]]] = []
         while not training.done:
             found += [(sim, {"policy": block.spec, **values[sim], **row}) for sim, row in training.advance()]
+            bar.at(block.spec, training.seconds, max(account.grid[-1] for account in training.accounts))
         rows += [row for _, row in sorted(found, key=lambda item: (item[0], item[1]["row"]))]
         for value, account in zip(values, training.accounts, strict=False):
             timelines.setdefault(block.spec, {})[str(value["world"])] = account.timeline()
+        bar.update(len(block.which))
     return rows, timelines
 
 

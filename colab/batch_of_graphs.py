@@ -108,7 +108,7 @@ larger = compare_clocks(
     "random_regular:degree=4",
     "shifted_exponential:shift=0.5,rate=1",
     workers=[64, 512, 4096],
-    seconds=40,
+    seconds=80,
     seeds=4,
     progress=True,
 )

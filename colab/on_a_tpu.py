@@ -85,7 +85,7 @@ SETTING = {
     "graph": "random_regular:degree=4",
     "delays": "shifted_exponential:shift=0.5,rate=1",
     "workers": 64,
-    "seconds": 20,
+    "seconds": 40,
     "rows": 20,
     "target_accuracy": 0.85,
 }

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from dbwjax.learners.optimizers import build_optimizer as build_optimizer
     from dbwjax.network.delays import build_delays as build_delays
     from dbwjax.network.graphs import build_graph as build_graph
+    from dbwjax.planning.measure import measure as measure
+    from dbwjax.planning.plan import plan as plan
     from dbwjax.policies.gossip import gossip as gossip
     from dbwjax.policies.table import POLICIES as POLICIES
     from dbwjax.policies.table import build_policy as build_policy
@@ -57,6 +59,8 @@ _HOMES = {
     "compare_clocks": "experiments.sweep.compare_clocks.compare_clocks",
     "Cells": "experiments.sweep.cells.Cells",
     "citation": "experiments.citing.citation",
+    "plan": "planning.plan.plan",
+    "measure": "planning.measure.measure",
 }
 
 __all__ = [
@@ -80,6 +84,8 @@ __all__ = [
     "compare_clocks",
     "from_arrays",
     "gossip",
+    "measure",
+    "plan",
     "train_policy",
 ]
 

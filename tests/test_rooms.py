@@ -31,11 +31,12 @@ ALLOWED = {
     "storage": GROUND | {"runtime"},
     "report": GROUND,
     "experiments": BUILT | {"runtime", "storage", "report"},
-    "cli": BUILT | {"runtime", "storage", "report", "experiments"},
+    "planning": BUILT | {"runtime", "storage", "report", "experiments"},
+    "cli": BUILT | {"runtime", "storage", "report", "experiments", "planning"},
     "command": {"cli"},
 }
 HEAVY = ["orbax", "tensorflow_datasets", "tensorflow", "matplotlib", "networkx", "PIL", "flax", "optax", "tqdm"]
-HEAVY += ["tensorboardX", "scipy", "sklearn"]
+HEAVY += ["tensorboardX", "scipy", "sklearn", "jinja2"]
 LONGEST_MODULE, LONGEST_FUNCTION = 350, 60
 
 

@@ -20,7 +20,7 @@ LEARNED = (
 ROWS = ("rows", "eval_every", "checkpoint_every")
 """Clocks alone leave one row each, at the budget, and no checkpoint."""
 
-HOSTS = ("distributed", "coordinator", "processes", "process_id", "patience", "tensorboard")
+HOSTS = ("distributed", "coordinator", "processes", "process_id", "patience", "tensorboard", "timelines")
 """Words of training that a sweep has no use for."""
 
 _BY_DATA = ("data_dir", "model", "pca", "partition", "target_accuracy", "until_target")

@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from dbwjax.experiments.extent import MOST_SPANS
 from dbwjax.experiments.rows import clock_row, mean
+from dbwjax.experiments.spans import SPANS, spans_of
 from dbwjax.experiments.spectrum import Spectrum
 
 SUMS = (
@@ -29,10 +31,11 @@ BY_WORKER = ("computing", "wasted", "waiting", "communicating", "counted", "age"
 HISTORY = {
     **{"duration": np.float32, "backup_workers": np.float32, "length": np.float32},
     **{"active": bool, "workers": np.int32, "age": np.int32},
+    **SPANS,
 }
 """What is remembered of the steps: `duration` [T] s, `backup_workers` [T] and `active` [T, N]; where steps are events,
 `active` [T, E] says whose update counted of the nodes `workers` [T, E] (N: nobody), and `age` [T, E] how stale it was;
-and `length` [n] s of the iterations that ended by the budget."""
+`length` [n] s of the iterations that ended by the budget; and `SPANS`."""
 
 
 class Reading(NamedTuple):
@@ -62,6 +65,7 @@ class Account:
       computes: `[N]` which nodes are workers.
       evaluated: `[N]` whose mean is the model; by default the workers.
       copies: machines that do each computation at once, of which the first counts.
+      spans: how many computations are remembered one by one.
 
     Attributes:
       origin: absolute time of the clock's origin, seconds, float64.
@@ -71,10 +75,17 @@ class Account:
       diverged: the first row whose models are not finite; R+1: none.
     """
 
-    def __init__(self, grid: np.ndarray, computes: np.ndarray, evaluated: np.ndarray | None = None, copies: int = 1):
+    def __init__(
+        self,
+        grid: np.ndarray,
+        computes: np.ndarray,
+        evaluated: np.ndarray | None = None,
+        copies: int = 1,
+        spans: int = MOST_SPANS,
+    ):
         self.grid, self.computes = np.asarray(grid, np.float64), np.asarray(computes, bool)
         self.evaluated = self.computes if evaluated is None else np.asarray(evaluated, bool)
-        self.copies = copies
+        self.copies, self.spans = copies, spans
         rows, nodes = len(self.grid), len(self.computes)
         self.origin, self.steps, self.done, self.diverged = 0.0, 0, False, rows
         self.still = 0
@@ -98,8 +109,9 @@ class Account:
         """What a run keeps of a simulation: the history, each worker's sums until the budget, and by row the messages
         sent since the row before and the spectral gap (NaN: none)."""
         kept = {name: self.history(name) for name in HISTORY}
-        if not kept["workers"].size:  # every step is of everybody
-            kept = {name: kept[name] for name in HISTORY if name not in ("workers", "age")}
+        left_out = [] if kept["workers"].size else ["workers", "age"]  # every step is of everybody
+        left_out += [] if self.spans else list(SPANS)
+        kept = {name: value for name, value in kept.items() if name not in left_out}
         own = dict(zip(BY_WORKER, self.by_worker[:, self.computes], strict=True))
         heard = self.heard[:-1, self.computes].sum(axis=0)
         gap, windows, sent = (self.sums[SUMS.index(name), :-1] for name in ("gap", "windows", "messages"))
@@ -283,6 +295,8 @@ class Account:
         pieces = {"duration": ticks.duration, "backup_workers": missed, "length": own, "active": ticks.active}
         if ticks.nodes is not None:
             pieces |= {"active": ticks.counted, "workers": ticks.nodes, "age": ticks.age}
+        room = self.spans - sum(map(len, self._history["span_worker"]))
+        pieces |= spans_of(ticks, inside, self.steps, room) if room > 0 else {}
         for name, new in pieces.items():
             self._history[name].append(np.asarray(new, HISTORY[name]))
 

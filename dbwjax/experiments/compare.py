@@ -149,6 +149,12 @@ class Comparison(NamedTuple):
                 style.save(figure, where.parent, where.stem, (where.suffix.removeprefix(".") or "png",))
         return figure
 
+    def report(self, path: str | os.PathLike) -> Path:
+        """Writes the page that a run ends with to `path`, an HTML file that needs nothing else; the file."""
+        from dbwjax.experiments.pages import report_in_python
+
+        return report_in_python(path, self.rows, self.worlds, self.summary, self.timelines, self.picture)
+
 
 def compare(
     policies: Mapping[str, Policy | str] | Sequence[str] | str,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dbwjax import limits, numbers, specs
-from dbwjax.experiments.extent import Extent, require_extent, rows_of
+from dbwjax.experiments.extent import KEPT_SPANS, Extent, require_extent, rows_of
 
 DTYPES = ("float32", "bfloat16")
 """Types in which parameters may be kept; bfloat16 halves the stack and its checkpoints and rounds at every update and
@@ -73,6 +73,9 @@ class TrainConfig:
     dtype: str = _option("float32", _LEARNED, "of parameters: float32, or bfloat16 (sums are float32)", "TYPE")
     wide: str = _option(
         "auto", _LEARNED, "events of an event-driven policy in one wide step: auto (on accelerators), on, off", "WHEN"
+    )
+    timelines: str = _option(
+        "auto", _FOLDER, "computations kept one by one in timeline.npz: auto (the first 10^6), all, off", "WHICH"
     )
 
     @property
@@ -138,6 +141,8 @@ def validate(config: TrainConfig, options: RunOptions) -> None:
         raise ValueError(f"unknown --dtype '{config.dtype}'; {specs.nearest(config.dtype, DTYPES)}")
     if config.wide not in WIDE:
         raise ValueError(f"unknown --wide '{config.wide}'; {specs.nearest(config.wide, WIDE)}")
+    if config.timelines not in KEPT_SPANS:
+        raise ValueError(f"unknown --timelines '{config.timelines}'; {specs.nearest(config.timelines, KEPT_SPANS)}")
     kinds = [kind.strip() for kind in options.figures.split(",")]
     for kind in kinds:
         if kind not in FIGURE_KINDS:

@@ -17,6 +17,7 @@ import numpy as np
 from dbwjax.experiments import resuming
 from dbwjax.experiments.blocks import Block, Places, Sizes
 from dbwjax.experiments.config import RunOptions, TrainConfig
+from dbwjax.experiments.extent import KEPT_SPANS
 from dbwjax.experiments.problem import Problem
 from dbwjax.experiments.progress import Progress
 from dbwjax.experiments.timing import NotATime, Standstill
@@ -95,7 +96,8 @@ class Computation:
         few = roles.computes.sum() <= SINGLE_WORKERS and processes.count() == 1
         evaluate = evaluate_own(problem, filled) if few else None
         told, real = self.config.puts_together, len(block.which)
-        return Training(places.place(block), grids, roles, few, evaluate, real=real, wide=told)
+        spans = KEPT_SPANS[self.config.timelines] if "world" in problem.told[0].values else 0  # a sweep keeps none
+        return Training(places.place(block), grids, roles, few, evaluate, real=real, wide=told, spans=spans)
 
     def ended(self, block: Block, training: Training, rows: list[dict[str, Any]]) -> bool:
         """Whether a block is past its budget, or has reached the target where that ends it."""

@@ -28,6 +28,15 @@ ROW = 2_000
 STEP = 40
 """Bytes of a step, beside a byte for each worker: three float32, and the baseline's times in float64."""
 
+SPAN = 21
+"""Bytes of a computation that is remembered (`spans.SPANS`)."""
+
+MOST_SPANS = 1_000_000
+"""Computations that are remembered of one policy in one world, unless all are wanted."""
+
+KEPT_SPANS = {"auto": MOST_SPANS, "all": 2**62, "off": 0}
+"""What `--timelines` may say, and how many computations are remembered then."""
+
 
 class Extent(NamedTuple):
     """What is counted."""
@@ -83,7 +92,13 @@ def _bytes_with(extent: Extent, field: str, count: int) -> float:
 
 
 def require_end(
-    duration: np.ndarray, budget: np.ndarray, workers: int, drifting: bool, what: str, history: bool
+    duration: np.ndarray,
+    budget: np.ndarray,
+    workers: int,
+    drifting: bool,
+    what: str,
+    history: bool,
+    spans: int = MOST_SPANS,
 ) -> None:
     """Refuses a budget of seconds that would take more steps than can be counted or kept.
 
@@ -94,6 +109,7 @@ def require_end(
       drifting: whether each worker's iterations have times of their own.
       what: names the budget and the policy.
       history: whether steps are kept.
+      spans: how many computations of a world are remembered one by one.
 
     Raises:
       ValueError: one line.
@@ -106,7 +122,7 @@ def require_end(
     if steps > limits.MOST:
         raise ValueError(f"{what} takes about {steps:.3g} steps, and {limits.MOST} can be counted; {remedy}")
     if history:
-        each = len(budget) * (STEP + workers * (5 if drifting else 1))
+        each = len(budget) * (STEP + workers * (5 if drifting else 1) + SPAN * workers * (spans > MOST_SPANS))
         have = limits.host_bytes()
         remedy = f"use at most {float(budget.max()) * have / (steps * each):.3g} seconds"
         limits.require_memory(steps * each, f"{what} takes about {steps:.3g} steps, which", remedy, have)

@@ -26,6 +26,7 @@ from dbwjax.experiments.config import (
 from dbwjax.experiments.driver import Driver, NoLog, agreed_sizes
 from dbwjax.experiments.fingerprints import fingerprints
 from dbwjax.experiments.inputs import Inputs, inputs, say_sampled
+from dbwjax.experiments.pages import leave_page
 from dbwjax.experiments.problem import Problem, of_seeds, problems
 from dbwjax.files import replace_file, write_json
 from dbwjax.policies.table import notes
@@ -119,7 +120,7 @@ def _leave(
     parts: Parts,
     every: list[Block],
 ) -> None:
-    """Writes the summary, the timeline, the tables, the figures and the manifest, and prints the table."""
+    """Writes the summary, the timeline, the tables, the figures, the page and the manifest, and prints the table."""
     from dbwjax.experiments.picture import picture_of
     from dbwjax.report.statistics import summarise
     from dbwjax.report.table import format_table, to_csv, to_tex
@@ -138,11 +139,13 @@ def _leave(
     for name, text in (("table.csv", to_csv(summary)), ("table.tex", to_tex(summary))):
         replace_file(path / name, _writer(text))
     kinds = tuple(kind.strip() for kind in options.figures.split(","))
-    figures = write_figures(path, rows, summary, timelines, picture_of(found[0], config.graph), formats=kinds)
+    picture = picture_of(found[0], config.graph)
+    figures = write_figures(path, rows, summary, timelines, picture, formats=kinds)
     if options.tensorboard:
         write_tensorboard(path / "tensorboard", rows)
-    write_manifest(path, run, [*RECORDS, *(figure.name for figure in figures)])
-    told = f"{format_table(summary)}\nfigures: {figures[0]} and {len(figures) - 1} more in {path}"
+    page = leave_page(path, config, rows, worlds, summary, timelines, picture)
+    write_manifest(path, run, [*RECORDS, page.name, *(figure.name for figure in figures)])
+    told = f"{format_table(summary)}\npage: {page}\nfigures: {figures[0]} and {len(figures) - 1} more in {path}"
     streams.show(told, elsewhere=str(path / "table.csv"))
 
 

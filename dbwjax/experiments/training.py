@@ -16,7 +16,7 @@ import numpy as np
 from dbwjax.engine.readings import Due
 from dbwjax.engine.simulate import SimState
 from dbwjax.experiments.accounting import Account, Outlook, Reading
-from dbwjax.experiments.extent import require_end
+from dbwjax.experiments.extent import MOST_SPANS, require_end
 from dbwjax.experiments.networks import Roles
 from dbwjax.experiments.placing import Placing
 from dbwjax.experiments.spectrum import MOST
@@ -100,6 +100,7 @@ class Training:
       real: how many of the B are not repetitions that only fill a block.
       wide: whether events are put together in wide steps (`engine.wide`) where steps are events; `None`: on
         accelerators, if that gives wide ones.
+      spans: how many computations of a world are remembered one by one.
 
     Attributes:
       state: the simulations on the device.
@@ -117,17 +118,17 @@ class Training:
         evaluate_own: Any = None,
         real: int | None = None,
         wide: bool | None = None,
+        spans: int = MOST_SPANS,
     ):
         self.place, self.own, self.evaluate_own = place, own, evaluate_own
         self.state: SimState = place.init()
         copies = copies_of(place.delays)
-        self.accounts = [Account(grid, roles.computes, roles.evaluated, copies) for grid in grids]
+        self.accounts = [Account(grid, roles.computes, roles.evaluated, copies, spans) for grid in grids]
         # Of nodes that are no workers, the mixing says nothing about workers.
         self.spectrum = bool(roles.computes.all()) and 1 < len(roles.computes) <= MOST
         self.single = not roles.evaluated[roles.computes].any()  # a model of its own: no worker's is evaluated
         self.real = len(grids) if real is None else real
-        params = self.state.model.params
-        bytes_of_one = sum(leaf.nbytes for leaf in jax.tree.leaves(params)) / len(grids)
+        bytes_of_one = sum(leaf.nbytes for leaf in jax.tree.leaves(self.state.model.params)) / len(grids)
         self.message = place.message_bytes()
         self.chunk = chunk_of(place, len(roles.computes))
         self.way = way_of(place, wide, self.chunk)
@@ -185,7 +186,8 @@ class Training:
         """Raises `ValueError` where the first steps say that the budget takes more than can be counted or kept."""
         budgets = np.array([account.grid[-1] for account in self.accounts])
         what, drifts = f"a budget of {budgets.max():g} s", ticks.ended is not None
-        require_end(ticks.duration, budgets, len(self.accounts[0].computes), drifts, what, history=True)
+        first = self.accounts[0]
+        require_end(ticks.duration, budgets, len(first.computes), drifts, what, True, first.spans)
 
     def _look(self, sim: int, ticks: Any) -> Outlook:
         account = self.accounts[sim]

@@ -86,6 +86,15 @@ def difference(
     return _interval(counted, estimate=mean, low=low, high=high, clusters=count)
 
 
+def inverse(interval: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The interval of one over a ratio: a rival's over ours becomes ours over the rival's."""
+    if interval is None or interval["estimate"] is None:
+        return interval
+    low, high = (None if end is None else 1 / end for end in (interval["high"], interval["low"]))
+    bound = {"at least": "at most", "at most": "at least"}.get(interval["bound"] or "", interval["bound"])
+    return {**interval, "estimate": 1 / interval["estimate"], "low": low, "high": high, "bound": bound}
+
+
 def equal_worlds(worlds: Sequence[Hashes], same: str) -> list[list[int]]:
     """The worlds, those that draw the same together."""
     return _together(range(len(worlds)), [world[same] for world in worlds])
@@ -151,10 +160,48 @@ def _student(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 @lru_cache
-def _quantile(freedom: int) -> float:
+def _quantile(freedom: float) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, (1 + LEVEL) / 2))
+
+
+def replicated(values: Sequence[float], blocks: float) -> tuple[float, float, float]:
+    """Mean and limits of a figure over bootstrap replicates of one trace.
+
+    Percentiles, further out than at 2.5 and 97.5 %, so that as much is left for few blocks as Student's interval leaves
+    (Hesterberg 2014, arXiv 1411.5279, "expanded percentile interval").
+
+    Args:
+      values: `[B]`, such as log ratios paired by replicate.
+      blocks: how many blocks the trace is made of; at least 2.
+
+    Raises:
+      ValueError: no replicates.
+    """
+    if not values:
+        raise ValueError("there are no replicates; draw at least one")
+    import numpy as np
+    from scipy.special import ndtr
+
+    count = max(float(blocks), 2.0)
+    tail = float(ndtr(-math.sqrt(count / (count - 1)) * _quantile(count - 1)))
+    low, high = np.quantile(np.asarray(values, float), [tail, 1 - tail])
+    return _average(values), float(low), float(high)
+
+
+def among_replicates(values: Sequence[float]) -> tuple[float, float | None, float | None]:
+    """Mean and limits of a figure from few replicates of one trace, each with a training of its own.
+
+    Replicates of one trace spread as the mean would over new traces, however many they are: their mean is no nearer to
+    the truth. So the limits are Student's for one more replicate, `mean +- t sd sqrt(1 + 1/n)`, and those of training
+    are in it. One replicate has no limits.
+    """
+    mean, reach = _student(values)
+    if reach is None:
+        return mean, None, None
+    reach *= math.sqrt(len(values) + 1)
+    return mean, mean - reach, mean + reach
 
 
 def mean_over(values: Sequence[float | None], worlds: Sequence[Hashes], same: str) -> float | None:
@@ -176,3 +223,55 @@ def _average(values: Sequence[float]) -> float:
 def _exp(value: float) -> float | None:
     """`None` beyond what a float holds: a limit that far says nothing."""
     return math.exp(value) if value < 700 else None
+
+
+def unpaired_ratio(
+    rivals: Sequence[Time],
+    ours: Sequence[Time],
+    worlds: tuple[Sequence[Hashes], Sequence[Hashes]],
+    same: str = "learning",
+) -> dict[str, Any]:
+    """As `ratio`, of two runs that share no worlds: Welch's interval of the difference of mean logarithms.
+
+    Args:
+      rivals: `[V]`, one a world of theirs.
+      ours: `[W]`, one a world of ours.
+      worlds: what each of theirs drew, and each of ours.
+      same: the hash that says which worlds are one.
+
+    Returns:
+      An INTERVAL; `clusters` is the smaller number of the two.
+    """
+    counted = [cluster(own, same) for own in worlds]
+    fewer = min(counted, key=lambda one: min(map(len, one.ways)))
+    censored = [any(not time.reached for time in times) for times in (rivals, ours)]
+    every = [time.seconds for times in (rivals, ours) for time in times]
+    if not rivals or not ours or not all(0 < seconds < math.inf for seconds in every) or all(censored):
+        return _interval(fewer, bound="none")
+    logs = [[math.log(time.seconds) for time in times] for times in (rivals, ours)]
+    means = [_cluster_means(own, one.ways[0]) for own, one in zip(logs, counted, strict=True)]
+    gap, reach = _average(means[0]) - _average(means[1]), _welch(*means)
+    low, high = (None, None) if reach is None else (_exp(gap - reach), _exp(gap + reach))
+    bound = "at least" if censored[0] else "at most" if censored[1] else None
+    return _interval(
+        fewer,
+        estimate=_exp(gap),
+        low=None if censored[1] else low,
+        high=None if censored[0] else high,
+        bound="none" if _exp(gap) is None else bound,
+    )
+
+
+def _welch(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Half the width of Welch's interval for a difference of means; `None`: one of them has a single value."""
+    if min(len(first), len(second)) < 2:
+        return None
+    squares = []
+    for values in (first, second):
+        mean = _average(values)
+        squares.append(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
+    total = math.fsum(squares)
+    if total == 0:
+        return 0.0
+    parts = (square**2 / (len(values) - 1) for square, values in zip(squares, (first, second), strict=True))
+    return _quantile(total**2 / math.fsum(parts)) * math.sqrt(total)

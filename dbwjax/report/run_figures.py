@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from dbwjax.report import run_panels, scales, style
+from dbwjax.report import run_panels, style
+from dbwjax.report.distributions import draw_lengths
 from dbwjax.report.network import GraphPicture, draw_graph
 from dbwjax.report.run_curves import Board, Rows, bands_note, curves, few_ticks, fit, quality, target_line
 
@@ -134,25 +135,7 @@ def _loss(board: Board, width: float) -> Any:
 def _iteration_length(board: Board, width: float) -> Any:
     """How long iterations last: distribution functions, and boxes with their numbers."""
     figure, (left, right) = _pair(board, width)
-    ends: list[float] = []
-    for name in board.policies:
-        seconds = run_panels.lengths(board, name)
-        if not seconds.size:
-            continue
-        # So many points are more than can be seen; the last is the longest iteration.
-        shown = seconds if seconds.size <= 4000 else np.quantile(seconds, np.linspace(0, 1, 4000))
-        left.ecdf(shown, **board.looks[name])
-        marks = np.quantile(seconds, [0.5, 0.95])
-        look = {"color": board.looks[name]["color"], "markersize": 4.5, "markeredgecolor": "white", "zorder": 3}
-        left.plot(marks, [0.5, 0.95], board.markers[name], linestyle="none", **look)
-        ends += [seconds[0], np.quantile(seconds, 0.995)]
-    style.heading(left, "iteration length", "marks: median and 95th percentile; the axis ends at 99.5 %")
-    left.set(xlabel="iteration length [s]", ylabel="share of iterations", ylim=(0, 1.02))
-    if ends and min(ends) > 0 and max(ends) / min(ends) > 20:
-        scales.log_axis(left, "x", min(ends), max(ends) * 1.05)
-    elif ends:
-        left.set_xlim(0, 1.05 * max(ends))
-        few_ticks(left)
+    draw_lengths(left, board)
     run_panels.iteration_lengths(right, board)
     style.legend(figure, board.policies)
     return figure

@@ -26,6 +26,9 @@ COLUMN, PAGE = 85.0, 180.0
 GREY = "#5f5f5f"
 """Of notes and of reference lines."""
 
+FIXED = ("#010101", "#fefefe")
+"""Black and white on a colour: where a page is dark, all other black turns light, and this must not."""
+
 FORMATS = ("png", "pdf", "svg")
 
 _MM = 1 / 25.4
@@ -177,10 +180,15 @@ def contrast(one: str, other: str) -> float:
 
 
 def ink_on(ground: Any) -> str:
-    """Black or white, whichever is easier to read on a colour."""
+    """Black or white, whichever is easier to read on a colour; a page's theme leaves both alone."""
     from matplotlib.colors import to_hex
 
-    return max("black", "white", key=lambda ink: contrast(to_hex(ink), to_hex(ground)))
+    return max(FIXED, key=lambda ink: contrast(ink, to_hex(ground)))
+
+
+def palette() -> list[str]:
+    """All colours of rules, `#rrggbb`; the place of each names it in a page."""
+    return list(dict.fromkeys([*_COLOURS.values(), *_OTHERS]))
 
 
 def _luminance(shade: str) -> float:

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dbwjax.report import scales, style
 from dbwjax.report.run_panels import draw_interval, ratio_text
 
-_MOST_PANELS = 24
-"""Panels of one figure; a figure of more says how many it leaves out."""
+_MOST_PANELS = 24  # of one figure; a figure of more says how many it leaves out
 
 
 class _Quantity(NamedTuple):
@@ -57,21 +56,22 @@ def write_figures(
       ValueError: an unknown format, or a file cannot be written.
     """
     style.check(formats)
+    with style.house_style():
+        return [path for name, figure in draw(summary, rows) for path in style.save(figure, folder, name, formats)]
+
+
+def draw(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """The figures by name; `style.house_style` must hold until each is written."""
     cells = summary["cells"]
     what = _TARGET if summary["kind"] == "learning" and summary["target_accuracy"] is not None else _LENGTH
-    order = list(dict.fromkeys(row["policy"] for row in rows))
-    policies = order or list(cells[0]["policies"])
+    policies = list(dict.fromkeys(row["policy"] for row in rows)) or list(cells[0]["policies"])
     values = {axis: list(dict.fromkeys(cell["values"][axis] for cell in cells)) for axis in cells[0]["values"]}
     wide = [axis for axis, found in values.items() if len(found) > 1]
-    paths = []
-    with style.house_style():
-        for axis in wide:
-            figure = _against(summary, what, policies, axis, values[axis], [other for other in wide if other != axis])
-            paths += style.save(figure, folder, f"{what.name}-{axis}", formats)
-        if len(wide) > 1 and len(policies) > 1:
-            figure = _heat_maps(summary, what, policies, wide, values)
-            paths += style.save(figure, folder, f"{what.name}-heatmap", formats)
-    return paths
+    for axis in wide:
+        others = [one for one in wide if one != axis]
+        yield f"{what.name}-{axis}", _against(summary, what, policies, axis, values[axis], others)
+    if len(wide) > 1 and len(policies) > 1:
+        yield f"{what.name}-heatmap", _heat_maps(summary, what, policies, wide, values)
 
 
 def _by_others(cells: Sequence[Mapping], others: Sequence[str]) -> dict[tuple, list[Mapping]]:

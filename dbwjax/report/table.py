@@ -32,7 +32,9 @@ _PLAIN = (
 )
 
 
-class _Column(NamedTuple):
+class Column(NamedTuple):
+    """A column of the table: how its number is shown, of one policy's facts."""
+
     title: str
     unit: str
     show: Callable[[Mapping[str, Any]], str]
@@ -49,10 +51,10 @@ def format_table(summary: Mapping[str, Any]) -> str:
     """
     cells, blocks = summary["cells"], []
     for cell in cells:
-        heading = _heading(cell, cells)
-        notes = [line for note in _cell_notes(summary, cell) for line in _wrapped(note)]
+        heading = heading_of(cell, cells)
+        notes = [line for note in cell_notes_of(summary, cell) for line in _wrapped(note)]
         blocks.append("\n".join([*([heading] if heading else []), *_block(summary, cell), *notes]))
-    closing = [line for note in _notes(summary) for line in _wrapped(note)]
+    closing = [line for note in notes_of(summary) for line in _wrapped(note)]
     return ("\n\n" if len(cells) > 1 else "\n").join([*blocks, "\n".join(closing)])
 
 
@@ -77,13 +79,13 @@ def to_csv(summary: Mapping[str, Any]) -> str:
 
 def to_tex(summary: Mapping[str, Any]) -> str:
     """`table.tex`: a plain `tabular` that needs no package, with what the numbers mean as comments above it."""
-    columns = _columns(summary)
+    columns = columns_of(summary)
     titles = ["policy", *(_escaped(f"{column.title} {column.unit}".strip()) for column in columns)]
-    lines = [f"% {note}" for note in _notes(summary)]
+    lines = [f"% {note}" for note in notes_of(summary)]
     body: list[str] = []
     for cell in summary["cells"]:
-        heading = _heading(cell, summary["cells"])
-        lines += [f"% {f'{heading}: ' if heading else ''}{note}" for note in _cell_notes(summary, cell)]
+        heading = heading_of(cell, summary["cells"])
+        lines += [f"% {f'{heading}: ' if heading else ''}{note}" for note in cell_notes_of(summary, cell)]
         if heading:
             body += [f"\\multicolumn{{{len(columns) + 1}}}{{l}}{{\\texttt{{{_escaped(heading)}}}}} \\\\"]
         for spec, facts in cell["policies"].items():
@@ -106,41 +108,41 @@ def interval_text(interval: Mapping[str, Any] | None) -> str:
         return "no ratio"
     bound, low, high = interval["bound"], interval["low"], interval["high"]
     safe = {None: ROUND_HALF_EVEN, "at least": ROUND_FLOOR, "at most": ROUND_CEILING}[bound]
-    estimate = f"{bound} " * (bound is not None) + _digits(interval["estimate"], safe)
+    estimate = f"{bound} " * (bound is not None) + digits(interval["estimate"], safe)
     if low is None and high is None:
         return estimate if bound else f"{estimate} [-]"
-    return f"{estimate} [{_digits(low, ROUND_FLOOR)}, {_digits(high, ROUND_CEILING)}]"
+    return f"{estimate} [{digits(low, ROUND_FLOOR)}, {digits(high, ROUND_CEILING)}]"
 
 
-def _columns(summary: Mapping[str, Any]) -> list[_Column]:
+def columns_of(summary: Mapping[str, Any]) -> list[Column]:
     """What is announced first stands first: time to target, or the length of an iteration where nothing was learned."""
     speed = [
-        _Column("iteration", "[s]", lambda facts: _digits(facts["iteration_length"])),
-        _Column("iterations", "", lambda facts: _digits(facts["iterations"])),
-        _Column("gradients", "[1/s]", lambda facts: _digits(facts["gradients_per_second"])),
-        _Column("waiting", "[%]", lambda facts: _percent(facts["waiting"])),
-        _Column("wasted", "[%]", lambda facts: _percent(facts["wasted"])),
-        *_told(summary, _Column("in flight", "[%]", lambda facts: _percent(facts["communicating"])), "communicating"),
-        _Column("drift", "", lambda facts: _digits(facts["drift"])),
-        *_told(summary, _Column("stale", "", lambda facts: _digits(facts["staleness"])), "staleness"),
-        *_told(summary, _Column("sent", "[MB/s]", _megabytes), "bytes_per_second"),
+        Column("iteration", "[s]", lambda facts: digits(facts["iteration_length"])),
+        Column("iterations", "", lambda facts: digits(facts["iterations"])),
+        Column("gradients", "[1/s]", lambda facts: digits(facts["gradients_per_second"])),
+        Column("waiting", "[%]", lambda facts: percent(facts["waiting"])),
+        Column("wasted", "[%]", lambda facts: percent(facts["wasted"])),
+        *_told(summary, Column("in flight", "[%]", lambda facts: percent(facts["communicating"])), "communicating"),
+        Column("drift", "", lambda facts: digits(facts["drift"])),
+        *_told(summary, Column("stale", "", lambda facts: digits(facts["staleness"])), "staleness"),
+        *_told(summary, Column("sent", "[MB/s]", _megabytes), "bytes_per_second"),
     ]
     if summary["kind"] == "timing":
-        ratio = _Column("iteration ratio", "[95 %]", lambda facts: interval_text(facts["iteration_ratio"]))
+        ratio = Column("iteration ratio", "[95 %]", lambda facts: interval_text(facts["iteration_ratio"]))
         return [speed[0], ratio, *speed[1:]]
     if summary["target_accuracy"] is None:
-        ratio = _Column("iteration ratio", "[95 %]", lambda facts: interval_text(facts["iteration_ratio"]))
-        return [_Column("loss", "at T", lambda facts: _digits(facts["test_loss"])), speed[0], ratio, *speed[1:]]
+        ratio = Column("iteration ratio", "[95 %]", lambda facts: interval_text(facts["iteration_ratio"]))
+        return [Column("loss", "at T", lambda facts: digits(facts["test_loss"])), speed[0], ratio, *speed[1:]]
     return [
-        _Column("to target", "[s]", lambda facts: _digits(facts["time_to_target"])),
-        _Column("ratio", "[95 %]", lambda facts: interval_text(facts["ratio"])),
-        _Column("reached", "", lambda facts: "{} of {}".format(*facts["reached"])),
-        _Column("accuracy at T", "[min, median]", _accuracy),
+        Column("to target", "[s]", lambda facts: digits(facts["time_to_target"])),
+        Column("ratio", "[95 %]", lambda facts: interval_text(facts["ratio"])),
+        Column("reached", "", lambda facts: "{} of {}".format(*facts["reached"])),
+        Column("accuracy at T", "[min, median]", _accuracy),
         *speed,
     ]
 
 
-def _told(summary: Mapping[str, Any], column: _Column, name: str) -> list[_Column]:
+def _told(summary: Mapping[str, Any], column: Column, name: str) -> list[Column]:
     """The column, where there is anything to tell."""
     every = (facts[name] for cell in summary["cells"] for facts in cell["policies"].values())
     return [column] if any(every) else []
@@ -148,12 +150,12 @@ def _told(summary: Mapping[str, Any], column: _Column, name: str) -> list[_Colum
 
 def _megabytes(facts: Mapping[str, Any]) -> str:
     sent = facts["bytes_per_second"]
-    return _digits(None if sent is None else sent / 1e6)
+    return digits(None if sent is None else sent / 1e6)
 
 
 def _block(summary: Mapping[str, Any], cell: Mapping[str, Any]) -> list[str]:
     """Header, rule and a line for each policy; a SPEC too long for its column has a line of its own above."""
-    columns = _columns(summary)
+    columns = columns_of(summary)
     rows = [[column.title for column in columns], [column.unit for column in columns]]
     rows += [[column.show(facts) for column in columns] for facts in cell["policies"].values()]
     widths = [max(map(len, texts)) for texts in zip(*rows, strict=True)]
@@ -171,14 +173,14 @@ def _block(summary: Mapping[str, Any], cell: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _heading(cell: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> str:
+def heading_of(cell: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> str:
     """The values in which cells differ."""
     values = cell["values"]
     differ = [name for name in values if any(other["values"][name] != values[name] for other in cells)]
     return ", ".join(f"{name} = {values[name]}" for name in differ)
 
 
-def _notes(summary: Mapping[str, Any]) -> list[str]:
+def notes_of(summary: Mapping[str, Any]) -> list[str]:
     """What holds for all cells."""
     over, target = summary["baseline"], summary["target_accuracy"]
     specs_shown = list(dict.fromkeys(spec for cell in summary["cells"] for spec in cell["policies"]))
@@ -206,18 +208,18 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
         notes.append("No target: iteration lengths rank speed, not learning.")
     if summary.get("names"):
         notes.append(f"Workers: {numbered(summary['names'], 400)}.")
-    if any(map(_adds_more, specs_shown)) and not all(map(_adds_more, specs_shown)):
-        named = ", ".join(filter(_adds_more, specs_shown))
+    if any(map(adds_more, specs_shown)) and not all(map(adds_more, specs_shown)):
+        named = ", ".join(filter(adds_more, specs_shown))
         notes.append(
             f"One learning rate is not one step: an update moves the model of {named} by the whole of it (k_...: by "
             "1/k), and the mean of N workers by 1/N. Tune each rate before you conclude (docs/methods.md)."
         )
-    for spec in filter(_is_idealised, specs_shown):
+    for spec in filter(is_idealised, specs_shown):
         notes.append(f"Idealised: {spec} counts gradients before they are ready, which no cluster can do.")
     return notes
 
 
-def _cell_notes(summary: Mapping[str, Any], cell: Mapping[str, Any]) -> list[str]:
+def cell_notes_of(summary: Mapping[str, Any], cell: Mapping[str, Any]) -> list[str]:
     """Budget, worlds, and what a reader must know before quoting a number of this cell."""
     notes = [f"{_budget(cell)} {_worlds(cell)}"]
     target = cell["values"].get("target_accuracy", summary["target_accuracy"])
@@ -231,9 +233,14 @@ def _cell_notes(summary: Mapping[str, Any], cell: Mapping[str, Any]) -> list[str
     return notes
 
 
+def budget_of(cell: Mapping[str, Any]) -> str:
+    """The virtual time of a cell: `60.0 s`, or its range over worlds."""
+    least, most = (digits(end) for end in cell["budget"])
+    return f"{least} s" if least == most else f"{least} to {most} s, by world"
+
+
 def _budget(cell: Mapping[str, Any]) -> str:
-    least, most = (_digits(end) for end in cell["budget"])
-    times = f"T = {least} s" if least == most else f"T = {least} to {most} s, by world"
+    times = f"T = {budget_of(cell)}"
     if cell["equal_time"]:
         return f"{times}, the same for all policies."
     return f"{times} at most: policies ended at different times, so nothing is compared at T."
@@ -262,27 +269,31 @@ def _target_notes(cell: Mapping[str, Any], target: float) -> list[str]:
             f"Target {target:g} not reached, of worlds: {'; '.join(short)}. These count as at least the time until the "
             "rows end, so a ratio with them is a bound; there is none where both fell short."
         )
-    shortest, resolution = cell["shortest"], cell["resolution"]
+    shortest = cell["shortest"]
     if shortest == 0:
         notes.append("The target is met at time 0 in some world, where no ratio exists; use a higher target.")
-    elif shortest is not None and resolution > _COARSE * shortest:
-        notes.append(
-            f"Coarse: the shortest time to target is {_digits(shortest)} s, rows are up to {_digits(resolution)} s "
-            "apart; use more rows."
-        )
+    elif is_coarse(cell):
+        apart = f"rows are up to {digits(cell['resolution'])} s apart; use more rows."
+        notes.append(f"Coarse: the shortest time to target is {digits(shortest)} s, {apart}")
     return notes
+
+
+def is_coarse(cell: Mapping[str, Any]) -> bool:
+    """Whether rows are too far apart for the shortest time to target."""
+    return bool(cell["shortest"]) and cell["resolution"] > _COARSE * cell["shortest"]
 
 
 _SERVERS = ("async_server", "ssp", "token", "k_async", "k_batch_async", "k_batch_sync")
 
 
-def _adds_more(spec: str) -> bool:
+def adds_more(spec: str) -> bool:
     """Whether one update moves the model by more than 1/N of it."""
     name, *settings = re.split(r"[:,\s]+", spec)
     return name in _SERVERS and "weight=mean" not in settings
 
 
-def _is_idealised(spec: str) -> bool:
+def is_idealised(spec: str) -> bool:
+    """Whether a policy uses gradients before they are ready."""
     return "late=apply" in re.split(r"[:,\s]+", spec)
 
 
@@ -298,11 +309,12 @@ def _accuracy(facts: Mapping[str, Any]) -> str:
     return shown if single is None else f"{shown} [{single[0]:.3f}, {single[1]:.3f}]"
 
 
-def _percent(share: float | None) -> str:
+def percent(share: float | None) -> str:
+    """A share as a number of percent, without the sign."""
     return "-" if share is None else f"{100 * share:.1f}"
 
 
-def _digits(value: float | None, rounding: str = ROUND_HALF_EVEN) -> str:
+def digits(value: float | None, rounding: str = ROUND_HALF_EVEN) -> str:
     """Three significant digits, and all before the point; an exponent where that is unreadable."""
     if value is None:
         return "-"

@@ -93,6 +93,13 @@ def write_manifest(folder: Path, run: str, names: Iterable[str]) -> None:
     write_sealed(folder / MANIFEST, run, {"files": found})
 
 
+def list_also(folder: Path, run: str, name: str) -> None:
+    """Puts one more file of a finished run, or what it holds now, into the manifest."""
+    remedy = "start the run's command again, which writes it anew"
+    listed = read_sealed(folder / MANIFEST, run, remedy, folder)["files"]
+    write_sealed(folder / MANIFEST, run, {"files": {**listed, name: checksum(folder / name, remedy, folder)}})
+
+
 def require_whole(folder: Path, run: str) -> None:
     """Compares what a finished run left with its manifest; files that were deleted are not missed.
 

@@ -36,6 +36,12 @@ class Cells(NamedTuple):
         where.mkdir(parents=True, exist_ok=True)
         return write_figures(where, self.summary, self.rows, formats)
 
+    def report(self, path: str | os.PathLike) -> Path:
+        """Writes the page that a sweep ends with to `path`, an HTML file that needs nothing else; the file."""
+        from dbwjax.experiments.pages import report_in_python
+
+        return report_in_python(path, self.rows, self.worlds, self.summary)
+
 
 def compare_cells(
     policies: Mapping[str, Policy | str] | Sequence[str],

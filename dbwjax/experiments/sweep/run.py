@@ -21,6 +21,7 @@ from dbwjax.experiments.driver import Driver, Interrupted, NoLog, agreed_sizes, 
 from dbwjax.experiments.fingerprints import fingerprints
 from dbwjax.experiments.inputs import inputs, say_sampled
 from dbwjax.experiments.nets import listed
+from dbwjax.experiments.pages import PAGE, leave_page
 from dbwjax.experiments.problem import Problem, problems
 from dbwjax.experiments.progress import Progress
 from dbwjax.experiments.sweep.clocks import clock_rows, clocks_at_once, require_clocks_end
@@ -84,7 +85,7 @@ def run_sweep(config: SweepConfig, options: RunOptions) -> int:
                 driver.run(every)
         rows = [row for block in every for row in parts.rows(block.number)]
         written = _leave(run.path, config, options, found, rows)
-        write_manifest(run.path, name, [*RECORDS, *(figure.name for figure in written)])
+        write_manifest(run.path, name, [*RECORDS, PAGE, *(figure.name for figure in written)])
     return 0
 
 
@@ -164,6 +165,7 @@ def _leave(path: Path, config: SweepConfig, options: RunOptions, found: list[Pro
     kinds = tuple(kind.strip() for kind in options.figures.split(","))
     figures = write_figures(path, summary, rows, formats=kinds)
     drawn_as = ", ".join(figure.name for figure in figures) or "none"
-    told = f"{format_table(summary)}\n{len(rows)} rows in {path / 'results.csv'}; figures: {drawn_as}"
+    page = leave_page(path, config, rows, drawn, summary)
+    told = f"{format_table(summary)}\npage: {page}\n{len(rows)} rows in {path / 'results.csv'}; figures: {drawn_as}"
     streams.show(told, elsewhere=str(path / "table.csv"))
     return figures

@@ -86,7 +86,7 @@ SETTING = {
     "delays": "shifted_exponential:shift=0.5,rate=1",
     "workers": 64,
     "seconds": 40,
-    "rows": 20,
+    "rows": 40,
     "target_accuracy": 0.85,
 }
 # One world: it is cut among the devices, if there are several.

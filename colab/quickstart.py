@@ -132,6 +132,15 @@ Image(picture)
 # a worker's second goes; (d) how long iterations last; (e) the network of the first world; (f) accuracy when the time
 # is up. A rule has one colour in all of them.
 #
+# The same as a page of its own, to send to a colleague: verdict, curves with values, method and sources.
+
+# %% tags=["volatile"]
+page = found.report(picture.with_name("report.html"))
+print(
+    f"{page.name}, {page.stat().st_size / 1e6:.1f} MB; on Colab: from google.colab import files; files.download(page)"
+)
+
+# %% [markdown]
 # ## What not to conclude
 #
 # - **Not that the shortest iteration wins.** Each one averages fewer gradients: compare the columns `iteration` and

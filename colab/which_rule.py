@@ -69,8 +69,8 @@ found = compare_cells(
     learning_rate=0.5,
     graph="erdos_renyi:p=0.4",
     workers=10,
-    seconds=120,
-    rows=60,
+    seconds=80,
+    rows=100,
     seeds=6,
     target_accuracy=0.85,
     progress=True,
@@ -127,12 +127,12 @@ ratios(found.rows, found.worlds, "dybw")
 # %% [markdown]
 # ## What fewer worlds would have said
 #
-# Take only the first two worlds of the same experiment. The means are as good a guess as before; the intervals say how
+# Take only the first three worlds of the same experiment. The means are as good a guess as before; the intervals say how
 # little that is worth. With one world there is none at all.
 
 # %%
-few = [world for world in found.worlds if world["seed"] < 2]
-ratios([row for row in found.rows if row["seed"] < 2], few, "full")
+few = [world for world in found.worlds if world["seed"] < 3]
+ratios([row for row in found.rows if row["seed"] < 3], few, "full")
 
 # %% [markdown]
 # ## What not to conclude

@@ -69,7 +69,7 @@ def test_every_combination_is_a_cell():
     )
     lengths = {(row["graph"], row["delays"]): row["iteration_length"] for row in many.rows}
     assert lengths == {("ours", "quick"): 1, ("ours", "slow"): 2, ("star", "quick"): 1, ("star", "slow"): 2}
-    sizes = compare_clocks("full", "ring", "constant", workers=[3, 5], steps=4, seeds=1)
+    sizes = compare_clocks("full", "ring", "constant", workers=[3, 5], seconds=4.0, seeds=1)
     assert told(sizes.rows, "workers", "step", "gradients") == [(3, 4.0, 12), (5, 4.0, 20)]
     one = compare_clocks("full", build_graph("ring", N), "constant", workers=N, steps=4, seeds=1)
     assert one.rows[0]["graph"] == "given"

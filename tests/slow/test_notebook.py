@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import re
 import struct
+import subprocess
+import tempfile
 from base64 import b64decode
+from pathlib import Path
 
+import jax
 import jupytext
+import numpy as np
 import pytest
 
 from tests import notebooks
@@ -62,6 +68,29 @@ def test_what_a_reader_meets_first_and_last(name):
     assert cells[1].source.count("pip") == 1
     assert cells[-1].cell_type == "markdown"
     assert "## What not to conclude" in cells[-1].source
+
+
+def test_the_installation_leaves_jax_as_it_is(monkeypatch, capsys, tmp_path):
+    """Where `dbwjax` is not here, pip is told to keep the versions that are."""
+    called, find = [], importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "dbwjax" else find(name))
+    monkeypatch.setattr(subprocess, "run", lambda words, **named: called.append((words, named)))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    source = code(committed(NAMES[0]))[0].source
+    exec(compile(source, "cell", "exec"), {})
+    ((words, named),) = called
+    assert named == {"check": True}
+    assert words[1:5] == ["-m", "pip", "install", "-q"]
+    assert words[5] == "git+https://github.com/dbwjax/dbwjax"
+    kept = Path(words[words.index("-c") + 1]).read_text().split()
+    assert {f"jax=={jax.__version__}", f"numpy=={np.__version__}"} <= set(kept)
+    assert f"JAX {jax.__version__}, 1 x cpu (cpu)" in capsys.readouterr().out
+    monkeypatch.setattr(importlib.util, "find_spec", find)
+    exec(compile(source, "cell", "exec"), {})  # it is here: nothing is installed
+    assert len(called) == 1
+    monkeypatch.setattr(jax, "__version__", "0.0.1")
+    with pytest.raises(AssertionError, match="the installation has moved JAX"):
+        exec(compile(source, "cell", "exec"), {})
 
 
 @pytest.mark.parametrize("name", NAMES)

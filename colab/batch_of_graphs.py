@@ -123,9 +123,7 @@ import time
 
 began = time.perf_counter()
 compare_clocks(["full"], "erdos_renyi:p=0.3", "shifted_exponential:shift=0.5,rate=1", workers=10, seconds=50, seeds=500)
-print(
-    f"500 more worlds took {time.perf_counter() - began:.1f} s on this {chip.device_kind}; most of it draws their graphs"
-)
+print(f"500 more worlds took {time.perf_counter() - began:.1f} s on this {chip.device_kind}")
 
 # %% [markdown]
 # ## What not to conclude

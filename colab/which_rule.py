@@ -127,8 +127,8 @@ ratios(found.rows, found.worlds, "dybw")
 # %% [markdown]
 # ## What fewer worlds would have said
 #
-# Take only the first three worlds of the same experiment. The means are as good a guess as before; the intervals say how
-# little that is worth. With one world there is none at all.
+# Take only the first three worlds of the same experiment. Their mean is still a fair guess; the interval says what it is
+# worth. With one world there is none at all.
 
 # %%
 few = [world for world in found.worlds if world["seed"] < 3]

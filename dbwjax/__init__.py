@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dbwjax.experiments.compare import train_policy as train_policy
     from dbwjax.experiments.sweep.cells import Cells as Cells
     from dbwjax.experiments.sweep.cells import compare_cells as compare_cells
+    from dbwjax.experiments.sweep.compare_clocks import compare_clocks as compare_clocks
     from dbwjax.learners.optimizers import build_optimizer as build_optimizer
     from dbwjax.network.delays import build_delays as build_delays
     from dbwjax.network.graphs import build_graph as build_graph
@@ -56,6 +57,7 @@ _HOMES = {
     "compare": "experiments.compare.compare",
     "Comparison": "experiments.compare.Comparison",
     "compare_cells": "experiments.sweep.cells.compare_cells",
+    "compare_clocks": "experiments.sweep.compare_clocks.compare_clocks",
     "Cells": "experiments.sweep.cells.Cells",
     "Callbacks": "storage.callbacks.Callbacks",
     "citation": "experiments.citing.citation",
@@ -82,6 +84,7 @@ __all__ = [
     "citation",
     "compare",
     "compare_cells",
+    "compare_clocks",
     "from_arrays",
     "gossip",
     "measure",

@@ -19,21 +19,14 @@ import numpy as np
 from dbwjax import numbers
 from dbwjax.experiments.blocks import Places, blocks
 from dbwjax.experiments.budget import grids
-from dbwjax.experiments.config import TrainConfig
+from dbwjax.experiments.config import RunOptions, TrainConfig
+from dbwjax.experiments.drawn import problem_of
 from dbwjax.experiments.driver import evaluate_own
 from dbwjax.experiments.fingerprints import fingerprints
-from dbwjax.experiments.given import (
-    Budget,
-    Told,
-    budget_of,
-    optimizer_of,
-    prepared,
-    problem_of,
-    require_room,
-    target_of,
-)
+from dbwjax.experiments.given import Budget, Told, budget_of, optimizer_of, prepared, require_room, target_of
 from dbwjax.experiments.heard import heard, models_now, train_all
 from dbwjax.experiments.problem import Problem
+from dbwjax.experiments.progress import Progress
 from dbwjax.experiments.rows import even_grid
 from dbwjax.experiments.training import SINGLE_WORKERS, Training
 from dbwjax.storage.callbacks import Audience, Callbacks, listed
@@ -197,6 +190,7 @@ def compare(
     partition: str = "iid",
     until_target: bool = False,
     callbacks: Callbacks | Sequence[Callbacks] | None = None,
+    progress: bool = False,
 ) -> Comparison:
     """Trains policies in the same worlds to the same virtual time, and says which is faster and how sure that is.
 
@@ -223,6 +217,7 @@ def compare(
       partition: of a task that is a SPEC.
       until_target: stop a policy when all its worlds (that are trained side by side) have reached the target.
       callbacks: functions that are called as the training goes on, and may stop a policy in a world.
+      progress: whether to show how far the work is: a bar in a notebook or on a terminal.
 
     Returns:
       Rows, intervals, `.table()` and `.plot()`.
@@ -251,7 +246,8 @@ def compare(
     )
     audience, target = Audience(listed(callbacks)), target_of(target_accuracy, until_target)
     problem, config = prepared(told)
-    found, timelines, stopped = train_all(problem, config, target, audience)
+    with Progress(RunOptions(progress=progress), len(problem.policies) * len(problem.told)) as bar:
+        found, timelines, stopped = train_all(problem, config, target, audience, bar)
     worlds = fingerprints(problem)
     from dbwjax.experiments.picture import picture_of
     from dbwjax.report.statistics import summarise
@@ -277,10 +273,9 @@ def check(*args: Any, **named: Any) -> None:
     except TypeError as error:
         raise ValueError(f"compare: {error}") from error
     bound.apply_defaults()
-    given = {name: bound.arguments.pop(name) for name in ("until_target", "callbacks")}
-    target_of(bound.arguments["target_accuracy"], given["until_target"])
-    listed(given["callbacks"])
-    prepared(Told(**bound.arguments), 1)
+    target_of(bound.arguments["target_accuracy"], bound.arguments["until_target"])
+    listed(bound.arguments["callbacks"])
+    prepared(Told(**{name: bound.arguments[name] for name in Told._fields}), 1)
 
 
 def _wide(leaf: np.ndarray) -> Any:

@@ -1,7 +1,4 @@
-"""What `train_policy` and `compare` are given, made into worlds: objects, SPECs, and functions of a seed.
-
-What is given as an object is the same in every world; SPECs and functions of a seed are drawn anew in each.
-"""
+"""What `train_policy` and `compare` are given, checked: policies, budgets, and the worlds of `drawn`."""
 
 from __future__ import annotations
 
@@ -9,26 +6,16 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dbwjax import numbers
-from dbwjax.engine.batch import alone
-from dbwjax.engine.programs import canonical
-from dbwjax.experiments import probe
 from dbwjax.experiments.config import TrainConfig
+from dbwjax.experiments.drawn import problem_of
 from dbwjax.experiments.extent import Extent, require_extent, rows_of
-from dbwjax.experiments.problem import Drawn, Problem, World, assemble, message_bytes
+from dbwjax.experiments.problem import Problem
 from dbwjax.learners.optimizers import build_optimizer
 from dbwjax.limits import real, shown, whole
-from dbwjax.network.delays import build_delays
-from dbwjax.network.graphs import build_graph, pad
-from dbwjax.network.node_names import names_of
-from dbwjax.policies import build_policies
-from dbwjax.tasks import Task, build_task, of_one_width
-from dbwjax.tasks.probe import fault_of, require_task
-from dbwjax.types import DelayModel, Graph, Policy
+from dbwjax.types import Policy
 
 
 def policies_of(policies: Any) -> dict[str, Policy | str]:
@@ -56,6 +43,18 @@ def policies_of(policies: Any) -> dict[str, Policy | str]:
     return dict(policies) if isinstance(policies, Mapping) else {spec: spec for spec in policies}
 
 
+def baseline_of(named: Mapping[str, Any], baseline: Any) -> str:
+    """The policy that the others are compared with: the last one, unless told otherwise.
+
+    Raises:
+      ValueError: one that is not among the policies.
+    """
+    over = list(named)[-1] if baseline is None else baseline
+    if not isinstance(over, str) or over not in named:
+        raise ValueError(f"baseline={shown(over)} is not among the policies {list(named)}")
+    return over
+
+
 def optimizer_of(optimizer: Any, learning_rate: float) -> Any:
     """An optimiser, from its SPEC where it is one.
 
@@ -65,138 +64,6 @@ def optimizer_of(optimizer: Any, learning_rate: float) -> Any:
     if not 0 < real("learning_rate", learning_rate) < float("inf"):
         raise ValueError(f"learning_rate={learning_rate:g} is out of range; use a finite number above 0")
     return build_optimizer(optimizer, learning_rate) if isinstance(optimizer, str) else optimizer
-
-
-def problem_of(
-    policies: Mapping[str, Policy | str],
-    task: Any,
-    graph: Any,
-    delays: Any,
-    optimizer: Any,
-    seeds: Sequence[int],
-    workers: int | None,
-    words: Mapping[str, Any] | None = None,
-) -> Problem:
-    """Worlds from objects, SPECs and functions of a seed.
-
-    Raises:
-      ValueError: one line about the first thing that is wrong.
-    """
-    specs_given = [one for one in policies.values() if isinstance(one, str)]
-    made = build_policies(specs_given)
-    built = {name: made[one] if isinstance(one, str) else one for name, one in policies.items()}
-    for name, one in built.items():
-        probe.require_policy_kind(name, one)
-    count = _workers(task, graph, workers)
-
-    def drawn(seed: int) -> Drawn:
-        law = build_delays(delays, _known(count), seed) if isinstance(delays, str) else delays
-        # Functions that are made anew in every world are one function, or worlds would not be one batch.
-        what = canonical(_task(task, count, seed, words or {}))
-        if count is not None and not isinstance(task, Task) and len(what.sizes) != count:
-            raise ValueError(f"the task is of {len(what.sizes)} workers, not of {count}; build it with workers={count}")
-        net = _graph(graph, count, seed, message_bytes(what))
-        _same_workers(what, net, law)
-        return Drawn(seed, net, law, what)
-
-    found = [drawn(seed) for seed in seeds]
-    first = found[0]
-    probe.require_delays(first.delays)
-    assert first.task is not None
-    probe.require_optimizer(optimizer, require_task(first.task))
-    tasks = of_one_width([one.task for one in found if one.task is not None])
-    slots = max(one.graph.neighbours.shape[1] for one in found)
-    found = [
-        one._replace(task=task, graph=one.graph if one.graph.neighbours.shape[1] == slots else pad(one.graph, slots))
-        for one, task in zip(found, tasks, strict=True)
-    ]
-    told = [World({"world": seed}, TrainConfig(), seed) for seed in seeds]
-    problem = assemble(told, found, built, optimizer)
-    for name, policy in problem.policies.items():
-        state = jax.tree.map(lambda leaf: leaf[0], problem.states[name])
-        probe.require_decision(name, policy, alone(problem.worlds_of(name), 0).graph, state)
-    graph_file, trace = (one if isinstance(one, str) else "" for one in (graph, delays))
-    return problem._replace(names=names_of(graph_file, trace, problem.workers))
-
-
-def _graph(graph: Any, workers: int | None, seed: int, message: float) -> Graph:
-    """A world's graph.
-
-    Raises:
-      ValueError: what is no graph, no SPEC and no function that gives one.
-    """
-    net = _of_seed("graph", graph, seed) if callable(graph) else graph
-    if isinstance(net, str):
-        return build_graph(net, _known(workers), seed, message)
-    if not isinstance(net, Graph):
-        raise ValueError(
-            f"graph={shown(net)} is no graph; use a SPEC, as 'ring', or network.graphs.from_adjacency(matrix)"
-        )
-    probe.require_graph_arrays(net)
-    return net if all(isinstance(part, jax.Array) for part in jax.tree.leaves(net)) else jax.tree.map(jnp.asarray, net)
-
-
-def _task(task: Any, workers: int | None, seed: int, words: Mapping[str, Any]) -> Task:
-    """A world's task.
-
-    Raises:
-      ValueError: what is no task, no SPEC and no function that gives one.
-    """
-    what = task if isinstance(task, Task | str) or not callable(task) else _of_seed("task", task, seed)
-    if isinstance(what, str):
-        return build_task(what, workers=_known(workers), seed=seed, **words)
-    if not isinstance(what, Task):
-        raise ValueError(f"task={shown(what)} is no task; use a SPEC, as 'digits', or from_arrays(...)")
-    return what
-
-
-def _of_seed(name: str, function: Any, seed: int) -> Any:
-    """What a user's function makes of a seed.
-
-    Raises:
-      ValueError: it fails.
-    """
-    try:
-        return function(seed)
-    except ValueError:
-        raise
-    except Exception as error:
-        raise ValueError(f"{name}(seed) fails for seed {seed}: {fault_of(error)}") from error
-
-
-def _known(workers: int | None) -> int:
-    if workers is None:
-        raise ValueError("nothing says how many workers there are; give workers=")
-    return workers
-
-
-def _workers(task: Any, graph: Any, workers: int | None) -> int | None:
-    """N, from whatever says it.
-
-    Raises:
-      ValueError: `workers` is no whole number, or differs from what an object says.
-    """
-    told = None if workers is None else whole("workers", workers)
-    if isinstance(task, Task):
-        count = int(np.size(task.sizes))
-    elif isinstance(graph, Graph):
-        count = int(np.sum(np.asarray(graph.computes)))
-    else:
-        return told
-    if told not in (None, count):
-        raise ValueError(f"workers={told}, and what is given is of {count} workers; leave workers= out")
-    return count
-
-
-def _same_workers(task: Task, graph: Graph, delays: DelayModel) -> None:
-    """Raises `ValueError` unless task, graph and delays are of the same number of workers."""
-    counts = {"task": len(task.sizes), "graph": int(np.asarray(graph.computes).sum())}
-    told = getattr(delays, "workers", None)
-    if told is not None:
-        counts["delays"] = told
-    if len(set(counts.values())) > 1:
-        said = ", ".join(f"the {name} is of {count}" for name, count in counts.items())
-        raise ValueError(f"numbers of workers differ ({said}); build all of them with the same workers=")
 
 
 class Told(NamedTuple):
@@ -228,9 +95,7 @@ def prepared(told: Told, worlds: int | None = None) -> tuple[Problem, TrainConfi
       ValueError: as for `compare`.
     """
     named, seeds, seed = policies_of(told.policies), whole("seeds", told.seeds), numbers.seeds(told.seed).start
-    over = list(named)[-1] if told.baseline is None else told.baseline
-    if not isinstance(over, str) or over not in named:
-        raise ValueError(f"baseline={shown(over)} is not among the policies {list(named)}")
+    over = baseline_of(named, told.baseline)
     target_of(told.target_accuracy, False)
     drawn = numbers.seeds(seed, seeds)[:worlds]
     budget = budget_of(told.seconds, told.steps, told.rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,12 +15,13 @@ from dbwjax.experiments.config import TrainConfig
 from dbwjax.experiments.driver import arrived, evaluate_own
 from dbwjax.experiments.placing import SideBySide
 from dbwjax.experiments.problem import Problem
+from dbwjax.experiments.progress import Progress
 from dbwjax.experiments.training import SINGLE_WORKERS, Diverged, Training
 from dbwjax.storage.callbacks import Audience
 
 
 def train_all(
-    problem: Problem, config: TrainConfig, target: float | None, audience: Audience
+    problem: Problem, config: TrainConfig, target: float | None, audience: Audience, bar: Progress
 ) -> tuple[list[dict[str, Any]], dict, dict[str, int]]:
     """All policies in all worlds: rows, timelines by policy and world, and in how many worlds each was stopped."""
     times, devices = grids(problem, config), jax.devices()
@@ -39,7 +40,12 @@ def train_all(
             places.place(block), grid, roles, few, evaluate, real=len(block.which), wide=config.puts_together
         )
         where = [{"policy": block.spec, **problem.told[int(which)].values} for which in block.which]
-        found = heard(training, where, target, audience)
+        budget = max(times_of[-1] for times_of in grid)
+
+        def moved(spec: str = block.spec, training: Training = training, budget: float = budget) -> None:
+            bar.at(spec, training.seconds, budget)
+
+        found = heard(training, where, target, audience, moved=moved)
         rows += [row for own in found for row in own]
         for one, own, times_of, account in zip(where, found, grid, training.accounts, strict=False):
             timelines.setdefault(block.spec, {})[str(one["world"])] = account.timeline()
@@ -47,6 +53,7 @@ def train_all(
             if early:
                 stopped[block.spec] = stopped.get(block.spec, 0) + 1
             audience.end(one, len(own), early)
+        bar.update(len(block.which))
     return rows, timelines, stopped
 
 
@@ -56,6 +63,7 @@ def heard(
     target: float | None,
     audience: Audience,
     stops: bool = False,
+    moved: Callable[[], None] = lambda: None,
 ) -> list[list[dict[str, Any]]]:
     """The rows of each world of a block, while whoever listens hears of them and may stop a world.
 
@@ -65,6 +73,7 @@ def heard(
       target: ends the block when all have reached it; `None`: there is none.
       audience: hears of them.
       stops: whether a loss that is not finite in the first world ends it.
+      moved: called when some steps are done.
 
     Raises:
       Diverged: it has.
@@ -80,6 +89,7 @@ def heard(
                 found[sim].append({**where[sim], **row})
                 if audience.row(found[sim][-1]):
                     ended.add(sim)
+        moved()
         if stops and first.diverged < len(first.grid):
             raise Diverged(float(first.grid[first.diverged]))
         if target is not None and arrived([row for own in found for row in own], len(where), target):

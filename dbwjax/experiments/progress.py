@@ -1,9 +1,12 @@
-"""How far the work is: a bar where a person watches, a line every ten seconds where a file or a pipe does."""
+"""How far the work is: a bar where a person watches, a line every ten seconds where a file or a pipe does.
+
+In a notebook the bar goes when the work is done: what is kept are results."""
 
 from __future__ import annotations
 
 import sys
 import time
+import warnings
 from typing import Any
 
 from dbwjax.experiments.config import RunOptions
@@ -11,6 +14,12 @@ from dbwjax.runtime import processes, streams
 
 EVERY = 10.0
 """Seconds between two lines."""
+
+
+def in_notebook() -> bool:
+    """Whether this is a kernel that a notebook talks to; nothing is imported to find out."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel")
 
 
 class Progress:
@@ -28,10 +37,8 @@ class Progress:
         self._bar: Any = None
 
     def __enter__(self) -> Progress:
-        if self._shown and sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self._on_terminal(self._open, tqdm)
+        if self._shown and (sys.stderr.isatty() or in_notebook()):
+            self._on_terminal(self._open)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -54,8 +61,14 @@ class Progress:
         if self._bar is not None:
             self._on_terminal(self._bar.update, count)
 
-    def _open(self, tqdm: Any) -> None:
-        self._bar = tqdm(total=self.total, unit=" simulations")
+    def _open(self) -> None:
+        from tqdm import TqdmWarning
+
+        notebook = in_notebook()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TqdmWarning)  # without ipywidgets the bar is text
+            from tqdm.auto import tqdm
+        self._bar = tqdm(total=self.total, unit=" simulations", leave=not notebook)
 
     def _on_terminal(self, show: Any, *told: Any) -> None:
         """A terminal may go away; the work goes on."""

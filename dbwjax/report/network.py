@@ -67,7 +67,8 @@ def draw_graph(ax: Any, graph: GraphPicture, letter: str = "", bar: bool = True)
     ax.set(aspect="equal", xlim=(-EDGE, EDGE), ylim=(-EDGE, EDGE))
     ax.axis("off")
     bold = f"bold: DTUR's spanning {'path' if graph.is_path else 'tree'}" if len(graph.spanning) else ""
-    style.heading(ax, title, "\n".join(filter(None, [name, bold])), letter)
+    # A square in the middle of its panel.
+    style.heading(ax, title, "\n".join(filter(None, [name, bold])), letter, share=0.8)
 
 
 def positions_of(graph: GraphPicture) -> np.ndarray | None:

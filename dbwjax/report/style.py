@@ -264,9 +264,17 @@ def labels(policies: Sequence[str], width: int = 24) -> dict[str, str]:
     }
 
 
-def heading(ax: Any, title: str, note: str = "", letter: str = "") -> None:
-    """A panel's title, its letter before it, and a note in small print below it, wrapped to the panel's width."""
-    wrap = int(0.75 * ax.figure.get_figwidth() / _MM / columns_of(ax))
+def heading(ax: Any, title: str, note: str = "", letter: str = "", share: float = 1.0) -> None:
+    """A panel's title, its letter before it, and a note in small print below it, wrapped to the panel's width.
+
+    Args:
+      ax: the axes.
+      title: of the panel.
+      note: below it.
+      letter: of the panel.
+      share: of the panel's width that lies right of where its axes begin.
+    """
+    wrap = int(0.75 * share * ax.figure.get_figwidth() / _MM / columns_of(ax))
     note = "\n".join(textwrap.fill(line, wrap, break_long_words=False) for line in note.split("\n"))
     lines = note.count("\n") + 1 if note else 0
     shown = f"({letter}) {title}" if letter else title

@@ -65,7 +65,7 @@ def compare_cells(
       ValueError: an axis without values, one that is also given in `common`, or what `compare` refuses of any cell;
         nothing has run then.
     """
-    named = _axes(axes, common)
+    named = axes_of(axes, common)
     cells = [dict(zip(named, labels, strict=True)) for labels in itertools.product(*named.values())]
     for values in cells:  # what the last cell would refuse is refused before the first has run
         check(policies, **{name: named[name][label] for name, label in values.items()}, **common)
@@ -76,16 +76,20 @@ def compare_cells(
         chosen = {name: named[name][label] for name, label in values.items()}
         cell = compare(policies, **chosen, **common)
         found = cell.summary
-        rows += [_renamed({"policy": row["policy"]}, values, row) for row in cell.rows]
-        worlds += [_renamed({}, values, world) for world in cell.worlds]
+        rows += [renamed({"policy": row["policy"]}, values, row) for row in cell.rows]
+        worlds += [renamed({}, values, world) for world in cell.worlds]
     from dbwjax.report.statistics import summarise
 
     specs = list(policies)
     return Cells(rows, worlds, summarise(rows, worlds, specs, found["baseline"], found["target_accuracy"]))
 
 
-def _axes(axes: Any, common: Mapping[str, Any]) -> dict[str, dict[Any, Any]]:
+def axes_of(axes: Any, common: Mapping[str, Any]) -> dict[str, dict[Any, Any]]:
     """The values of every axis by their labels.
+
+    Args:
+      axes: by argument of `compare`, its values.
+      common: the other arguments.
 
     Raises:
       ValueError: no axes, or one that `compare_cells` refuses.
@@ -113,7 +117,7 @@ def _axes(axes: Any, common: Mapping[str, Any]) -> dict[str, dict[Any, Any]]:
     return named
 
 
-def _renamed(first: dict[str, Any], values: dict[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row whose world is named as a sweep's: by the axes and the seed."""
+def renamed(first: dict[str, Any], values: dict[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row whose world is named as a sweep's: by the axes and the seed; `first` stands before them."""
     rest = {name: value for name, value in row.items() if name not in (*first, "world")}
     return {**first, **values, "seed": row["world"], **rest}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import results
-from dbwjax.report.table import interval_text
+from dbwjax.report.digits import interval_text
 
 PAGE = Path(__file__).parents[1] / "docs" / "which-rule.md"
 FILE = results.FOLDER / "cpu-2-cores.json"

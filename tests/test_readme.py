@@ -21,8 +21,8 @@ from dbwjax.experiments.presets import quickstart as quickstart_preset
 from dbwjax.experiments.problem import of_seeds, problems
 from dbwjax.experiments.sweep.clocks import clock_rows
 from dbwjax.policies import POLICIES
+from dbwjax.report.digits import interval_text
 from dbwjax.report.intervals import Time, ratio
-from dbwjax.report.table import interval_text
 from tests import methods, readme_commands
 from tests.readme import RECORD, ROOT, blocks, text
 

@@ -14,9 +14,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from benchmarks import coverage
+from dbwjax.report.digits import interval_text
 from dbwjax.report.intervals import cluster
 from dbwjax.report.statistics import Crossing, Time, crossing, difference, ratio, summarise
-from dbwjax.report.table import WIDTH, format_table, interval_text, to_csv, to_tex
+from dbwjax.report.table import WIDTH, format_table, to_csv, to_tex
 
 T9, T4 = 2.2621571628, 2.7764451052  # Student's t at 97.5 %, 9 and 4 degrees of freedom, from a printed table
 NOTHING = {"estimate": None, "low": None, "high": None, "bound": "none"}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dbwjax.report import distributions, style
+from dbwjax.report.digits import digits, interval_text
 from dbwjax.report.page import drawing
 from dbwjax.report.page.document import Section, render
 from dbwjax.report.page.material import Material
@@ -15,7 +16,6 @@ from dbwjax.report.page.verdict import verdict_of
 from dbwjax.report.page.verdict_section import WIDTH, board_of
 from dbwjax.report.progress import Progress
 from dbwjax.report.run_curves import Board
-from dbwjax.report.table import digits, interval_text
 
 Worlds = Mapping[str, Mapping[str, Any]]
 

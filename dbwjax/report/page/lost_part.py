@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dbwjax.report.digits import digits
 from dbwjax.report.page.document import render
 from dbwjax.report.page.material import Material
-from dbwjax.report.table import digits
 from dbwjax.report.waits import Cells, lost_to, totals
 
 if TYPE_CHECKING:

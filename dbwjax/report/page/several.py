@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dbwjax.report import table
+from dbwjax.report.digits import interval_text
 from dbwjax.report.intervals import ratio, unpaired_ratio
 from dbwjax.report.page import words
 from dbwjax.report.page.document import Section, document, render, source
@@ -47,7 +47,7 @@ class Compared(NamedTuple):
     @property
     def shown(self) -> str:
         """The interval as tables print it."""
-        return table.interval_text(self.interval)
+        return interval_text(self.interval)
 
 
 def page_of_several(runs: Sequence[Material], date: str) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from dbwjax.report import table
+from dbwjax.report.digits import digits, interval_text
+from dbwjax.report.notes import cell_notes_of, notes_of
 from dbwjax.report.page import drawing
 from dbwjax.report.page.document import Section, render, source
 from dbwjax.report.page.material import Material
@@ -37,9 +39,9 @@ def table_section(material: Material) -> Section:
         for cell in cells
         for spec, facts in cell["policies"].items()
     ]
-    notes = table.notes_of(material.summary)
+    notes = notes_of(material.summary)
     if len(cells) == 1:
-        notes = [*table.cell_notes_of(material.summary, cells[0]), *notes]
+        notes = [*cell_notes_of(material.summary, cells[0]), *notes]
     body = render("table.html", columns=columns, axes=axes, lines=lines, notes=notes)
     return Section("comparison", "All numbers", body, script=source("table.js"))
 
@@ -50,8 +52,8 @@ def columns_of(summary: Mapping[str, Any]) -> list[_Shown]:
     titles = [column.title for column in columns]
     if summary["target_accuracy"] is not None:
         more = [
-            table.Column("loss", "at T", lambda facts: table.digits(facts["test_loss"])),
-            table.Column("iteration ratio", "[95 %]", lambda facts: table.interval_text(facts["iteration_ratio"])),
+            table.Column("loss", "at T", lambda facts: digits(facts["test_loss"])),
+            table.Column("iteration ratio", "[95 %]", lambda facts: interval_text(facts["iteration_ratio"])),
         ]
         place = titles.index("accuracy at T") + 1
         columns = [*columns[:place], more[0], columns[place], more[1], *columns[place + 1 :]]

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from dbwjax.report import table
+from dbwjax.report.digits import digits, interval_text, percent
 from dbwjax.report.intervals import difference, inverse
+from dbwjax.report.notes import budget_of
 from dbwjax.report.page import words
 from dbwjax.report.page.warnings import warnings_of
 from dbwjax.report.progress import Progress, progress_of
@@ -162,17 +163,17 @@ class _Told:
 
     def _did(self, kind: str, spec: str) -> Markup:
         """`fastest:k=6` reaches 0.95 in 82 s."""
-        told, end = self.facts[spec], table.budget_of(self.cell)
+        told, end = self.facts[spec], budget_of(self.cell)
         if kind == "target":
             return Markup("{} reaches {} in <strong>{} s</strong>").format(
-                words.code(spec), self.aim, table.digits(told["time_to_target"])
+                words.code(spec), self.aim, digits(told["time_to_target"])
             )
         if kind == "timing":
             return Markup("An iteration of {} takes <strong>{} s</strong>").format(
-                words.code(spec), table.digits(told["iteration_length"])
+                words.code(spec), digits(told["iteration_length"])
             )
         column = "test_accuracy" if kind == "accuracy" else "test_loss"
-        shown = f"{told[column]:.3f}" if kind == "accuracy" else table.digits(told[column])
+        shown = f"{told[column]:.3f}" if kind == "accuracy" else digits(told[column])
         return Markup("After {}, {} is at test {} <strong>{}</strong>").format(
             end, words.code(spec), column.removeprefix("test_"), shown
         )
@@ -185,7 +186,7 @@ class _Told:
         role = " (the baseline)" if first == self.baseline else ""
         said = [Markup("{}{}: {}.").format(self._did(kind, first), role, self._by(kind, against[rival], rival))]
         if kind in ("accuracy", "loss") and self.aim is not None:
-            said.insert(0, Markup("No rule reached {} within {}.").format(self.aim, table.budget_of(self.cell)))
+            said.insert(0, Markup("No rule reached {} within {}.").format(self.aim, budget_of(self.cell)))
         others = [spec for spec in alike if spec != rival]
         if others:
             whose = (
@@ -265,7 +266,7 @@ class _Told:
         """How many iterations the first needs, of the baseline's."""
         if words.holds_none("target", gain):
             return Markup("the numbers of iterations that they need cannot be told apart ({})").format(
-                table.interval_text(gain)
+                interval_text(gain)
             )
         if gain["estimate"] >= 1:
             return Markup("{} needs {} as many of them").format(
@@ -281,8 +282,8 @@ class _Told:
         parts = [
             Markup("{} wait {} % of their time{}").format(
                 words.code(name),
-                table.percent(self.facts[name]["waiting"]),
-                f" and waste {table.percent(self.facts[name]['wasted'])} %" if self.facts[name]["wasted"] else "",
+                percent(self.facts[name]["waiting"]),
+                f" and waste {percent(self.facts[name]['wasted'])} %" if self.facts[name]["wasted"] else "",
             )
             for name in names
         ]
@@ -303,4 +304,4 @@ class _Told:
             return None
         return Markup(
             "{} has the shortest iterations ({} s, {} times shorter than {}) but learns less in each."
-        ).format(words.code(quick), table.digits(known[quick]), table.interval_text(shorter), words.code(first))
+        ).format(words.code(quick), digits(known[quick]), interval_text(shorter), words.code(first))

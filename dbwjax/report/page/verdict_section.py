@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from dbwjax.report import run_panels, style
+from dbwjax.report.digits import interval_text
 from dbwjax.report.page import drawing
 from dbwjax.report.page.document import Section, render
 from dbwjax.report.page.material import Material
 from dbwjax.report.page.verdict import verdict_of
 from dbwjax.report.run_curves import Board
-from dbwjax.report.table import interval_text
 
 KEY = "verdict"
 WIDTH = 85.0

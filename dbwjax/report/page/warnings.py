@@ -7,7 +7,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from dbwjax.report import table
+from dbwjax.report.digits import digits
+from dbwjax.report.notes import adds_more, is_coarse, is_idealised
 from dbwjax.report.page import words
 
 
@@ -39,11 +40,11 @@ def warnings_of(summary: Mapping[str, Any], cell: Mapping[str, Any], kind: str) 
                 cell["distinct"], Markup("; ").join(lost)
             )
         )
-    for spec in filter(table.is_idealised, facts):
+    for spec in filter(is_idealised, facts):
         found.append(
             Markup("{} counts gradients before they are ready, which no cluster can do.").format(words.code(spec))
         )
-    stronger = [spec for spec in facts if table.adds_more(spec)]
+    stronger = [spec for spec in facts if adds_more(spec)]
     if stronger and len(stronger) < len(facts):
         found.append(
             Markup(
@@ -71,10 +72,10 @@ def _target_warnings(summary: Mapping[str, Any], cell: Mapping[str, Any]) -> lis
         )
     if cell["shortest"] == 0:
         found.append(Markup("The target is met at time 0 in some world, where no ratio exists: use a higher target."))
-    elif cell["shortest"] is not None and table.is_coarse(cell):
+    elif cell["shortest"] is not None and is_coarse(cell):
         found.append(
             Markup("Coarse: the shortest time to target is {} s and rows are up to {} s apart: use more rows.").format(
-                table.digits(cell["shortest"]), table.digits(cell["resolution"])
+                digits(cell["shortest"]), digits(cell["resolution"])
             )
         )
     return found

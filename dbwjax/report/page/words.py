@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from dbwjax.report import table
+from dbwjax.report import digits
 from dbwjax.report.intervals import inverse
 
 
@@ -40,7 +40,7 @@ def negative(interval: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
 
 def interval_text(kind: str, interval: Mapping[str, Any]) -> str:
     """`1.62 times [1.46, 1.79]`, or `0.021 [0.017, 0.025]` of a difference."""
-    text = table.interval_text(interval).removesuffix(" [-]")
+    text = digits.interval_text(interval).removesuffix(" [-]")
     if kind not in ("target", "timing"):
         return text
     number, space, limits = text.partition(" [")
@@ -50,7 +50,7 @@ def interval_text(kind: str, interval: Mapping[str, Any]) -> str:
 def length(ratio: Mapping[str, Any]) -> str:
     """`2.9 times [2.7, 3.1] shorter than`, whichever way it goes."""
     if holds_none("target", ratio):
-        return f"about as long ({table.interval_text(ratio)}) as"
+        return f"about as long ({digits.interval_text(ratio)}) as"
     if ratio["estimate"] >= 1:
         return f"{interval_text('target', ratio)} shorter than"
     return f"{interval_text('target', inverse(ratio) or ratio)} longer than"

@@ -68,7 +68,7 @@ def distributions_section(material: Material) -> Section:
 def _figure(draw: Any, board: Board, alt: str, key: str, caption: str) -> dict[str, Any]:
     figure, axes = style.new_figure(WIDTH, 58)
     draw(axes[0, 0], board)
-    return {"drawing": drawing.svg_of(figure, alt, key, 2.0), "caption": caption}
+    return drawing.captioned(figure, alt, key, caption)
 
 
 def _lengths(name: str, worlds: Worlds) -> dict[str, Any]:

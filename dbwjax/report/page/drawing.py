@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 from collections.abc import Sequence
@@ -29,11 +30,37 @@ def svg_of(figure: Any, alt: str, key: str, largest: float = 1.75) -> Markup:
       key: begins all ids, so that two figures of a page share none.
       largest: CSS pixels of a point, at most: 1.75 makes 7 points 12 pixels.
     """
+    return inlined(svg_file(figure, True), alt, key, largest)
+
+
+def captioned(figure: Any, alt: str, key: str, caption: str, largest: float = 2.0) -> dict[str, Any]:
+    """A figure for `captioned.html`: the drawing, what is said below it, and the same as an SVG file in a link.
+
+    Args:
+      figure, alt, key, largest: as for `svg_of`.
+      caption: plain text.
+    """
+    text = svg_file(figure, True)
+    return {
+        "drawing": inlined(text, alt, key, largest),
+        "caption": caption,
+        "name": f"{key}.svg",
+        "link": link_of("image/svg+xml", text),
+    }
+
+
+def link_of(kind: str, text: str) -> str:
+    """Text as a link that holds it, for downloads."""
+    return f"data:{kind};base64,{base64.b64encode(text.encode()).decode()}"
+
+
+def inlined(text: str, alt: str, key: str, largest: float) -> Markup:
+    """The SVG file of `svg_file` as a part of a page; arguments as for `svg_of`."""
     from xml.etree import ElementTree
 
     from markupsafe import Markup
 
-    root = ElementTree.fromstring(svg_file(figure, True))
+    root = ElementTree.fromstring(text)
     for node in root.iter():
         node.tag = node.tag.partition("}")[2] or node.tag
         node.attrib = {_name(name): _value(name, value, key) for name, value in node.attrib.items()}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from dbwjax.report import table
+from dbwjax.report.page import drawing
 from dbwjax.report.page.cells_section import cell_verdicts_section, cells_section
 from dbwjax.report.page.curves_section import curves_section
 from dbwjax.report.page.distributions_section import distributions_section
@@ -68,10 +68,5 @@ def lead_of(material: Material) -> Markup:
         ("table.tex", "application/x-tex", table.to_tex(material.summary)),
     ]
     files += [("config.json", "application/json", told.config)] if told.config else []
-    downloads = [(name, link_of(kind, text), len(text)) for name, kind, text in files]
+    downloads = [(name, drawing.link_of(kind, text), len(text)) for name, kind, text in files]
     return render("lead.html", date=material.date, told=told, downloads=downloads)
-
-
-def link_of(kind: str, text: str) -> str:
-    """Text as a link that holds it."""
-    return f"data:{kind};base64,{base64.b64encode(text.encode()).decode()}"

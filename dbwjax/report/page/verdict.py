@@ -188,10 +188,15 @@ class _Told:
             said.insert(0, Markup("No rule reached {} within {}.").format(self.aim, table.budget_of(self.cell)))
         others = [spec for spec in alike if spec != rival]
         if others:
-            whose = "their intervals include" if len(others) > 1 else "its interval includes"
+            whose = (
+                "the intervals of their ratios include" if len(others) > 1 else "the interval of their ratio includes"
+            )
+            none = "1"
+            if kind in ("accuracy", "loss"):
+                whose, none = whose.replace("ratio", "difference"), "0"
             said.append(
-                Markup("{} <strong>cannot be told</strong> from {}: {} no difference.").format(
-                    words.listed(others), words.code(first), whose
+                Markup("{} <strong>cannot be told</strong> from {}: {} {}.").format(
+                    words.listed(others), words.code(first), whose, none
                 )
             )
         return said
@@ -216,8 +221,9 @@ class _Told:
         shown = words.interval_text(kind, interval)
         unsure = interval["low"] is None and interval["high"] is None
         if words.holds_none(kind, interval):
-            return Markup("it <strong>cannot be told</strong> from {}: {} {}, which includes no difference").format(
-                words.code(rival), shown, where
+            none = 1 if kind in ("target", "timing") else 0
+            return Markup("it <strong>cannot be told</strong> from {}: {} {}, an interval that includes {}").format(
+                words.code(rival), shown, where, none
             )
         word = {"target": "sooner than", "timing": "shorter than those of"}.get(kind)
         if word is None:
@@ -226,9 +232,7 @@ class _Told:
         else:
             text = Markup("<strong>{}</strong> {} {} {}").format(shown, word, words.code(rival), where)
         if unsure:
-            text += Markup(" (no interval: {} alone)").format(
-                "one draw of delays" if self.cell["distinct"] > 1 else "it"
-            )
+            text += Markup(" (no interval)")
         if interval["bound"]:
             text += Markup(" (a bound: {} did not reach it in every world)").format(words.code(rival))
         return text

@@ -14,7 +14,7 @@ from tests.timelines import timeline
 
 WORKERS, ROWS, BUDGET = 5, 40, 30.0
 SECONDS = np.random.default_rng(0).pareto(2.5, (ROWS, WORKERS)).astype(np.float32) + np.float32(0.5)
-POLICIES = ("dybw:late=carry", "ssp:bound=1", "server_backup:b=1", "full:barrier=neighbours")
+POLICIES = ("dybw:late=carry", "ssp:bound=1", "full:barrier=neighbours")
 
 
 def problem(folder, seconds, name, **more):

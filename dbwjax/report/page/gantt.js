@@ -178,7 +178,10 @@ function totals(v, low, high) {
   for (let i = 0; i < v.worker.length; i++) {
     const one = found.get(v.worker[i]), finish = v.start[i] + v.computing[i], sent = finish + v.waiting[i];
     for (const [a, b] of v.windows) {
-      const part = (from, to) => Math.max(0, Math.min(to, b, high) - Math.max(from, a, low));
+      const part = (from, to) => {
+        const seconds = Math.min(to, b, high) - Math.max(from, a, low);
+        return seconds > 1e-9 * (b - a) ? seconds : 0; // less is rounding
+      };
       one[v.used[i] ? "computing" : "wasted"] += part(v.start[i], finish);
       one.waiting += part(finish, sent);
       one.flight += part(sent, sent + v.flight[i]);

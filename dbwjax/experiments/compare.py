@@ -252,7 +252,7 @@ def compare(
     from dbwjax.experiments.picture import picture_of
     from dbwjax.report.statistics import summarise
 
-    picture = picture_of(problem, graph if isinstance(graph, str) else "")
+    picture = picture_of(problem, graph if isinstance(graph, str) else "", len(problem.told) > 1)
     has_accuracy = any(row["test_accuracy"] is not None for row in found)
     summary = summarise(found, worlds, list(config.policies), config.over, target_accuracy if has_accuracy else None)
     if problem.names is not None:

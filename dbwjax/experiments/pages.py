@@ -344,6 +344,6 @@ def _picture(config: TrainConfig) -> Any:
     from dbwjax.experiments.problem import of_seeds, problems
 
     try:
-        return picture_of(problems(of_seeds(config)[:1], True)[0], config.graph)
+        return picture_of(problems(of_seeds(config)[:1], True)[0], config.graph, config.seeds > 1)
     except ValueError:
         return None

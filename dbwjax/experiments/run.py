@@ -141,7 +141,7 @@ def _leave(
     for name, text in (("table.csv", to_csv(summary)), ("table.tex", to_tex(summary))):
         replace_file(path / name, _writer(text))
     kinds = tuple(kind.strip() for kind in options.figures.split(","))
-    picture = picture_of(found[0], config.graph)
+    picture = picture_of(found[0], config.graph, config.seeds > 1)
     figures = write_figures(path, rows, summary, timelines, picture, formats=kinds)
     finish_trackers(path, options.tensorboard, rows)
     page = leave_page(path, config, rows, worlds, summary, timelines, picture)

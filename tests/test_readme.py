@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks import results, rule_table
 from dbwjax import train_policy
-from dbwjax.cli import replay, sweep, train
+from dbwjax.cli import replay, report, sweep, train
 from dbwjax.cli.arguments import parse
 from dbwjax.experiments.blocks import Block
 from dbwjax.experiments.presets import quickstart as quickstart_preset
@@ -173,7 +173,7 @@ def slow_run(tmp_path_factory):
 
 def test_every_command_is_known():
     kinds = [re.search(r"python -m (\w+(?:\.\w+)?)[^&]*$", line)[1] for line in commands()]
-    expected = {"dbwjax.train": 3, "pytest": 1, "dbwjax.replay": 1, "dbwjax.sweep": 1}
+    expected = {"dbwjax.train": 3, "pytest": 1, "dbwjax.replay": 1, "dbwjax.report": 1, "dbwjax.sweep": 1}
     assert {kind: kinds.count(kind) for kind in kinds} == expected
     for line in commands():
         if "dbwjax.train" in line:
@@ -186,6 +186,7 @@ def test_its_comparison_runs_and_is_replayed(slow_run, capsys):
     assert list(json.loads((slow_run / "summary.json").read_text())["policies"])[-1] == "full"
     assert replay.main([str(slow_run)]) == 0
     assert capsys.readouterr().out.count("in the recorded order") == 6
+    assert report.main([str(slow_run)]) == 0
     assert train.main(["--list"]) == 0
 
 

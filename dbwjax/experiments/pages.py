@@ -344,6 +344,7 @@ def _picture(config: TrainConfig) -> Any:
     from dbwjax.experiments.problem import of_seeds, problems
 
     try:
-        return picture_of(problems(of_seeds(config)[:1], True)[0], config.graph)
+        name = config.graph if config.seeds == 1 else f"{config.graph}, world {config.seed}"
+        return picture_of(problems(of_seeds(config)[:1], True)[0], name)
     except ValueError:
         return None

@@ -106,17 +106,7 @@ print(found.table())
 # In words, from the same intervals:
 
 # %%
-for rule, facts in found.summary["policies"].items():
-    ratio = facts["ratio"]
-    if ratio is None:
-        continue  # the baseline itself
-    low, high = ratio["low"], ratio["high"]
-    if low is None or high is None:
-        print(f"{rule}: no interval, only a bound: some world did not reach the target in the time it had.")
-    elif low <= 1 <= high:
-        print(f"{rule}: these worlds cannot tell it from full.")
-    else:
-        print(f"{rule}: {'sooner' if low > 1 else 'later'} than full, in the mean over worlds.")
+print(found.verdict())
 
 # %%
 from pathlib import Path
@@ -132,6 +122,14 @@ Image(picture)
 # a worker's second goes; (d) how long iterations last; (e) the network of the first world; (f) accuracy when the time
 # is up. A rule has one colour in all of them.
 #
+# Why `dybw` has the shortest iterations: who computed, who waited, and for whom, in the first twenty of them.
+
+# %%
+waits = picture.with_name("waits.png")
+found.gantt("dybw", waits)
+Image(waits)
+
+# %% [markdown]
 # The same as a page of its own, to send to a colleague: verdict, curves with values, method and sources.
 
 # %% tags=["volatile"]

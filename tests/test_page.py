@@ -272,6 +272,9 @@ def test_comparisons_in_python_have_pages(tmp_path):
     page = text_of(path.read_text())
     assert "no command repeats it" in page
     assert "mine: 2 waiting rules in 3 worlds" in page
+    said = found.verdict().splitlines()
+    assert [line for line in said if line.removeprefix("Note: ") not in page] == []
+    assert len(said) >= 2
     cells = Cells(made.rows, made.worlds, made.summary).report(tmp_path / "cells.html")
     assert "Verdict" in text_of(cells.read_text())
     (tmp_path / "mine.html").write_text("dear diary")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from markupsafe import Markup
 
+from dbwjax.experiments.compare import Comparison
 from dbwjax.network.graphs import build_graph, with_latency
 from dbwjax.network.spanning import spanning_links
 from dbwjax.policies.dtur import dtur
@@ -379,3 +380,14 @@ def test_what_a_trace_leaves_out_is_said(timelines):
     assert sum(event["ph"] == "X" and event["name"] == "computing" for event in content["traceEvents"]) == 50
     with pytest.raises(ValueError, match="--timelines auto"):
         trace_events.trace_events({"old": found["old"]}, [])
+
+
+def test_comparisons_draw_the_first_iterations_of_the_first_world(timelines, tmp_path):
+    made = page_material(timelines)
+    found = Comparison(made.rows, made.worlds, made.summary, made.timelines, made.picture)
+    policy = next(iter(made.timelines))
+    figure = found.gantt(policy, tmp_path / "waits.svg")
+    assert f"{policy}, world " in (tmp_path / "waits.svg").read_text()
+    assert "the first" in figure.axes[0].get_title("left")
+    with pytest.raises(ValueError, match="policy='nobody' was not compared; known: "):
+        found.gantt("nobody")

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dbwjax import numbers
+from dbwjax import numbers, specs
 from dbwjax.experiments.blocks import Places, blocks
 from dbwjax.experiments.budget import grids
 from dbwjax.experiments.config import RunOptions, TrainConfig
@@ -29,6 +29,7 @@ from dbwjax.experiments.problem import Problem
 from dbwjax.experiments.progress import Progress
 from dbwjax.experiments.rows import even_grid
 from dbwjax.experiments.training import SINGLE_WORKERS, Training
+from dbwjax.limits import shown
 from dbwjax.storage.callbacks import Audience, Callbacks, listed
 from dbwjax.tasks import Task
 from dbwjax.types import DelayModel, Graph, Policy
@@ -157,9 +158,34 @@ class Comparison(NamedTuple):
 
         with style.house_style():
             figure = draw_summary(Board(self.rows, self.summary, self.timelines, self.picture))
-            if path is not None:
-                where = Path(path)
-                style.save(figure, where.parent, where.stem, (where.suffix.removeprefix(".") or "png",))
+        if path is not None:
+            style.save_at(figure, path)
+        return figure
+
+    def verdict(self) -> str:
+        """Who is first, by how much and how sure that is, in sentences, a line each; then what to know beforehand."""
+        from dbwjax.report.page.verdict import text_of, verdict_of
+
+        return text_of(verdict_of(self.summary, self.summary["cells"][0], self.rows, self.worlds))
+
+    def gantt(self, policy: str, path: str | os.PathLike | None = None) -> Any:
+        """Who waited for whom in the first iterations of the first world, as a Matplotlib figure.
+
+        Args:
+          policy: its name.
+          path: where to write it, too (png, pdf or svg).
+
+        Raises:
+          ValueError: no such policy.
+        """
+        from dbwjax.report import style
+        from dbwjax.report.gantt import of_first_world
+
+        if policy not in self.timelines:
+            raise ValueError(f"policy={shown(policy)} was not compared; {specs.nearest(str(policy), self.timelines)}")
+        figure = of_first_world(policy, self.timelines[policy], self.picture)
+        if path is not None:
+            style.save_at(figure, path)
         return figure
 
     def report(self, path: str | os.PathLike) -> Path:

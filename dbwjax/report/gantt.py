@@ -6,13 +6,15 @@ small file.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from dbwjax.report import style
-from dbwjax.report.views import EDGE, View
-from dbwjax.report.waits import Cells
+from dbwjax.report.network import GraphPicture, pairs_of
+from dbwjax.report.views import EDGE, View, views
+from dbwjax.report.waits import Cells, cells_of
 
 COLOURS = {"computing": "#0072b2", "waiting": "#b9bec6", "wasted": "#c4500c", "communicating": "#7a4fb0"}
 """Of the four states, as in the page's light theme."""
@@ -261,3 +263,22 @@ def _striped() -> Any:
     from matplotlib.patches import Patch
 
     return Patch(facecolor=COLOURS["wasted"], edgecolor="white", hatch="|||||", linewidth=0, label=SAID["wasted"])
+
+
+def of_first_world(policy: str, worlds: Mapping[str, Mapping[str, Any]], graph: GraphPicture | None) -> Any:
+    """The figure of a policy's first iterations in its first world.
+
+    Args:
+      policy: its SPEC or name.
+      worlds: its timelines by world.
+      graph: who hears whom; `None`: not known.
+
+    Raises:
+      ValueError: no computations were kept.
+    """
+    world = next(iter(worlds))
+    cells = cells_of(worlds[world], None if graph is None else pairs_of(graph))
+    with style.house_style():
+        return figure(
+            cells, views(cells)[0], threshold=style.rule_of(policy) == "dybw", note=f"{policy}, world {world}"
+        )

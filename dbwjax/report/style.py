@@ -11,6 +11,7 @@ Matplotlib is imported when it is first needed, and pyplot's global state is not
 from __future__ import annotations
 
 import contextlib
+import os
 import textwrap
 import zlib
 from collections.abc import Sequence
@@ -157,6 +158,17 @@ def save(figure: Any, folder: str | Path, name: str, formats: Sequence[str] = ("
         replace_file(path, partial(figure.savefig, format=kind, metadata=metadata[kind]))
         paths.append(path)
     return paths
+
+
+def save_at(figure: Any, path: str | os.PathLike) -> None:
+    """Writes a figure to a path whose ending says the format; PNG where it has none.
+
+    Raises:
+      ValueError: as `save`.
+    """
+    where = Path(path)
+    with house_style():
+        save(figure, where.parent, where.stem, (where.suffix.removeprefix(".") or "png",))
 
 
 def rule_of(policy: str) -> str:

@@ -63,6 +63,12 @@ def verdict_of(
     return Verdict(kind, first, said, warnings_of(summary, cell, kind), alike, sure, progress)
 
 
+def text_of(verdict: Verdict) -> str:
+    """A verdict as plain text, a line for each sentence; warnings begin with "Note: "."""
+    warned = [f"Note: {line.striptags()}" for line in verdict.warnings]
+    return "\n".join([*(line.striptags() for line in verdict.statements), *warned])
+
+
 class _Told:
     """One cell, and the words that are made of it."""
 

@@ -473,7 +473,7 @@ def test_compare_cells(axes, common, expected):
 
 
 def test_no_cell_runs_before_the_last_was_asked(monkeypatch):
-    monkeypatch.setattr(comparing, "_run", None)
+    monkeypatch.setattr(comparing, "train_all", None)
     with pytest.raises(ValueError, match="unknown graph 'rng'"):
         compare_cells(["full"], {"graph": ["ring", "rng"]}, task=GIVEN, delays="constant", seconds=4.0)
 

@@ -261,7 +261,7 @@ def test_the_recipe_runs_as_it_is_written(tmp_path):
     text = (ROOT / "docs" / "cluster.md").read_text()
     (script,) = re.findall(r"\n\n```sh\n(.*?)```", text, flags=re.DOTALL)  # the others are marked as not run
     small = script.replace(
-        "--seeds 8 --seconds 60 --rows 12 --at-once 4", "--seeds 3 --seconds 6 --timing-only --at-once 2"
+        "--seeds 4 --seconds 30 --rows 6 --at-once 2", "--seeds 3 --seconds 6 --timing-only --at-once 2"
     )
     assert small != script
     command = small.replace("python -m", f"{sys.executable} -m")

@@ -109,14 +109,14 @@ def shown(page):
 
 def test_curves_change_by_mouse_and_keyboard(files, opened):
     page = opened(files["run"])
-    assert shown(page) == ["accuracy-time-linear"]
+    assert shown(page) == ["accuracy-time-log"]
     page.get_by_label("loss", exact=True).check()
     page.get_by_label("iterations", exact=True).check()
-    assert shown(page) == ["loss-iterations-linear"]
-    page.get_by_role("radio", name="linear").focus()
-    page.keyboard.press("ArrowRight")
     assert shown(page) == ["loss-iterations-log"]
-    line = page.locator("#loss-iterations-log-rule-1")
+    page.get_by_role("radio", name="log").focus()
+    page.keyboard.press("ArrowRight")
+    assert shown(page) == ["loss-iterations-linear"]
+    line = page.locator("#loss-iterations-linear-rule-1")
     assert line.is_visible()
     box = page.locator('#curves input[type="checkbox"]').nth(1)
     box.focus()
@@ -140,7 +140,7 @@ def test_values_are_told_by_hover_and_by_keyboard(files, opened):
     assert page.locator(".readout tbody tr").all_inner_texts() != at_start
     assert page.locator(".cursor-mark circle:visible").count() == len(FOUR)
     before = cursor.input_value()
-    page.locator('[data-chart="accuracy-time-linear"] svg').hover(position={"x": 300, "y": 100})
+    page.locator('[data-chart="accuracy-time-log"] svg').hover(position={"x": 300, "y": 100})
     assert cursor.input_value() != before
     # At the end of the axis every rule still has a value.
     page.keyboard.press("End")

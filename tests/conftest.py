@@ -69,16 +69,26 @@ def compiled_as_the_test_says(request):
     compile_lightly(lightly(request.node.getparent(pytest.Module)))
 
 
-@pytest.fixture
-def no_figures(monkeypatch):
-    """Runs and sweeps draw nothing and leave no page, which is most of a small one's time: `test_plots.py` looks at
-    figures, `test_page.py` at pages."""
+@pytest.fixture(scope="module", autouse=True)
+def pages_as_the_module_says(request):
+    """A page takes most of a small run's time: runs and sweeps leave one only in modules that are marked `pages`."""
+    if request.node.get_closest_marker("pages") is not None:
+        yield
+        return
     from dbwjax.experiments import run
     from dbwjax.experiments.sweep import run as sweep
-    from dbwjax.report import sweep_figures
 
-    for left in (run, sweep):
-        monkeypatch.setattr(left, "leave_page", lambda path, *_, **__: path / "report.html")
+    with pytest.MonkeyPatch.context() as patch:
+        for left in (run, sweep):
+            patch.setattr(left, "leave_page", lambda path, *_, **__: path / "report.html")
+        yield
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Runs and sweeps draw nothing, which is most of a small one's time: `test_plots.py` looks at figures."""
+    from dbwjax.experiments import run
+    from dbwjax.report import sweep_figures
 
     monkeypatch.setattr(run, "write_figures", lambda path, *_, **__: [path / "summary.png"])
     monkeypatch.setattr(sweep_figures, "write_figures", lambda *_, **__: [])

@@ -54,7 +54,6 @@ def whole(tmp_path_factory):
     place = tmp_path_factory.mktemp("whole") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiments_run, "write_figures", lambda path, *_, **__: [path / "summary.png"])
-        patch.setattr(experiments_run, "leave_page", lambda path, *_, **__: path / "report.html")
         patch.setattr(training, "CHUNK", 8)
         assert train.main([*WORLDS, "--checkpoint-every", "1", "--out", str(place)]) == 0
     return place

@@ -38,7 +38,6 @@ def small_chunks():
         patch.setattr(training, "CHUNK", 3)
         patch.setattr(training, "EVENTS", 1)
         patch.setattr(experiments_run, "write_figures", lambda path, *_, **__: [path / "summary.png"])
-        patch.setattr(experiments_run, "leave_page", lambda path, *_, **__: path / "report.html")
         yield
 
 

@@ -33,6 +33,8 @@ from dbwjax.storage import manifest
 from dbwjax.storage.parts import Parts
 from tests.pages import EVIL, material
 
+pytestmark = pytest.mark.pages
+
 TASK = ["--workers", "4", "--graph", "complete", "--dataset", "logistic:dimension=4,samples=40", "--no-progress"]
 RUN = [
     *TASK,

@@ -26,6 +26,8 @@ from dbwjax.report.intervals import Time, ratio
 from tests import methods, readme_commands
 from tests.readme import RECORD, ROOT, blocks, text
 
+pytestmark = pytest.mark.pages
+
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory):

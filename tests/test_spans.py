@@ -11,8 +11,8 @@ from dbwjax.experiments.spans import SPANS
 
 WORKERS, SECONDS = 6, 25
 DELAYS = np.random.default_rng(0).pareto(2.5, (WORKERS, 100)).astype(np.float32) + np.float32(0.5)
-CUT = ["dybw:late=drop", "fastest:k=4,late=drop", "server_backup:b=2"]
-POLICIES = ["full", "full:barrier=neighbours", "dybw", "backup:b=1", "adpsgd", "ssp:bound=1", "async_server", *CUT]
+CUT = ["dybw:late=drop", "server_backup:b=2"]
+POLICIES = ["full", "dybw", "backup:b=1", "adpsgd", "ssp:bound=1", *CUT]
 
 
 def delays(key, worker, started):

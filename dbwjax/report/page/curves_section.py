@@ -38,7 +38,7 @@ def curves_section(material: Material) -> Section | None:
         for measure, column in measures.items():
             for over, against in _OVER.items():
                 curves[f"{measure}-{over}"] = [_values(board, name, against, column) for name in board.policies]
-                for scale in ("log", "linear"):  # the first is shown first: near the target a linear axis hides who leads
+                for scale in ("log", "linear"):  # near the target a linear axis hides who leads
                     name = f"{measure}-{over}-{scale}"
                     drawn, places[name] = _chart(board, measure, against, scale == "log", name)
                     charts.append({"name": name, "drawing": drawn})

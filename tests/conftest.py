@@ -23,8 +23,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_collection_modifyitems(items):
-    """The longest first, so that at the end no core waits for the other."""
-    items.sort(key=lambda item: "test_eight_devices" not in item.nodeid)
+    """The longest first, so that at the end no core waits for the other; and so that a module whose runs take long is
+    not shared out between processes, which steal from the end."""
+    first = ("test_eight_devices", "test_families")
+    items.sort(key=lambda item: next((place for place, name in enumerate(first) if name in item.nodeid), len(first)))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -85,7 +85,7 @@ class Account:
     ):
         self.grid, self.computes = np.asarray(grid, np.float64), np.asarray(computes, bool)
         self.evaluated = self.computes if evaluated is None else np.asarray(evaluated, bool)
-        self.copies, self.spans = copies, spans
+        self.copies, self.spans, self.spans_kept = copies, spans, 0
         rows, nodes = len(self.grid), len(self.computes)
         self.origin, self.steps, self.done, self.diverged = 0.0, 0, False, rows
         self.still = 0
@@ -295,8 +295,9 @@ class Account:
         pieces = {"duration": ticks.duration, "backup_workers": missed, "length": own, "active": ticks.active}
         if ticks.nodes is not None:
             pieces |= {"active": ticks.counted, "workers": ticks.nodes, "age": ticks.age}
-        room = self.spans - sum(map(len, self._history["span_worker"]))
-        pieces |= spans_of(ticks, inside, self.steps, room) if room > 0 else {}
+        if self.spans_kept < self.spans:
+            pieces |= spans_of(ticks, inside, self.steps, self.spans - self.spans_kept)
+            self.spans_kept += len(pieces["span_worker"])
         for name, new in pieces.items():
             self._history[name].append(np.asarray(new, HISTORY[name]))
 
@@ -341,3 +342,4 @@ class Account:
         origin, steps, done, diverged, window, row = state["small"]
         self.origin, self.steps, self.done, self.diverged = float(origin), int(steps), bool(done), int(diverged)
         self.spectrum.steps, self.spectrum.row = int(window), int(row)
+        self.spans_kept = len(self.history("span_worker"))

@@ -88,10 +88,14 @@ def pages_as_the_module_says(request):
 
 @pytest.fixture
 def no_figures(monkeypatch):
-    """Runs and sweeps draw nothing, which is most of a small one's time: `test_plots.py` looks at figures."""
+    """Runs and sweeps draw nothing and leave no page, which is most of a small one's time: `test_plots.py` looks at
+    figures, `test_page.py` at pages."""
     from dbwjax.experiments import run
+    from dbwjax.experiments.sweep import run as sweep
     from dbwjax.report import sweep_figures
 
+    for left in (run, sweep):
+        monkeypatch.setattr(left, "leave_page", lambda path, *_, **__: path / "report.html")
     monkeypatch.setattr(run, "write_figures", lambda path, *_, **__: [path / "summary.png"])
     monkeypatch.setattr(sweep_figures, "write_figures", lambda *_, **__: [])
 

@@ -34,6 +34,9 @@ DRIFTING = "backup:b=1,gap=inf"
 WORLDS = [*TASK, "--policies", DRIFTING, "full", "--seconds", "60", "--rows", "6", "--seeds", "2"]
 
 
+pytestmark = pytest.mark.pages
+
+
 class Killed(BaseException):
     """Stands for a process that dies."""
 
@@ -54,6 +57,7 @@ def whole(tmp_path_factory):
     place = tmp_path_factory.mktemp("whole") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiments_run, "write_figures", lambda path, *_, **__: [path / "summary.png"])
+        patch.setattr(experiments_run, "leave_page", lambda path, *_, **__: path / "report.html")
         patch.setattr(training, "CHUNK", 8)
         assert train.main([*WORLDS, "--checkpoint-every", "1", "--out", str(place)]) == 0
     return place

@@ -7,6 +7,7 @@ these worlds, and its interval is over worlds. The workers asked about are those
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -53,7 +54,7 @@ def ask(
       ValueError: the timelines hold no computations, or no policy's clock can run alone.
     """
     # Messages' sizes, which a bandwidth makes to times, are known only with the task.
-    found = problems(of_seeds(config), clocks_only=config.bandwidth is None)
+    found = problems(of_seeds(config), clocks_only=config.bandwidth == math.inf)
     times = [np.array([grid[-1] for grid in grids(problem, config)]) for problem in found]
     answer = what_if(found, times, timelines, worlds)
     if not answer["policies"]:

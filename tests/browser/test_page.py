@@ -170,12 +170,12 @@ def test_a_focus_is_seen_and_everything_is_reached_by_tab(files, opened):
 
 def test_filters_hide_what_does_not_match(files, opened):
     page = opened(files["sweep"])
-    page.locator("#cell-filter").fill("no such cell")
+    page.locator("#filter").fill("no such cell")
     assert page.locator(".cell:visible").count() == 0
-    page.locator("#cell-filter").fill("COMPLETE")
+    page.locator("#filter").fill("COMPLETE")
     assert page.locator(".cell:visible").count() == 1
     page = opened(files["several"])
-    page.locator("#run-filter").fill("made-up")
+    page.locator("#filter").fill("made-up")
     assert page.locator("#comparison tbody tr:visible").count() == len(FOUR)
 
 

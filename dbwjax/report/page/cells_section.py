@@ -24,7 +24,7 @@ def cell_verdicts_section(material: Material) -> Section:
     headings = [table.heading_of(cell, cells) or "the only cell" for cell in cells]
     told = [{"heading": heading, "verdict": found} for heading, found in zip(headings, found_of, strict=True)]
     body = render("cells.html", cells=told, common=common, leaders=leaders, brief=len(cells) > _MOST)
-    return Section("verdict", "Verdict by cell", body, script=source("cells.js"))
+    return Section("verdict", "Verdict by cell", body, script=source("filter.js"))
 
 
 def _leader(found: Verdict) -> str:

@@ -128,7 +128,7 @@ def _differences_section(runs: Sequence[Material]) -> Section:
         if not any(policy in other.policies for other in runs if other is not run)
     ]
     body = render("several.html", first=runs[0].name, every=every, alone=alone)
-    return Section("verdict", "What differs, policy by policy", body, script=source("several.js"))
+    return Section("verdict", "What differs, policy by policy", body, script=source("filter.js"))
 
 
 def _settings_section(runs: Sequence[Material]) -> Section:

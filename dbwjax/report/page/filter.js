@@ -1,5 +1,6 @@
-const filter = root.querySelector("#run-filter");
-const count = root.querySelector("#run-count");
+// Shows what mentions all the words typed: of the whole page, whatever is marked as filtered.
+const filter = root.querySelector("#filter");
+const count = root.querySelector("#filter-count");
 const filtered = [...document.querySelectorAll("[data-filtered]")];
 filter.addEventListener("input", () => {
   const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -9,5 +10,5 @@ filter.addEventListener("input", () => {
     one.hidden = !words.every((word) => text.includes(word));
     left += !one.hidden;
   }
-  count.textContent = words.length ? `${left} of ${filtered.length} lines and panels of this page` : "";
+  count.textContent = words.length ? `${left} of ${filtered.length}${count.dataset.what}` : "";
 });

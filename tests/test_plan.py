@@ -167,6 +167,8 @@ def test_learning_is_trained_in_replicates(trace):
 @pytest.mark.parametrize("machines", [2, 3, 4, 7, 12, 36, 100])
 def test_defaults_can_be_built(machines):
     rules = build_policies(default_policies(machines))
+    assert {"full", "dybw"} <= set(rules)
+    assert "ring" in default_graphs(machines)
     for spec in default_graphs(machines):
         graph = dbwjax.build_graph(spec, machines)
         for policy in rules.values():

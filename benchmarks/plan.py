@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dbwjax.planning import describe, replicates
-from dbwjax.planning.plan import Plan, plan
+from dbwjax.planning.plan import Plan, plan_cluster
 from dbwjax.planning.replicates import Links
 
 CASES, MACHINES, STEPS, SEEDS = 100, 10, 300, 200
@@ -125,7 +125,7 @@ def brute(policies: list[str], graphs: list[str], by: str, draw: Draw, seed: int
 
 def planned(case: Case, number: int) -> Plan:
     """What `plan` says to a trace of the case."""
-    return plan(
+    return plan_cluster(
         case.draw(np.random.default_rng([23, number]), STEPS),
         policies=case.policies,
         graphs=case.graphs,

@@ -91,11 +91,11 @@ for name, own in zip(names, times.T, strict=True):
 # sensible ones considered.
 
 # %%
-from dbwjax import compare, plan
+from dbwjax import compare, plan_cluster
 
 MACHINES = times.shape[1]
 RULES = [f"fastest:k={MACHINES - 1}", "backup:b=1", "full:barrier=neighbours", "full"]
-planned = plan(TIMES, policies=RULES, graphs=["ring", "complete"], timing_only=True, replicates=100)
+planned = plan_cluster(TIMES, policies=RULES, graphs=["ring", "complete"], timing_only=True, replicates=100)
 print(planned.table())
 
 # %% [markdown]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dbwjax.network.delays import build_delays as build_delays
     from dbwjax.network.graphs import build_graph as build_graph
     from dbwjax.planning.measure import measure as measure
-    from dbwjax.planning.plan import plan as plan
+    from dbwjax.planning.plan import plan_cluster as plan_cluster
     from dbwjax.policies.gossip import gossip as gossip
     from dbwjax.policies.table import POLICIES as POLICIES
     from dbwjax.policies.table import build_policy as build_policy
@@ -61,7 +61,7 @@ _HOMES = {
     "Cells": "experiments.sweep.cells.Cells",
     "Callbacks": "storage.callbacks.Callbacks",
     "citation": "experiments.citing.citation",
-    "plan": "planning.plan.plan",
+    "plan_cluster": "planning.plan.plan_cluster",
     "measure": "planning.measure.measure",
 }
 
@@ -88,7 +88,7 @@ __all__ = [
     "from_arrays",
     "gossip",
     "measure",
-    "plan",
+    "plan_cluster",
     "train_policy",
 ]
 

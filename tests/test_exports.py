@@ -52,6 +52,12 @@ def test_checkers_do_not_see_the_catch_all():
     assert (SOURCE.parent / "py.typed").read_text() == ""
 
 
+def test_no_name_is_that_of_a_module():
+    """Python would put the module in its place as soon as somebody imports it."""
+    modules = {path.stem for path in SOURCE.parent.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert not modules & set(dbwjax.__all__)
+
+
 @pytest.mark.parametrize("name", dbwjax._HOMES)
 def test_every_name_is_there(name):
     module, _, attribute = dbwjax._HOMES[name].rpartition(".")

@@ -14,7 +14,7 @@ import dbwjax
 from benchmarks import plan as benchmark
 from dbwjax.cli.plan import main
 from dbwjax.planning import describe, laws, times
-from dbwjax.planning.plan import default_graphs, default_policies, plan
+from dbwjax.planning.plan import default_graphs, default_policies, plan_cluster
 from dbwjax.policies import build_policies
 from dbwjax.report.intervals import among_replicates, replicated
 
@@ -31,7 +31,7 @@ def trace():
 
 @pytest.fixture(scope="module")
 def found(trace):
-    return plan(trace, policies=RULES, graphs=["ring"], timing_only=True, replicates=40, latency=0.05)
+    return plan_cluster(trace, policies=RULES, graphs=["ring"], timing_only=True, replicates=40, latency=0.05)
 
 
 def test_the_answer_comes_first(found):
@@ -141,18 +141,18 @@ def test_the_law_of_the_draws_is_found_again(family):
 def test_a_law_is_used_only_where_it_fits(trace, found):
     seconds = np.column_stack(list(trace.values()))
     asked = {"policies": ["full"], "graphs": ["ring"], "timing_only": True, "replicates": 20, "sensitivity": False}
-    used = plan(trace, law="exponential", **asked)
+    used = plan_cluster(trace, law="exponential", **asked)
     assert used.best.iteration.estimate == pytest.approx(np.max(seconds, axis=1).mean(), rel=0.15)
     assert used.data.rows == 120
     with pytest.raises(ValueError, match="law pareto does not fit: .*leave --law out"):
         laws.chosen("pareto", found.fits, seconds, found.times.names)
     with pytest.raises(ValueError, match="unknown law 'exponentail'; did you mean 'exponential'"):
-        plan(trace, law="exponentail", **asked)
+        plan_cluster(trace, law="exponentail", **asked)
 
 
 def test_learning_is_trained_in_replicates(trace):
     """On the stand-in, which is said loudly; the ratio is between the times that rows show."""
-    learned = plan(
+    learned = plan_cluster(
         trace, policies=RULES, graphs=["ring"], replicates=20, training={"steps": 25, "worlds": 3}, fit=False
     )
     assert learned.ranking.by == "target"
@@ -248,12 +248,3 @@ def test_a_million_steps_are_read_in_ten_seconds(tmp_path):
     began = time.process_time()
     assert times.read(str(file)).seconds.shape == (1_000_000, 2)
     assert time.process_time() - began < 10
-
-
-def test_the_module_is_the_function_too():
-    import importlib
-
-    module = importlib.import_module("dbwjax.plan")
-    assert dbwjax.plan is module or dbwjax.plan is plan
-    with pytest.raises(ValueError, match="has one machine"):
-        module(np.ones((30, 1)))

@@ -41,11 +41,11 @@ def _main(argv: Sequence[str] | None) -> int:
 
     seen = times.read(paths, given.pop("unit"), given.pop("drop_gaps"))  # before anything heavy is imported
     environment.start_jax()
-    from dbwjax.planning.plan import plan
+    from dbwjax.planning.plan import plan_cluster
     from dbwjax.runtime import devices
 
     devices.here()
-    found = plan(seen, **given, training=trained or None, progress=lambda what: streams.note(f"done: {what}"))
+    found = plan_cluster(seen, **given, training=trained or None, progress=lambda what: streams.note(f"done: {what}"))
     streams.show(found.table())
     if report is not None:
         found.report(report)

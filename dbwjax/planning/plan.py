@@ -91,7 +91,7 @@ def default_graphs(machines: int) -> list[str]:
     return ["ring", *torus, *random, "exponential", *dense]
 
 
-def plan(
+def plan_cluster(
     measured: Any,
     *,
     policies: Sequence[str] | None = None,

@@ -38,8 +38,9 @@ from dbwjax.experiments.compare import train_policy
 from dbwjax.experiments.config import TrainConfig
 from dbwjax.experiments.driver import evaluate_own
 from dbwjax.experiments.presets import quickstart
-from dbwjax.experiments.problem import Problem, of_seeds, problems, task_of
+from dbwjax.experiments.problem import Problem, of_seeds, problems
 from dbwjax.experiments.training import Training
+from dbwjax.experiments.world_tasks import task_of
 from dbwjax.learners.optimizers import build_optimizer
 from dbwjax.network.delays import build_delays
 from dbwjax.network.graphs import build_graph

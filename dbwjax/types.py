@@ -77,6 +77,8 @@ class Plan(NamedTuple):
     - `heard=None`: a row hears a node that it takes from, and an event's worker whose update it takes. Otherwise these
       nodes were heard (N: nobody); for methods that keep messages in nodes of their own.
     - `info`: whatever a rule wants kept of each step (`timeline` keeps it).
+
+    `constants` are for the learner's `combine`: what the method knows of this graph (step sizes, rounds of mixing).
     """
 
     duration: Float[Array, ""]  # seconds by which the step moves the clock's origin
@@ -99,6 +101,7 @@ class Plan(NamedTuple):
     messages: Int[Array, ""] | None = None  # sent in the step
     heard: Int[Array, " H"] | None = None  # of an event
     info: PyTree = None
+    constants: PyTree = None
 
 
 class Policy(NamedTuple):
@@ -124,6 +127,7 @@ class Policy(NamedTuple):
     evaluated: Callable[[Graph], Array] | None = None  # of `network`: [N] bool, whose mean is the model; None: workers
     begin: Callable[[Key, Graph, PyTree], PyTree] | None = None  # the state at time 0, where some of it is random
     equip: Callable[[Learner], Learner] | None = None  # what the method makes of the workers' learner
+    whole: Callable[[Batches], Batches] | None = None  # it computes on whole objectives: on what, from the task's
 
 
 class WaitRule(NamedTuple):
@@ -145,14 +149,28 @@ Mix = Callable[[PyTree], PyTree]
 class Combine(NamedTuple):
     """How a step mixes where the message is more than `x + u`; under plans in which everybody is written.
 
-    `apply(mix, keys, params, updates, local) -> (params, local)` is of all workers at once: leaves `[N, ...]` and a key
-    for each. The engine rounds the parameters to their type, and leaves who took no part in the step as they were.
-    `sent(params) -> bytes` of one worker's message; `None`: of its parameters.
+    `apply(mix, keys, params, updates, local, constants) -> (params, local)` is of all workers at once: leaves `[N,
+    ...]`, a key for each, and the plan's `constants`. The engine rounds the parameters to their type, and leaves who
+    took no part in the step as they were. `sent(params) -> bytes` of one worker's message, from parameters of which
+    shapes and types are read; `None`: of its parameters.
     """
 
-    apply: Callable[[Mix, Key, PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
+    apply: Callable[[Mix, Key, PyTree, PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
     adapts_first: bool  # whether the message holds this iteration's update: under plans of `push=None`, and only there
     sent: Callable[[PyTree], float] | None = None
+
+
+class Objective(NamedTuple):
+    """One worker's whole objective f_i, where it is convex and known: what an exact method computes on."""
+
+    data: PyTree  # whatever the task's `oracle` reads
+    strong: Float[Array, ""]  # every worker's objective is so strongly convex at least; the same number for all
+    smooth: Float[Array, ""]  # and its gradient has this Lipschitz constant at most
+
+
+Oracle = Callable[[Objective, PyTree, PyTree, Array], PyTree]
+"""`(objective, linear, centre, weight) -> params`, the minimiser of `f(x) + <linear, x> + weight |x - centre|^2`, exact
+to rounding; `weight` is 0 or more."""
 
 
 class Learner(NamedTuple):
@@ -166,7 +184,8 @@ class Learner(NamedTuple):
 
     `statistic(gradients, updates, fresh, total) -> pytree` is feedback that is computed over workers: of leaves `[M,
     ...]`, those that do not count being zero in `updates` and anything in `gradients`; `total` adds up over devices.
-    `report(params, local) -> params` is the model that is evaluated in a worker's place (a running mean).
+    `report(params, local) -> params` is the model that is evaluated in a worker's place (a running mean). `oracle` is
+    the task's; `None`: it has none. A method that computes on whole objectives gets an `Objective` as its batch.
     """
 
     init: Callable[[PyTree], PyTree]
@@ -176,6 +195,7 @@ class Learner(NamedTuple):
     combine: Combine | None = None
     statistic: Callable[[PyTree, PyTree, Array, Mix], PyTree] | None = None
     report: Callable[[PyTree, PyTree], PyTree] | None = None
+    oracle: Oracle | None = None
 
 
 class ClockState(NamedTuple):

@@ -23,7 +23,7 @@ ALLOWED = {
     "limits": {"numbers"},
     "numbers": set(),
     "network": GROUND,
-    "policies": GROUND | {"network"},
+    "policies": GROUND | {"network", "learners"},
     "engine": GROUND | {"network"},
     "learners": GROUND | {"engine"},
     "tasks": GROUND,

@@ -181,7 +181,7 @@ def whole():
 def test_a_run_that_is_short_of_memory_slices_its_batches(whole, monkeypatch):
     """The model is too large for the free memory here, so each batch of 32 is walked in slices; the run is the same."""
     monkeypatch.setattr(limits, "available_bytes", lambda: 8 * 10_000)
-    monkeypatch.setattr("dbwjax.experiments.problem._check_memory", lambda told: None)  # which would refuse it
+    monkeypatch.setattr("dbwjax.experiments.problem.require_memory", lambda told: None)  # which would refuse it
     sliced = problem_of(policies=("dybw",))
     world, params = whole.alone(0), jax.tree.map(lambda leaf: leaf[0], whole.params)
     batch = jax.eval_shape(world.batches, jax.random.key(0), 0, 0)

@@ -60,7 +60,7 @@ def tracking() -> Learner:
         tracker = tracker + gradient - old
         return -RATE * tracker, (tracker, gradient)
 
-    def apply(mix, keys, params, updates, local):
+    def apply(mix, keys, params, updates, local, constants):
         params, tracker = mix((params + updates, local[0]))
         return params, (tracker, local[1])
 
@@ -105,7 +105,7 @@ def test_gradient_tracking_is_its_recursion(case):
 def test_who_takes_no_part_keeps_all_it_has(case):
     """A combine that moves everything, under a rule by which half take part."""
 
-    def apply(mix, keys, params, updates, local):
+    def apply(mix, keys, params, updates, local, constants):
         return mix(params + updates) + 7.0, local + 1
 
     learner = Learner(
@@ -122,7 +122,7 @@ def test_who_takes_no_part_keeps_all_it_has(case):
 def test_keys_of_messages_are_of_the_worker_and_the_computation(case):
     drawn = []
 
-    def apply(mix, keys, params, updates, local):
+    def apply(mix, keys, params, updates, local, constants):
         return mix(params + updates), jax.vmap(jax.random.uniform)(keys)
 
     learner = LEARNER._replace(init=lambda x: jnp.zeros(()), combine=Combine(apply, True))
@@ -136,7 +136,7 @@ def test_keys_of_messages_are_of_the_worker_and_the_computation(case):
     [("dpsgd", True, "adapts before it mixes"), ("full", False, "adapts after it mixes")],
 )
 def test_a_combine_that_does_not_fit_is_refused(case, spec, adapts_first, said):
-    learner = LEARNER._replace(combine=Combine(lambda mix, keys, x, u, local: (x, local), adapts_first))
+    learner = LEARNER._replace(combine=Combine(lambda mix, keys, x, u, local, constants: (x, local), adapts_first))
     with pytest.raises(ValueError, match=said):
         ran(build_policy(spec), learner, case, 1)
     event = named("pairwise")
@@ -327,11 +327,11 @@ def test_a_gradient_of_another_structure_than_the_parameters(case):
 
 
 def test_messages_that_hold_more_cost_more():
-    from dbwjax.experiments.placing import _message_bytes
+    from dbwjax.experiments.networks import bytes_sent
 
     one = np.zeros(3, np.float32)
-    assert _message_bytes(build_policy("full"), LEARNER, one) == 12
-    assert _message_bytes(build_policy("full"), tracking(), one) == 24
+    assert bytes_sent(build_policy("full"), LEARNER, one) == 12
+    assert bytes_sent(build_policy("full"), tracking(), one) == 24
 
 
 def test_an_optimiser_as_it_was():

@@ -119,11 +119,11 @@ def test_in_float32_the_norm_is_kept_to_rounding():
 def test_zero_parameters_stay():
     learner = projected(LEARNER, 1.0)
     zero = jnp.zeros((2, P))
-    moved, _ = learner.combine.apply(lambda tree: tree, None, zero, zero, ())
+    moved, _ = learner.combine.apply(lambda tree: tree, None, zero, zero, (), None)
     np.testing.assert_array_equal(moved, zero)
 
 
-MORE = LEARNER._replace(combine=Combine(lambda mix, keys, params, updates, local: (mix(params), local), False))
+MORE = LEARNER._replace(combine=Combine(lambda mix, keys, x, u, local, constants: (mix(x), local), False))
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_a_learner_that_mixes_more_takes_its_own_update(push):
 def test_the_engine_weighs_what_it_hands_over():
     case = Case(graphs.ring(NODES), 1)
     adding = Combine(
-        lambda mix, keys, params, updates, local: (jax.tree.map(jnp.add, mix(params), updates), local), False
+        lambda mix, keys, params, updates, local, constants: (jax.tree.map(jnp.add, mix(params), updates), local), False
     )
     found = []
     for learner in (LEARNER, LEARNER._replace(combine=adding)):

@@ -190,7 +190,7 @@ def _combine(
     numbers, started = place.numbers(nodes), place.of_nodes(state.started, None)
     messages = stream(key, Stream.MESSAGES)
     keys = jax.vmap(lambda i, n: jax.random.fold_in(jax.random.fold_in(messages, i), n))(numbers, started)
-    params, after = combine.apply(partial(place.mixed, plan), keys, state.params, updates, local)
+    params, after = combine.apply(partial(place.mixed, plan), keys, state.params, updates, local, plan.constants)
     rounded = jax.tree.map(lambda leaf, old: leaf.astype(old.dtype), params, state.params)
     if plan.active is None and plan.fresh is None:
         return rounded, after

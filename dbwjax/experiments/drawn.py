@@ -16,7 +16,8 @@ from dbwjax.engine.batch import alone
 from dbwjax.engine.programs import canonical
 from dbwjax.experiments import probe
 from dbwjax.experiments.config import TrainConfig
-from dbwjax.experiments.problem import Drawn, Problem, World, assemble, message_bytes
+from dbwjax.experiments.problem import Drawn, Problem, World, assemble
+from dbwjax.experiments.world_tasks import message_bytes
 from dbwjax.limits import shown, whole
 from dbwjax.network.delays import build_delays
 from dbwjax.network.graphs import build_graph, pad

@@ -33,20 +33,16 @@ class Nets:
         """What a graph depends on."""
         return world.config.graph, world.config.workers, world.graph_seed
 
-    def link(self, told: list[World], size: float) -> None:
-        """Gives the links their latency, for messages of `size` bytes."""
-        for one in told:
-            key = (*self.key(one), one.config.latency, one.config.bandwidth)
-            if key not in self._linked:
-                latency, bandwidth = key[3:]
-                net = self.bare[key[:3]]
-                if size and specs.parse(one.config.graph)[0] == "from_file":  # its links may have their own bandwidth
-                    net = graphs.pad(graphs.build_graph(*key[:3], size), self._slots)
-                self._linked[key] = graphs.with_links(net, latency=latency, bandwidth=bandwidth, message_bytes=size)
-
-    def of(self, world: World) -> Graph:
-        """A world's graph with its links."""
-        return self._linked[(*self.key(world), world.config.latency, world.config.bandwidth)]
+    def of(self, world: World, size: float) -> Graph:
+        """A world's graph, its links being as slow as they are for messages of `size` bytes."""
+        latency, bandwidth = world.config.latency, world.config.bandwidth
+        key = (*self.key(world), latency, bandwidth, size)
+        if key not in self._linked:
+            net = self.bare[key[:3]]
+            if size and specs.parse(world.config.graph)[0] == "from_file":  # its links may have their own bandwidth
+                net = graphs.pad(graphs.build_graph(*key[:3], size), self._slots)
+            self._linked[key] = graphs.with_links(net, latency=latency, bandwidth=bandwidth, message_bytes=size)
+        return self._linked[key]
 
 
 def named(told: Sequence[World]) -> dict[tuple[str, str, int], list[str]]:

@@ -1,15 +1,18 @@
-"""The networks that policies bring along, what their `init` makes of them, and who is who among the nodes."""
+"""What each policy makes of the worlds: its network, the size of its messages, what it computes on; and who is who."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from dbwjax.engine import batch
+from dbwjax.engine.learner import equipped, from_optimizer
+from dbwjax.tasks import Task
 from dbwjax.tasks.probe import fault_of
-from dbwjax.types import Graph, Policy
+from dbwjax.types import Batches, Graph, Learner, Policy
 
 
 class Roles(NamedTuple):
@@ -28,6 +31,45 @@ def networks_of(spec: str, policy: Policy, graphs: list[Graph]) -> list[Graph]:
     return graphs if policy.network is None else _once(spec, "network(graph)", policy.network, graphs)
 
 
+def bytes_sent(policy: Policy, learner: Learner, params: Any) -> float:
+    """Bytes of a message: one worker's parameters (or their shapes), or what the method sends in their place."""
+    combine = equipped(learner, policy).combine
+    if combine is not None and combine.sent is not None:
+        return float(combine.sent(params))
+    return float(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params)))
+
+
+def sizes_of(policies: dict[str, Policy], task: Task, optimizer: Any, shapes: Any) -> dict[str, float]:
+    """By policy, the bytes of its messages, from the shapes of one worker's parameters.
+
+    Raises:
+      ValueError: a method that the task does not suit.
+    """
+    learner, found = from_optimizer(task.loss, optimizer)._replace(oracle=task.oracle), {}
+    for spec, policy in policies.items():
+        if policy.whole is not None and task.objectives is None:
+            raise ValueError(
+                f"policy '{spec}' computes on each worker's whole objective, and task '{task.name}' does not tell it; "
+                "use a convex task that does, as --dataset quadratic, logistic or least_squares"
+            )
+        try:
+            found[spec] = bytes_sent(policy, learner, shapes)
+        except ValueError as error:
+            raise ValueError(f"policy '{spec}': {error}") from error
+    return found
+
+
+def wholes_of(spec: str, policy: Policy, tasks: list[Task]) -> list[Batches] | None:
+    """What a policy that computes on whole objectives computes on, in each world; `None`: batches.
+
+    Raises:
+      ValueError: the policy refuses them.
+    """
+    if policy.whole is None:
+        return None
+    return _once(spec, "whole(objectives)", policy.whole, [task.objectives for task in tasks])
+
+
 def states_of(spec: str, policy: Policy, graphs: list[Graph]) -> Any:
     """What a policy's `init` makes of each world's graph, leaves `[B, ...]`.
 
@@ -37,8 +79,8 @@ def states_of(spec: str, policy: Policy, graphs: list[Graph]) -> Any:
     return batch.stack_all(_once(spec, "init(graph)", policy.init, graphs))
 
 
-def _once(spec: str, words: str, function: Callable[[Graph], Any], graphs: list[Graph]) -> list[Any]:
-    """`function` of every graph; it runs once for each that is another object."""
+def _once(spec: str, words: str, function: Callable[[Any], Any], graphs: list[Any]) -> list[Any]:
+    """`function` of every graph (or task's objectives); it runs once for each that is another object."""
     found: dict[int, Any] = {}
     try:
         for graph in graphs:

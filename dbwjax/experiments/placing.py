@@ -19,11 +19,11 @@ from dbwjax.engine import batch, ensemble, ledger, simulate, wide
 from dbwjax.engine.ahead import Way
 from dbwjax.engine.batch import Batch
 from dbwjax.engine.evaluation import evaluate_slots
-from dbwjax.engine.learner import equipped
 from dbwjax.engine.programs import canonical
 from dbwjax.engine.readings import Due, Held
 from dbwjax.engine.sharding.shard import Devices, first_rows, stacks_from, stacks_of
 from dbwjax.engine.simulate import SimState, World
+from dbwjax.experiments.networks import bytes_sent
 from dbwjax.learners.schedules import with_rates
 from dbwjax.types import ClockState, DelayModel, Learner, Policy
 
@@ -162,7 +162,7 @@ class SideBySide:
 
     def message_bytes(self) -> float:  # noqa: D102
         one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), self.params)
-        return _message_bytes(self.policy, self.learner, one)
+        return bytes_sent(self.policy, self.learner, one)
 
     def evaluate(  # noqa: D102
         self, held: Held, sims: np.ndarray, slots: np.ndarray, count: np.ndarray
@@ -271,7 +271,7 @@ class CutAmongDevices:
         return after, held, jax.tree.map(lambda leaf: leaf[None], jax.device_get(seen))
 
     def message_bytes(self) -> float:  # noqa: D102
-        return _message_bytes(self.policy, self.learner, self.params)
+        return bytes_sent(self.policy, self.learner, self.params)
 
     def evaluate(  # noqa: D102
         self, held: Held, sims: np.ndarray, slots: np.ndarray, count: np.ndarray
@@ -322,14 +322,6 @@ class CutAmongDevices:
             state = jax.tree.map(lambda leaf: leaf[int(which[0])], state)
         first = first_rows(np.arange(nodes) if order is None else np.asarray(order), nodes)
         return state._replace(model=self.cut.adopt(state.model, first))
-
-
-def _message_bytes(policy: Policy, learner: Learner, params: Any) -> float:
-    """Of one worker's parameters, or what its learner sends in their place."""
-    combine = equipped(learner, policy).combine
-    if combine is not None and combine.sent is not None:
-        return float(combine.sent(params))
-    return float(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params)))
 
 
 def _with_slots(held: Held, saved: dict[str, Any], slots: int) -> Held:

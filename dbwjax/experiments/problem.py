@@ -7,7 +7,8 @@ are one `Problem`, stacked into one batch; a run is the case of one problem whos
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -23,10 +24,9 @@ from dbwjax.engine.learner import from_optimizer
 from dbwjax.engine.programs import canonical
 from dbwjax.engine.randomness import Stream, stream
 from dbwjax.experiments.config import TrainConfig
-from dbwjax.experiments.extent import rows_of
 from dbwjax.experiments.nets import Nets, files_of, named
-from dbwjax.experiments.networks import Roles, networks_of, states_of
-from dbwjax.experiments.training import slots_of
+from dbwjax.experiments.networks import Roles, networks_of, sizes_of, states_of, wholes_of
+from dbwjax.experiments.world_tasks import FREE, message_bytes, require_memory, shapes_of, tasks_of
 from dbwjax.learners.optimizers import build_optimizer
 from dbwjax.learners.schedules import require_rates
 from dbwjax.network.delays import build_delays
@@ -36,15 +36,10 @@ from dbwjax.runtime.memory import (
     gradient_slices,
     in_dtype,
     require_batch,
-    require_workers,
-    require_worlds,
-    size_of,
 )
-from dbwjax.tasks import Task, build_task, of_one_width
+from dbwjax.tasks import Task
 from dbwjax.tasks.probe import fault_of
 from dbwjax.types import DelayModel, Graph, Learner, Policy
-
-_FREE = {"seed", "graph", "learning_rate", "delays", "latency", "bandwidth"}  # change no shape
 
 
 class World(NamedTuple):
@@ -68,7 +63,8 @@ class Problem(NamedTuple):
     evaluate: Batch | None = None
     working: int = 0  # bytes of batches and activations of one simulation
     names: list[str] | None = None  # of the first world's workers, by number; None: their numbers
-    networks: Mapping[str, Batch] = MappingProxyType({})  # of graphs, by policy that brings its own
+    networks: Mapping[str, Batch] = MappingProxyType({})  # of graphs, by policy whose graphs are not the worlds'
+    wholes: Mapping[str, Batch] = MappingProxyType({})  # of batches, by policy that computes on whole objectives
 
     @property
     def workers(self) -> int:
@@ -86,11 +82,15 @@ class Problem(NamedTuple):
         return batch.alone(self.worlds, which)
 
     def worlds_of(self, spec: str) -> Batch:
-        """The worlds as a policy sees them: with its own network, if it brings one."""
-        if spec not in self.networks:
-            return self.worlds
-        net, worlds = self.networks[spec], self.worlds
-        return Batch(worlds.tree._replace(graph=net.tree), worlds.axes._replace(graph=net.axes))
+        """The worlds as a policy sees them: with its own network, messages and data, if it brings any."""
+        tree, axes = self.worlds
+        if spec in self.networks:
+            net = self.networks[spec]
+            tree, axes = tree._replace(graph=net.tree), axes._replace(graph=net.axes)
+        if spec in self.wholes:
+            data = self.wholes[spec]
+            tree, axes = tree._replace(batches=data.tree), axes._replace(batches=data.axes)
+        return Batch(tree, axes)
 
     def roles(self, spec: str) -> Roles:
         """Who is who in the network of a policy; the same in every world."""
@@ -119,7 +119,7 @@ def problems(told: Sequence[World], clocks_only: bool = False) -> list[Problem]:
     """
     policies = build_policies(told[0].config.policies)
     if not clocks_only:
-        _check_memory(told)
+        require_memory(told)
     models = [build_delays(one.config.delays, one.config.workers, one.config.seed) for one in told]
     return [
         build([told[place] for place in members], [models[place] for place in members], policies, clocks_only)
@@ -131,7 +131,7 @@ def same_shapes(told: Sequence[World], models: Sequence[DelayModel]) -> list[lis
     """Worlds that can be one batch: they differ in nothing that is compiled."""
     found: dict[Any, list[int]] = {}
     for place, (world, model) in enumerate(zip(told, models, strict=True)):
-        fixed = tuple((name, value) for name, value in vars(world.config).items() if name not in _FREE)
+        fixed = tuple((name, value) for name, value in vars(world.config).items() if name not in FREE)
         shapes = tuple(np.shape(leaf) for leaf in jax.tree.leaves(model))
         found.setdefault((fixed, jax.tree.structure(model), shapes), []).append(place)
     return list(found.values())
@@ -155,14 +155,18 @@ def build(
     optimizer = build_optimizer(config.optimizer, config.learning_rate, config.schedule)
     require_rates(config.schedule, {one.config.learning_rate for one in told})
     nets, names = Nets(told, None if clocks_only else 0.0), named(told)
-    tasks = {} if clocks_only else _tasks(told)
+    tasks = {} if clocks_only else tasks_of(told)
     first = next(iter(tasks.values()), None)
-    nets.link(told, 0.0 if first is None else message_bytes(first, config.dtype))
+    size = 0.0 if first is None else message_bytes(first, config.dtype)
     drawn = [
-        Drawn(world.config.seed, nets.of(world), model, tasks.get(world.config.seed))
+        Drawn(world.config.seed, nets.of(world, size), model, tasks.get(world.config.seed))
         for world, model in zip(told, models, strict=True)
     ]
-    found = assemble(told, drawn, policies, optimizer, config.dtype)
+
+    def linked(size: float) -> list[Graph]:
+        return [nets.of(world, size) for world in told]
+
+    found = assemble(told, drawn, policies, optimizer, config.dtype, linked)
     return found._replace(
         rates=np.array([one.config.learning_rate for one in told]), names=names.get(files_of(told[0]))
     )
@@ -178,7 +182,12 @@ class Drawn(NamedTuple):
 
 
 def assemble(
-    told: list[World], drawn: list[Drawn], policies: dict[str, Policy], optimizer: Any, dtype: str | None = None
+    told: list[World],
+    drawn: list[Drawn],
+    policies: dict[str, Policy],
+    optimizer: Any,
+    dtype: str | None = None,
+    linked: Callable[[float], list[Graph]] | None = None,
 ) -> Problem:
     """Worlds stacked into a problem.
 
@@ -188,9 +197,10 @@ def assemble(
       policies: by name.
       optimizer: an optax `GradientTransformation`, one state per worker.
       dtype: in which parameters are kept; `None`: as the task makes them.
+      linked: the worlds' graphs for messages of so many bytes; `None`: those drawn, for all sizes.
 
     Raises:
-      ValueError: a policy that a graph does not allow, or worlds of different shapes.
+      ValueError: a policy that a graph or a task does not allow, or worlds of different shapes.
     """
     keys = [jax.random.key(one.seed) for one in drawn]
     drawn = _canonical(drawn)
@@ -199,11 +209,28 @@ def assemble(
         for one, key in zip(drawn, keys, strict=True)
     ]
     policies = canonical(policies)
-    nets = {spec: networks_of(spec, policy, [one.graph for one in drawn]) for spec, policy in policies.items()}
+    bare = _of_size(drawn, policies, optimizer, dtype, linked)
+    nets = {spec: networks_of(spec, policy, bare[spec]) for spec, policy in policies.items()}
     states = {spec: states_of(spec, policy, nets[spec]) for spec, policy in policies.items()}
-    own = {spec: batch.stack(nets[spec]) for spec, policy in policies.items() if policy.network is not None}
-    found = Problem(told, _stacked(worlds, keys), policies, states, np.zeros(len(told)), networks=own)
+    shared = [one.graph for one in drawn]
+    own = {spec: batch.stack(net) for spec, net in nets.items() if any(map(operator.is_not, net, shared))}
+    tasks = [one.task for one in drawn if one.task is not None]
+    wholes = {spec: wholes_of(spec, policy, tasks) for spec, policy in policies.items()} if tasks else {}
+    data = {spec: batch.stack(what) for spec, what in wholes.items() if what is not None}
+    found = Problem(told, _stacked(worlds, keys), policies, states, np.zeros(len(told)), networks=own, wholes=data)
     return found if drawn[0].task is None else _with_task(found, drawn, optimizer, dtype, keys)
+
+
+def _of_size(
+    drawn: list[Drawn], policies: dict[str, Policy], optimizer: Any, dtype: str | None, linked: Any
+) -> dict[str, list[Graph]]:
+    """By policy, the workers' graphs with links as slow as its messages are large."""
+    shared, first = [one.graph for one in drawn], drawn[0].task
+    if first is None:
+        return dict.fromkeys(policies, shared)
+    sizes = sizes_of(policies, first, optimizer, shapes_of(first, dtype))
+    own = {size: linked(size) for size in set(sizes.values()) - {message_bytes(first, dtype)}} if linked else {}
+    return {spec: own.get(size, shared) for spec, size in sizes.items()}
 
 
 def _stacked(worlds: list[simulate.World], keys: list) -> Batch:
@@ -248,7 +275,7 @@ def _with_task(found: Problem, drawn: list[Drawn], optimizer: Any, dtype: str | 
     if slices > 1:
         learner = from_optimizer(in_slices(first.loss, slices), optimizer)
     workers = drawn[0].graph.neighbours.shape[0]
-    learner = learner._replace(block=gradient_block(workers, learner, single, sample))
+    learner = learner._replace(block=gradient_block(workers, learner, single, sample), oracle=first.oracle)
     return found._replace(
         params=params,
         learner=learner,
@@ -259,78 +286,3 @@ def _with_task(found: Problem, drawn: list[Drawn], optimizer: Any, dtype: str | 
 
 def _nothing(key: Any, worker: Any, started: Any) -> None:
     """The batches of those who do not train."""
-
-
-def task_of(config: TrainConfig, workers: int | None = None) -> Task:
-    """The task that a configuration names.
-
-    Raises:
-      ValueError: a data set that cannot be had, or a partition that cannot be.
-    """
-    return build_task(
-        config.dataset,
-        model=config.model,
-        workers=config.workers if workers is None else workers,
-        partition=config.partition,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        pca=config.pca,
-        data_dir=config.data_dir,
-    )
-
-
-def _tasks(told: list[World]) -> dict[int, Task]:
-    """The task of every seed; what tasks have in common (the data) is kept once."""
-    found: dict[int, Task] = {}
-    for one in told:
-        if one.config.seed in found:
-            continue
-        task = task_of(one.config)
-        first = next(iter(found.values()), task)
-        same = jax.tree.map(
-            lambda old, new: old if np.array_equal(old, new) else new,
-            (first.batches, first.evaluate),
-            (task.batches, task.evaluate),
-        )
-        found[one.config.seed] = task._replace(batches=same[0], evaluate=same[1])
-    return dict(zip(found, of_one_width(list(found.values())), strict=True))
-
-
-def _shapes(task: Task, dtype: str | None) -> Any:
-    """One worker's parameters as shapes."""
-
-    def init(key: Any) -> Any:
-        return task.init(key) if dtype is None else in_dtype(task.init(key), dtype)
-
-    return jax.eval_shape(init, jax.random.key(0))
-
-
-def message_bytes(task: Task, dtype: str | None = None) -> float:
-    """Bytes of a message: one worker's parameters, in a type of their own or as the task makes them."""
-    return float(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(_shapes(task, dtype))))
-
-
-def _check_memory(told: Sequence[World]) -> None:
-    """Estimates the memory of all worlds from the tasks of one worker, before anything else is built.
-
-    Raises:
-      ValueError: more workers, more worlds or a larger batch than fit.
-    """
-    held = 0.0
-    alike: dict[Any, list[TrainConfig]] = {}
-    for one in told:
-        skip = _FREE | {"workers", "partition"}
-        fixed = tuple((name, value) for name, value in vars(one.config).items() if name not in skip)
-        alike.setdefault(fixed, []).append(one.config)
-    for configs in alike.values():
-        config = max(configs, key=lambda one: one.workers)
-        task = task_of(dataclasses.replace(config, partition="iid"), 1)
-        model = _shapes(task, config.dtype)
-        optimizer = build_optimizer(config.optimizer, config.learning_rate, config.schedule)
-        require_batch(jax.eval_shape(task.batches, jax.random.key(0), 0, 0))
-        data = float(sum(leaf.nbytes for leaf in jax.tree.leaves((task.batches, task.evaluate))))
-        rows = rows_of(config.rows, config.steps, config.eval_every)
-        slots, learner = slots_of(size_of(model), rows + 1), from_optimizer(task.loss, optimizer)
-        require_workers(config.workers, model, learner, config.graph, config.steps or 0, data, slots)
-        held += len(configs) * (size_of(model) + 4.0 * task.sizes.sum())
-        require_worlds(len(told), held)

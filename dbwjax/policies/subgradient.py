@@ -77,8 +77,10 @@ def projected(learner: Learner, radius: float) -> Learner:
     if learner.combine is not None:
         raise ValueError("radius= projects plain parameters, and this learner mixes more; leave radius= out")
 
-    def apply(mix: Mix, keys: Key, params: PyTree, updates: PyTree, local: PyTree) -> tuple[PyTree, PyTree]:
-        del keys
+    def apply(
+        mix: Mix, keys: Key, params: PyTree, updates: PyTree, local: PyTree, constants: None
+    ) -> tuple[PyTree, PyTree]:
+        del keys, constants
         moved = jax.tree.map(jnp.add, mix(params), updates)
         squares = [(leaf**2).reshape(leaf.shape[0], -1).sum(axis=1) for leaf in jax.tree.leaves(moved)]
         norm = jnp.sqrt(sum(squares[1:], squares[0]))

@@ -24,7 +24,7 @@ from dbwjax.specs import parse
 from dbwjax.tasks.partition import Partition, table
 from dbwjax.tasks.partition import partition as divide
 from dbwjax.tasks.probe import require_data, require_functions
-from dbwjax.types import Batches, Key
+from dbwjax.types import Batches, Key, Oracle
 
 Loss = Callable[[PyTree, PyTree], Array]
 Metrics = Callable[[PyTree, PyTree], dict[str, Array]]
@@ -42,6 +42,8 @@ class Task(NamedTuple):
     evaluate: Callable[[PyTree], dict[str, Array]]  # a Partial: one worker's params -> {"test_loss": (), ...}
     sizes: np.ndarray  # [N] samples held by each worker; 1 each where samples are drawn from a law
     minimiser: PyTree | None = None  # of the workers' mean objective, where it is known
+    objectives: Batches | None = None  # a Partial: (key, worker, started) -> `Objective`, where it is convex and known
+    oracle: Oracle | None = None  # its exact minimiser; a function, whose arrays are those of the objective
 
 
 def from_arrays(

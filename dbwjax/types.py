@@ -47,6 +47,22 @@ class Graph(NamedTuple):
     computes: Bool[Array, " N"]  # False for nodes that never compute (a server, a mailbox)
 
 
+class Events(NamedTuple):
+    """What breaks at given times of the world, whatever the policy. Seconds of virtual time; `inf`: never.
+
+    A computation that a worker's absence cuts short is lost, and is done again from the worker's return on. The others
+    know of an absence `patience` seconds after it began, and of a return at once.
+    """
+
+    away_from: Float[Array, "N A"]  # each worker's absences in order of time; inf: padding
+    away_until: Float[Array, "N A"]  # inf: it never comes back
+    patience: Float[Array, "N A"]
+    cut_from: Float[Array, " C"]  # partitions: while one lasts, no link between two sides carries a message
+    cut_until: Float[Array, " C"]
+    side: Int[Array, "C N"]  # each worker's side
+    loss: Float[Array, ""]  # probability that what a link carries in a step is lost
+
+
 class Plan(NamedTuple):
     """What one step does, in the language of `X' = mix @ X + push @ U`.
 
@@ -101,7 +117,7 @@ class Plan(NamedTuple):
     messages: Int[Array, ""] | None = None  # sent in the step
     heard: Int[Array, " H"] | None = None  # of an event
     info: PyTree = None
-    constants: PyTree = None
+    constants: Float[Array, " C"] | None = None
 
 
 class Policy(NamedTuple):
@@ -155,7 +171,7 @@ class Combine(NamedTuple):
     shapes and types are read; `None`: of its parameters.
     """
 
-    apply: Callable[[Mix, Key, PyTree, PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
+    apply: Callable[[Mix, Key, PyTree, PyTree, PyTree, Array | None], tuple[PyTree, PyTree]]
     adapts_first: bool  # whether the message holds this iteration's update: under plans of `push=None`, and only there
     sent: Callable[[PyTree], float] | None = None
 

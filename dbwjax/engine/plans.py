@@ -14,9 +14,10 @@ _DIMENSIONS = {  # with T
     **{"duration": (1,), "fresh": (2,), "mix": (3,), "sources": (3,), "push": (2, 3), "workers": (2,), "rows": (2,)},
     **{"restart": (2,), "ready": (2,), "active": (2,), "received": (2,), "pushers": (2,), "at": (2,), "backups": (1,)},
     **{"updates": (1,), "idle": (2,), "flight": (2,), "messages": (1,), "heard": (2,)},
+    "constants": (2,),
 }
 _KINDS = {  # NumPy's letters
-    **dict.fromkeys(("duration", "mix", "push", "ready", "flight"), "f"),
+    **dict.fromkeys(("duration", "mix", "push", "ready", "flight", "constants"), "f"),
     **dict.fromkeys(("fresh", "active", "updates", "idle"), "b"),
     **dict.fromkeys(("sources", "workers", "rows", "received", "pushers", "at", "backups", "messages", "heard"), "iu"),
     "restart": "biu",

@@ -22,6 +22,7 @@ from dbwjax.types import (
     Batches,
     ClockState,
     DelayModel,
+    Events,
     Graph,
     Key,
     Learner,
@@ -40,6 +41,7 @@ class World(NamedTuple):
     delays: DelayModel
     batches: Batches
     key: Key
+    events: Events | None = None  # what breaks; None: nothing
 
 
 def networked(policy: Policy, world: World) -> World:

@@ -78,7 +78,7 @@ def projected(learner: Learner, radius: float) -> Learner:
         raise ValueError("radius= projects plain parameters, and this learner mixes more; leave radius= out")
 
     def apply(
-        mix: Mix, keys: Key, params: PyTree, updates: PyTree, local: PyTree, constants: None
+        mix: Mix, keys: Key, params: PyTree, updates: PyTree, local: PyTree, constants: Array | None
     ) -> tuple[PyTree, PyTree]:
         del keys, constants
         moved = jax.tree.map(jnp.add, mix(params), updates)

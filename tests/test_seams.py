@@ -339,7 +339,7 @@ def test_messages_that_hold_more_cost_more():
 
 
 def test_small_messages_are_sooner_there(monkeypatch):
-    """On links of a bandwidth a method's messages take as long as they are large; the links of others stay as they are."""
+    """On links of a bandwidth a method's messages take as long as they are large; others' links stay as they are."""
     config = TrainConfig(
         policies=("full", "mine"), workers=4, graph="ring", dataset="quadratic:dimension=100", bandwidth=100.0,
         latency=0.5, seconds=1.0, seeds=2, target_accuracy=None,

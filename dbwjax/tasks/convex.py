@@ -103,7 +103,7 @@ def _squares(
     worker = jnp.minimum(worker, sizes.shape[0] - 1)
     held, size = indices[worker], sizes[worker]
     # Rows beyond the worker's are zero, and the others weigh more: the mean over all is the mean over the worker's own.
-    scale = jnp.where(jnp.arange(held.shape[0]) < size, jnp.sqrt(held.shape[0] / size), 0).astype(features.dtype)
+    scale = jnp.where(jnp.arange(held.shape[0]) < size, jnp.sqrt(held.shape[0] / size.astype(features.dtype)), 0)
     own = jax.tree.map(lambda leaf: leaf[worker], solved)
     return Objective(Squares(features[held] * scale[:, None], target[held] * scale, own), strong, smooth)
 

@@ -16,7 +16,8 @@ from jaxtyping import Array, Float
 from dbwjax.types import Key, Objective, Squares
 
 NEWTON_STEPS = 60
-"""Steps of Newton's method at most. From 0, with linear terms up to 1,000 times the gradient, 25 were enough."""
+"""Steps of Newton's method at most. With linear terms up to 1,000 times a gradient and l2 coefficients down to 1e-6 it
+took 16 at most in float64; in float32, with a tenth of such terms, 8."""
 
 HALVINGS = 30
 """Halvings of one step at most."""
@@ -185,10 +186,13 @@ def logistic_oracle(objective: Objective, linear: Array, centre: Array, weight: 
             return (change > rounding - 1e-4 * length * decrement) & (length > 0.5**HALVINGS)
 
         length = jax.lax.while_loop(rises, lambda length: length / 2, jnp.ones((), point.dtype))
-        return point + length * step, steps + 1, decrement
+        # Below this the gradient is its terms' rounding.
+        terms = objective.strong**2 * (point @ point) + linear @ linear + 4 * weight**2 * ((point - centre) ** 2).sum()
+        noise = (4 * jnp.finfo(point.dtype).eps) ** 2 * terms / ridge
+        return point + length * step, steps + 1, jnp.where(decrement > jnp.maximum(enough, noise), decrement, 0)
 
     def goes_on(carry: tuple[Array, Array, Array]) -> Array:
-        return (carry[1] < NEWTON_STEPS) & (carry[2] > enough)
+        return (carry[1] < NEWTON_STEPS) & (carry[2] > 0)
 
     start = jnp.where(weight > 0, centre, 0).astype(features.dtype)
     begin = (start, jnp.zeros((), jnp.int32), jnp.asarray(jnp.inf, features.dtype))

@@ -228,6 +228,21 @@ def test_the_polynomial_averages_within_its_bounds(rounds):
     assert values[-1] <= high + 1e-12
 
 
+@pytest.mark.usefixtures("x64")
+def test_worlds_of_different_rounds_are_one_program():
+    """As `vmap` over random graphs makes them: each has its own number of exchanges."""
+    gossip = reference.Gossip([[(i - 1) % 10, (i + 1) % 10] for i in range(10)])
+    mixing, rounds = jnp.asarray(np.eye(10) - gossip.matrix), jnp.asarray([1.0, 7.0, 3.0])
+
+    @jax.vmap
+    def polynomial(count):
+        network = Network(jnp.asarray(gossip.largest), jnp.asarray(gossip.gap), count)
+        return chebyshev(lambda leaf: mixing @ leaf, network, jnp.eye(10))
+
+    for found, count in zip(np.asarray(polynomial(rounds)), (1, 7, 3), strict=True):
+        np.testing.assert_allclose(found, gossip.polynomial(count)[0], atol=1e-13)
+
+
 def test_rounds_are_the_rule_s():
     assert [rounds_of(gap) for gap in (1.0, 0.25, 0.0955, 1e-4, 1.0 - 1e-12)] == [1, 2, 3, 100, 1]
 

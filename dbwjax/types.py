@@ -143,7 +143,7 @@ class Policy(NamedTuple):
     evaluated: Callable[[Graph], Array] | None = None  # of `network`: [N] bool, whose mean is the model; None: workers
     begin: Callable[[Key, Graph, PyTree], PyTree] | None = None  # the state at time 0, where some of it is random
     equip: Callable[[Learner], Learner] | None = None  # what the method makes of the workers' learner
-    whole: Callable[[Batches], Batches] | None = None  # it computes on whole objectives: on what, from the task's
+    whole: Callable[[Batches, int], Batches] | None = None  # (the task's objectives, workers) -> on what it computes
 
 
 class WaitRule(NamedTuple):
@@ -179,9 +179,20 @@ class Combine(NamedTuple):
 class Objective(NamedTuple):
     """One worker's whole objective f_i, where it is convex and known: what an exact method computes on."""
 
-    data: PyTree  # whatever the task's `oracle` reads
+    data: PyTree  # a batch on which the task's loss is f_i, with whatever more the task's `oracle` reads
     strong: Float[Array, ""]  # every worker's objective is so strongly convex at least; the same number for all
     smooth: Float[Array, ""]  # and its gradient has this Lipschitz constant at most
+
+
+class Squares(NamedTuple):
+    """A batch of least squares, whose loss is the mean of `(features @ x - target)^2 / 2`; parameters are one array.
+
+    As the data of an `Objective` it may have rows of zeros, and says how the oracle solves it.
+    """
+
+    features: Float[Array, "B d"]
+    target: Float[Array, " B"]
+    solved: PyTree = None
 
 
 Oracle = Callable[[Objective, PyTree, PyTree, Array], PyTree]

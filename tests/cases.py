@@ -21,7 +21,7 @@ from dbwjax.engine.simulate import World
 from dbwjax.network import delays as laws
 from dbwjax.network import graphs
 from dbwjax.policies import build_policy
-from dbwjax.types import Learner
+from dbwjax.types import Learner, Objective, Squares
 from tests import handmade
 
 STEPS = 60
@@ -48,7 +48,23 @@ def samples(nodes: int, seed: int = 0) -> Partial:
     return Partial(sample, jnp.asarray(rng.normal(size=(nodes, P))), jnp.asarray(rng.normal(size=(NOISES, P))))
 
 
+def whole_objective(targets, key, worker, started):
+    """One worker's whole objective: half the squared distance to its target, which is least squares."""
+    root = jnp.sqrt(jnp.asarray(P, targets.dtype))
+    rows = Squares(root * jnp.eye(P, dtype=targets.dtype), root * targets.at[worker].get(mode="clip"))
+    return Objective(rows, jnp.ones((), targets.dtype), jnp.ones((), targets.dtype))
+
+
+def exact_fn(objective, linear, centre, weight):
+    """The oracle of `whole_objective`."""
+    target = objective.data.target / jnp.sqrt(jnp.asarray(P, objective.data.target.dtype))
+    return (target - linear + 2 * weight * centre) / (1 + 2 * weight)
+
+
 def gradient_fn(x, local, batch):
+    if isinstance(batch, Squares):
+        error = batch.features @ x - batch.target
+        return batch.features.T @ error / len(error), (error**2).mean() / 2, None
     error = x - batch["target"] + batch["noise"]
     return error, 0.5 * (error**2).sum(), None
 
@@ -57,7 +73,7 @@ def update_fn(gradient, local, x):
     return -RATE * gradient, local
 
 
-LEARNER = Learner(lambda x: (), gradient_fn, update_fn)
+LEARNER = Learner(lambda x: (), gradient_fn, update_fn, oracle=exact_fn)
 """SGD on half the squared distance to a noisy target; parameters are one array `[P]`."""
 
 
@@ -162,7 +178,12 @@ def pair_update(gradient, local, params):
     return jax.tree.map(lambda leaf: -RATE * leaf, gradient), local + 1
 
 
-PAIR_LEARNER = Learner(lambda params: jnp.zeros((), jnp.int32), pair_gradient, pair_update)
+def pair_exact(objective, linear, centre, weight):
+    bias = (0.1 - linear["bias"] + 2 * weight * centre["bias"]) / (1 + 2 * weight)
+    return {"x": exact_fn(objective, linear["x"], centre["x"], weight), "bias": bias}
+
+
+PAIR_LEARNER = Learner(lambda params: jnp.zeros((), jnp.int32), pair_gradient, pair_update, oracle=pair_exact)
 """As `LEARNER`, with a second leaf of another shape, and a local state that counts updates."""
 
 PAIR = {"x": jnp.zeros(P), "bias": jnp.ones(())}
@@ -214,6 +235,11 @@ SHIPPED = (
     "async_server:weight=mean",
     "ssp:bound=1",
     "dbw",
+    "admm:rho=0.3",
+    "ssda",
+    "msda",
+    "mspd:eta=0.5,rounds=2",
+    "encoded:redundancy=2,k=5",
 )
 """SPECs that between them use every policy of the table, every barrier and every way with late workers."""
 
@@ -260,8 +286,10 @@ def world_of(name, seed=0, slots=None):
         graph = graphs.complete(EIGHT)._replace(computes=jnp.arange(EIGHT) < EIGHT - 1)
     if slots:
         graph = graphs.pad(graph, slots)
-    delays = laws.build_delays("shifted_exponential:shift=0.2,rate=1", EIGHT, 0)
-    return simulate.networked(named(name), World(graph, delays, samples(EIGHT), jax.random.key(seed)))
+    delays, policy, batches = laws.build_delays("shifted_exponential:shift=0.2,rate=1", EIGHT, 0), named(name), None
+    if policy.whole is not None:
+        batches = policy.whole(Partial(whole_objective, samples(EIGHT).args[0]), EIGHT)
+    return simulate.networked(policy, World(graph, delays, batches or samples(EIGHT), jax.random.key(seed)))
 
 
 def assert_bitwise(first, second):

@@ -18,6 +18,7 @@ from tests.run_folder import assert_same, rows
 POLICIES = (
     *("server_backup:b=1", "k_async:k=2", "k_batch_sync:k=4", "ssp:bound=1", "dbw", "adpsgd", "acid", "token"),
     *("sgp:graph=one_peer", "agp", "hop:b=1,gap=3", "prague:group=2", "dsgd_aau", "local_sgd:h=2", "full"),
+    "msda",
 )
 SECONDS, WORKERS, ROWS = 8, 4, 4
 WORDS = [

@@ -68,6 +68,11 @@ SETTINGS = {
     "async_server": ["async_server", "async_server:weight=mean"],
     "ssp": ["ssp", "ssp:bound=2", "ssp:weight=mean"],
     "dbw": ["dbw"],
+    "admm": ["admm", "admm:rho=0.3", "admm:weights=lazy"],
+    "ssda": ["ssda", "ssda:weights=lazy"],
+    "msda": ["msda", "msda:rounds=2"],
+    "mspd": ["mspd", "mspd:eta=2", "mspd:rounds=2"],
+    "encoded": ["encoded", "encoded:redundancy=3", "encoded:k=3"],
 }
 RATES = {
     "sgd": ["sgd"],

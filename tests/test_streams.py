@@ -553,7 +553,7 @@ def test_policies_that_differ_are_two():
 
 
 def test_data_sets_without_accuracy_are_known():
-    synthetic = [name for name in DATASETS if name in ("quadratic", "logistic")]
+    synthetic = [name for name in DATASETS if name in ("quadratic", "logistic", "least_squares")]
     for name in synthetic:
         task = DATASETS[name](workers=2)
         params = task.init(jax.random.key(0))

@@ -67,7 +67,8 @@ def wholes_of(spec: str, policy: Policy, tasks: list[Task]) -> list[Batches] | N
     """
     if policy.whole is None:
         return None
-    return _once(spec, "whole(objectives)", policy.whole, [task.objectives for task in tasks])
+    whole = policy.whole
+    return _once(spec, "whole(objectives)", lambda task: whole(task.objectives, len(task.sizes)), tasks)
 
 
 def states_of(spec: str, policy: Policy, graphs: list[Graph]) -> Any:
@@ -80,7 +81,7 @@ def states_of(spec: str, policy: Policy, graphs: list[Graph]) -> Any:
 
 
 def _once(spec: str, words: str, function: Callable[[Any], Any], graphs: list[Any]) -> list[Any]:
-    """`function` of every graph (or task's objectives); it runs once for each that is another object."""
+    """`function` of every graph (or task); it runs once for each that is another object."""
     found: dict[int, Any] = {}
     try:
         for graph in graphs:

@@ -271,3 +271,50 @@ INCREMENTAL = Paper(
   year = {2009}
 }""",
 )
+
+CONSENSUS_ADMM = Paper(
+    "Shi, Ling, Yuan, Wu, Yin 2014, arXiv 1307.5561",
+    """@misc{shi2014linear,
+  title = {On the Linear Convergence of the {ADMM} in Decentralized Consensus Optimization},
+  author = {Shi, Wei and Ling, Qing and Yuan, Kun and Wu, Gang and Yin, Wotao},
+  year = {2014},
+  eprint = {1307.5561},
+  archivePrefix = {arXiv},
+  primaryClass = {math.OC}
+}""",
+)
+
+SSDA = Paper(
+    "Scaman, Bach, Bubeck, Lee, Massoulie 2017, arXiv 1702.08704",
+    """@misc{scaman2017optimal,
+  title = {Optimal Algorithms for Smooth and Strongly Convex Distributed Optimization in Networks},
+  author = {Scaman, Kevin and Bach, Francis and Bubeck, S{\\'e}bastien and Lee, Yin Tat and Massouli{\\'e}, Laurent},
+  year = {2017},
+  eprint = {1702.08704},
+  archivePrefix = {arXiv},
+  primaryClass = {math.OC}
+}""",
+)
+
+MSPD = Paper(
+    "Scaman, Bach, Bubeck, Lee, Massoulie 2018, arXiv 1806.00291",
+    """@misc{scaman2018optimal,
+  title = {Optimal Algorithms for Non-Smooth Distributed Optimization in Networks},
+  author = {Scaman, Kevin and Bach, Francis and Bubeck, S{\\'e}bastien and Lee, Yin Tat and Massouli{\\'e}, Laurent},
+  year = {2018},
+  eprint = {1806.00291},
+  archivePrefix = {arXiv},
+  primaryClass = {math.OC}
+}""",
+)
+
+ENCODED = Paper(
+    "Karakus, Sun, Diggavi, Yin 2017, arXiv 1711.04969",
+    """@misc{karakus2017straggler,
+  title = {Straggler Mitigation in Distributed Optimization Through Data Encoding},
+  author = {Karakus, Can and Sun, Yifan and Diggavi, Suhas and Yin, Wotao},
+  year = {2017},
+  eprint = {1711.04969},
+  archivePrefix = {arXiv}
+}""",
+)

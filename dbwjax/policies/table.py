@@ -15,6 +15,8 @@ from dbwjax.policies import (
     acid,
     dbw,
     dtur,
+    encoded,
+    exact,
     hop,
     matcha,
     neighbours,
@@ -48,6 +50,8 @@ POLICIES: dict[str, Method] = {
         servers.METHODS,
         server_events.METHODS,
         dbw.METHODS,
+        exact.METHODS,
+        encoded.METHODS,
     )
     for method in methods
 }

@@ -20,6 +20,7 @@ from dbwjax import specs
 from dbwjax.files import read_arrays
 from dbwjax.tasks import tfds_folder
 from dbwjax.tasks.cache import cached
+from dbwjax.tasks.least_squares import least_squares
 from dbwjax.tasks.models import classifier
 from dbwjax.tasks.pca import project
 from dbwjax.tasks.synthetic import logistic, quadratic
@@ -169,9 +170,10 @@ DATASETS: dict[str, Callable[..., Task]] = {
     **{name: _image_task(name) for name in ("digits", *IMAGES)},
     "quadratic": quadratic,
     "logistic": logistic,
+    "least_squares": least_squares,
 }
 
-WITHOUT_ACCURACY = ("quadratic",)
+WITHOUT_ACCURACY = ("quadratic", "least_squares")
 """The data sets in which nothing is classified."""
 
 CONTEXT = ("model", "workers", "partition", "batch_size", "seed", "pca", "data_dir")

@@ -16,6 +16,12 @@ from jaxtyping import Array, Float
 
 from dbwjax import numbers
 from dbwjax.limits import real, require_count, whole
+from dbwjax.tasks.convex import (
+    logistic_objectives,
+    logistic_oracle,
+    quadratic_objectives,
+    quadratic_oracle,
+)
 from dbwjax.tasks.task import Task, from_arrays
 from dbwjax.types import Key
 
@@ -56,9 +62,9 @@ def quadratic(
       ValueError: `dimension`, `workers`, `batch_size` or `condition` below 1, `heterogeneity` or `noise` negative, any
         of them not finite; centres that do not fit the memory.
     """
-    dimension, workers, batch_size = _counts(seed, dimension=dimension, workers=workers, batch_size=batch_size)
-    _at_least(1, condition=condition)
-    _at_least(0, heterogeneity=heterogeneity, noise=noise)
+    dimension, workers, batch_size = counts(seed, dimension=dimension, workers=workers, batch_size=batch_size)
+    at_least(1, condition=condition)
+    at_least(0, heterogeneity=heterogeneity, noise=noise)
     require_count("dimension", dimension, lambda count: 32.0 * workers * count, f" of {workers} workers")
     rng = np.random.default_rng(seed)
     centre = rng.standard_normal(dimension)
@@ -71,20 +77,24 @@ def quadratic(
     diagonal, best = jnp.asarray(curvature), jnp.asarray(centre)
     return Task(
         name="quadratic",
-        init=_Zeros(dimension),
+        init=Zeros(dimension),
         loss=_quadratic_loss,
         batches=Partial(_QuadraticDraw(batch_size), diagonal, jnp.asarray(centres), jnp.asarray(float(noise))),
         evaluate=Partial(_quadratic_evaluate, diagonal, best, jnp.asarray(lowest)),
         sizes=np.ones(workers, np.int32),
         minimiser=best,
+        objectives=quadratic_objectives(diagonal, jnp.asarray(centres)),
+        oracle=quadratic_oracle,
     )
 
 
 @dataclass(frozen=True)
-class _Zeros:
+class Zeros:
+    """`init` of a task whose parameters start at zero."""
+
     dimension: int
 
-    def __call__(self, key: Key) -> Array:
+    def __call__(self, key: Key) -> Array:  # noqa: D102
         del key
         return jnp.zeros(self.dimension)
 
@@ -151,8 +161,8 @@ def logistic(
       ValueError: sizes below 1, fewer samples than workers, `heterogeneity` outside [0, 1], `regularisation` not above
         0 or so small that Newton's method finds no minimiser; data that do not fit the memory.
     """
-    dimension, samples = _counts(seed, dimension=dimension, samples=samples)
-    workers, batch_size = _counts(seed, workers=workers, batch_size=batch_size)
+    dimension, samples = counts(seed, dimension=dimension, samples=samples)
+    workers, batch_size = counts(seed, workers=workers, batch_size=batch_size)
     real("heterogeneity", heterogeneity), real("regularisation", regularisation)
     if workers > samples:
         raise ValueError(f"samples={samples} leaves some of {workers} workers without one; use at least {workers}")
@@ -177,12 +187,14 @@ def logistic(
     loss = _LogisticLoss(float(regularisation))
     data = {"features": features, "label": labels}
     task = from_arrays(
-        loss, _Zeros(dimension), data, workers=workers, batch_size=batch_size, partition=parts, name="logistic"
+        loss, Zeros(dimension), data, workers=workers, batch_size=batch_size, partition=parts, name="logistic"
     )
     evaluate = Partial(
         _logistic_evaluate, jax.tree.map(jnp.asarray, data), jnp.asarray(weights), jnp.asarray(regularisation), best
     )
-    return task._replace(evaluate=evaluate, minimiser=best)
+    _, arrays, indices, sizes = task.batches.args  # type: ignore[attr-defined]  # a Partial
+    objectives = logistic_objectives(arrays, indices, sizes, regularisation)
+    return task._replace(evaluate=evaluate, minimiser=best, objectives=objectives, oracle=logistic_oracle)
 
 
 @dataclass(frozen=True)
@@ -190,7 +202,10 @@ class _LogisticLoss:
     regularisation: float
 
     def __call__(self, params: Float[Array, " d"], batch: dict[str, Array]) -> Array:
-        return _log_losses(params, batch).mean() + 0.5 * self.regularisation * (params**2).sum()
+        losses = _log_losses(params, batch)
+        # A whole objective is padded, and weighs its samples.
+        mean = batch["weight"] @ losses if "weight" in batch else losses.mean()
+        return mean + 0.5 * self.regularisation * (params**2).sum()
 
 
 def _log_losses(params: Array, batch: dict[str, Array]) -> Float[Array, " B"]:
@@ -252,12 +267,14 @@ def _sigmoid(logits: np.ndarray) -> np.ndarray:
     return 0.5 * (1 + np.tanh(0.5 * logits))
 
 
-def _counts(seed: int, **counts: int) -> tuple[int, ...]:
+def counts(seed: int, **given: int) -> tuple[int, ...]:
+    """Settings that are whole numbers from 1 on; the seed is checked, too."""
     numbers.seeds(seed)
-    return tuple(whole(name, value) for name, value in counts.items())
+    return tuple(whole(name, value) for name, value in given.items())
 
 
-def _at_least(least: int, **settings: float) -> None:
+def at_least(least: int, **settings: float) -> None:
+    """Raises `ValueError` for a setting below `least`, or one that is not finite."""
     for name, value in settings.items():
         if not least <= real(name, value) < np.inf:
             raise ValueError(f"{name}={value:g} is out of range; use a finite number, {least} or more")

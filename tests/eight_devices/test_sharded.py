@@ -73,6 +73,15 @@ OF_EACH_FAMILY = (
     *("hop:b=1,gap=3,staleness=1", "prague:group=3", "dsgd_aau", "matcha", "local_sgd:h=2", "dspodfl"),
 )
 
+EXACT = (
+    *(
+        ("admm", "logistic:dimension=5"),
+        ("ssda", "quadratic:dimension=5"),
+        ("msda:rounds=3", "least_squares:dimension=5"),
+    ),
+    *(("mspd", "quadratic:dimension=5"), ("encoded", "least_squares:dimension=5")),
+)
+
 
 @pytest.mark.parametrize("spec", OF_EACH_FAMILY)
 def test_methods_with_nodes_of_their_own_on_many_devices(x64, spec):
@@ -80,6 +89,17 @@ def test_methods_with_nodes_of_their_own_on_many_devices(x64, spec):
     policy, workers = build_policy(spec), 12
     _, learner, world, params, _ = setting("random_regular:degree=4", workers, "dybw")
     compare(policy, learner, simulate.networked(policy, world), params, 5)
+
+
+@pytest.mark.parametrize(("spec", "dataset"), EXACT)
+def test_methods_on_whole_objectives_on_many_devices(x64, spec, dataset):
+    policy, workers = build_policy(spec), 12
+    task = build_task(dataset, workers=workers, batch_size=4)
+    graph = graphs.build_graph("random_regular:degree=4", workers)
+    world = make_world(task, graph, delays.build_delays("shifted_exponential", workers), seed=3)
+    world = simulate.networked(policy, world._replace(batches=policy.whole(task.objectives, workers)))
+    learner = from_optimizer(task.loss, optax.sgd(0.1))._replace(oracle=task.oracle)
+    compare(policy, learner, world, initial_params(task, world), 5)
 
 
 def roles_of(world):

@@ -22,6 +22,15 @@ from dbwjax.network.world_laws import LONGEST, Factor, Outage
 from dbwjax.types import DelayModel, Events
 
 
+def said(world: Sequence[str], file: str | None) -> list[tuple[str, str]]:
+    """What breaks, in words: each SPEC, and the file, with a sentence."""
+    found = []
+    for spec in world:
+        build = WORLD.get(specs.parse(spec)[0])
+        found.append((spec, " ".join(((build.__doc__ if build else None) or "").partition("\n\n")[0].split())))
+    return found if file is None else [*found, (file, "Who is away when, and partitions, from this file.")]
+
+
 class Absence(NamedTuple):
     """A worker that is away."""
 
@@ -64,7 +73,7 @@ def loss(workers: int, *, probability: float) -> Loss:
 def partition(workers: int, *, at: float, until: float, groups: int = 2) -> Cut:
     """From `at` to `until` seconds the workers are cut into groups by number: of two, the first half and the rest.
 
-    No message passes between groups, which are as equal as they can be; nobody is told.
+    No message passes between groups, which are as equal as they can be; everybody knows at once.
     """
     numbers.not_negative("at", at)
     if not np.float32(at) < np.float32(until):

@@ -80,28 +80,24 @@ def gamma(key: Key, worker: Array, started: Array, shape: Array) -> Array:
     d = shape - 1 / 3
     c = 1 / jnp.sqrt(9 * d)
 
-    def tried(bits: tuple[Array, Array]) -> tuple[Array, Array]:
-        z, u = math.sqrt(2) * jax.scipy.special.erfinv(2 * _middle(bits[0], shape.dtype) - 1), _middle(bits[1], d.dtype)
+    def again(carry: tuple) -> tuple:
+        bits = words(key, *carry[0])
+        z, u = math.sqrt(2) * jax.scipy.special.erfinv(2 * _middle(bits[0], d.dtype) - 1), _middle(bits[1], d.dtype)
         v = (1 + c * z) ** 3
         fits = jnp.log(u) < z * z / 2 + d - d * v + d * jnp.log(jnp.maximum(v, jnp.finfo(d.dtype).tiny))
-        return v, fits & (v > 0)
+        return bits, v, fits & (v > 0)
 
-    def refused(bits: tuple[Array, Array]) -> Array:
-        return ~tried(bits)[1]
-
-    bits = jax.lax.while_loop(refused, lambda bits: words(key, *bits), words(key, worker, started))
-    return tried(bits)[0] * (d / shape)
+    begin = bits_of(worker, started), jnp.zeros_like(d), jnp.zeros((), bool)
+    return jax.lax.while_loop(lambda carry: ~carry[2], again, begin)[1] * (d / shape)
 
 
-def chain(key: Key, worker: Array, started: Array, dtype: jnp.dtype) -> tuple[tuple[Array, Array], Array]:
-    """The first of a computation's draws, of which nobody knows how many there will be: its bits, and uniform on `(0,
-    1)`. `following` gives the others."""
-    bits = words(key, worker, started)
-    return bits, _middle(bits[0], dtype)
+def bits_of(worker: Array, started: Array) -> tuple[UInt32[Array, ""], UInt32[Array, ""]]:
+    """Where a computation's draws begin, of which nobody knows how many there will be; `following` gives the first."""
+    return jnp.asarray(worker).astype(jnp.uint32), jnp.asarray(started).astype(jnp.uint32)
 
 
 def following(key: Key, bits: tuple[Array, Array], dtype: jnp.dtype) -> tuple[tuple[Array, Array], Array]:
-    """The draw after the one with these bits: the hash of them."""
+    """The draw after the one with these bits: the hash of them, and uniform on `(0, 1)`."""
     bits = words(key, *bits)
     return bits, _middle(bits[0], dtype)
 

@@ -119,12 +119,12 @@ def _survived(rate: Array, lost: Array, seconds: Array, key: Key, worker: Array,
         return (worked < seconds) & ~hopeless
 
     def again(carry: tuple) -> tuple:
-        bits, worked, sofar = carry
+        bits, worked, before = carry
         bits, u = draws.following(key, bits, seconds.dtype)
-        return bits, -jnp.log(u) / rate, sofar + worked + lost
+        return bits, -jnp.log(u) / rate, before + jnp.where(worked < 0, 0, worked + lost)
 
-    bits, u = draws.chain(key, worker, started, seconds.dtype)
-    _, _, before = jax.lax.while_loop(killed, again, (bits, -jnp.log(u) / rate, jnp.zeros_like(seconds)))
+    first = draws.bits_of(worker, started), -jnp.ones_like(seconds), jnp.zeros_like(seconds)
+    _, _, before = jax.lax.while_loop(killed, again, first)
     return jnp.where(hopeless, jnp.where(seconds == math.inf, seconds, jnp.nan), before + seconds)
 
 
@@ -169,31 +169,25 @@ def spell_of(chance: Array, levels: Array, key: Key, worker: Array, started: Arr
         return drawn(levels, block) < none(levels)
 
     def down(carry: tuple) -> tuple:
-        """Towards `started`, and which block on the left of the way is the last that has any."""
-        level, block, _, left, at = carry
+        """One level down: towards `started`, as long as there are beginnings on the way; then to the last of a block.
+
+        `left`, `at` is the last block on the left of the way that has any.
+        """
+        level, block, towards, left, at = carry
         in_left, in_right = halves(level, block)
-        right = (started >> (level - 1)) & 1 == 1
-        left, at = jnp.where(right & in_left, level - 1, left), jnp.where(right & in_left, 2 * block, at)
-        return level - 1, 2 * block + right, jnp.where(right, in_right, in_left), left, at
+        right = jnp.where(towards, (started >> (level - 1)) & 1 == 1, in_right)
+        passed = towards & right & in_left
+        left, at = jnp.where(passed, level - 1, left), jnp.where(passed, 2 * block, at)
+        some = jnp.where(right, in_right, in_left)
+        return jnp.where(some, level - 1, left), jnp.where(some, 2 * block + right, at), towards & some, left, at
 
     started = jnp.asarray(started, jnp.int32)
     top = started >> levels
-    begin = (levels, top, ~is_empty(top), jnp.int32(-1), jnp.int32(0))
-    level, block, has, left, at = jax.lax.while_loop(lambda carry: (carry[0] > 0) & carry[2], down, begin)
-    # Found itself; or the last block on the way; or the last block before it that has any.
-    level, block = jnp.where(has, level, left), jnp.where(has, block, at)
-    block = jax.lax.while_loop(
-        lambda block: (level < 0) & (block >= 0) & is_empty(jnp.maximum(block, 0)),
-        lambda block: block - 1,
-        jnp.where(level < 0, top - 1, block),
-    )
-    level = jnp.where(level < 0, jnp.where(block < 0, 0, levels), level)
-
-    def last(carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        level, block = carry
-        return level - 1, 2 * block + halves(level, block)[1]
-
-    return jnp.maximum(jax.lax.while_loop(lambda carry: carry[0] > 0, last, (level, block))[1], 0)
+    before = jax.lax.while_loop(lambda block: (block >= 0) & is_empty(block), lambda block: block - 1, top - 1)
+    left, at = jnp.where(before < 0, 0, levels), jnp.maximum(before, 0)  # or computation 0
+    some = ~is_empty(top)
+    begin = (jnp.where(some, levels, left), jnp.where(some, top, at), some, left, at)
+    return jax.lax.while_loop(lambda carry: carry[0] > 0, down, begin)[1]
 
 
 def _most(spans: list[Span | None]) -> float:

@@ -84,8 +84,11 @@ def drawn_of(
     words: Mapping[str, Any] | None = None,
     clocks_only: bool = False,
     breaks: Broken = CALM,
+    files: tuple[Any, Any] | None = None,
 ) -> list[Drawn]:
     """What each world consists of; with `clocks_only` what its clock reads, and neither task nor optimiser is.
+
+    `files` are graph and delays as they were given, where `graph` has been built since.
 
     Raises:
       ValueError: one line about the first thing that is wrong.
@@ -105,7 +108,7 @@ def drawn_of(
     found = [drawn(seed) for seed in seeds]
     first = found[0]
     probe.require_delays(first.delays)
-    found = _broken(found, breaks, (graph, delays))
+    found = _broken(found, breaks, files or (graph, delays))
     first = found[0]
     if first.task is None:
         return found

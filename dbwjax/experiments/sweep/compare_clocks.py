@@ -100,8 +100,8 @@ def _problems(policies: dict[str, Policy], cells: list[tuple], seeds: Sequence[i
     """The worlds of every cell (graph, delays and workers); those of as many workers in lists of one width."""
     nets = [_once(graph, workers) for graph, _, workers in cells]
     drawn = [
-        drawn_of(None, net, delays, None, seeds, workers, clocks_only=True, breaks=breaks)
-        for net, (_, delays, workers) in zip(nets, cells, strict=True)
+        drawn_of(None, net, delays, None, seeds, workers, clocks_only=True, breaks=breaks, files=(graph, delays))
+        for net, (graph, delays, workers) in zip(nets, cells, strict=True)
     ]
     widest: dict[int, int] = {}
     for (*_, workers), own in zip(cells, drawn, strict=True):

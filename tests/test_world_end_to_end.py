@@ -8,33 +8,20 @@ from __future__ import annotations
 
 import json
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dbwjax import build_graph, compare_clocks, from_arrays, train_policy
+from dbwjax import build_graph, build_task, compare_clocks, train_policy
 from dbwjax.cli import replay, report, train
 from tests.run_folder import rows
 
 N = 4
 
 
-def task():
-    """Workers that have nothing in common: each has its own minimiser."""
-    own = np.repeat(np.eye(N, dtype=np.float32), 8, axis=0)
-    loss = lambda params, batch: ((params - batch["x"]) ** 2).sum() / 2  # noqa: E731
-    return from_arrays(loss, lambda key: jnp.zeros(N), {"x": own}, workers=N, batch_size=4, partition="by_order")
-
-
-def trained(policy="full", task=None, **given):
+def trained(**given):
+    task = build_task("quadratic:dimension=2", workers=N, seed=0)
     words = {"seconds": 12.0, "rows": 12, "learning_rate": 0.1, **given}
-    return train_policy(policy, task or quadratic(), build_graph("complete", N), "constant", "sgd", **words)
-
-
-def quadratic():
-    from dbwjax import build_task
-
-    return build_task("quadratic:dimension=2,spread=2", workers=N, seed=0)
+    return train_policy("full", task, build_graph("complete", N), "constant", "sgd", **words)
 
 
 def ends(found, budget=12.0):
@@ -56,14 +43,14 @@ def test_a_crash_costs_the_patience():
 
 
 def test_a_worker_that_leaves_and_one_that_joins_late(tmp_path):
-    """Worker 0 is away from 3.5 to 6.25 s and says so: its computation is done again from then on, until 7.25 s. Worker
+    """Worker 0 is away from 3.4 to 6.25 s and says so: its computation is done again from then on, until 7.25 s. Worker
     1 is there from 1.5 s on, and its first computation is done at 2.5 s: iteration 2 waits for it."""
     path = tmp_path / "e.csv"
-    path.write_text("event,worker,at_ms,until_ms\nleave,0,3500,6250\njoin,1,1500,\n")
+    path.write_text("event,worker,at_ms,until_ms\nleave,0,3400,6250\njoin,1,1500,\n")
     found = trained(events=path)
     assert ends(found) == [1, 2.5, 3.5, 4.5, 5.5, 7.25, 8.25, 9.25, 10.25, 11.25]
     np.testing.assert_array_equal(found.active[:10, 1], [False] + [True] * 9)
-    np.testing.assert_array_equal(found.active[:10, 0], [True] * 3 + [False] * 2 + [True] * 5)
+    np.testing.assert_array_equal(found.active[:10, 0], [True] * 2 + [False] * 3 + [True] * 5)
 
 
 def test_a_partition_parts_and_heals():
@@ -71,16 +58,16 @@ def test_a_partition_parts_and_heals():
     found = trained(world="partition:at=4.5,until=8.5")
     distance = np.array([row["consensus_distance"] for row in found.rows])
     assert ends(found) == [*range(1, 13)]
-    assert (distance[:5] < 1e-10).all()
+    assert (distance[:5] < 1e-6).all()
     assert (distance[5:9] > 1e-4).all()
-    assert (distance[9:] < 1e-10).all()
+    assert (distance[9:] < 1e-6).all()
 
 
 def test_lost_messages_cost_no_time_and_part_the_workers():
     calm, lossy = trained(), trained(world="loss:probability=0.5")
     np.testing.assert_array_equal(calm.duration, lossy.duration)
-    assert calm.rows[-1]["consensus_distance"] < 1e-10
-    assert lossy.rows[-1]["consensus_distance"] > 1e-6
+    assert calm.rows[-1]["consensus_distance"] < 1e-6
+    assert lossy.rows[-1]["consensus_distance"] > 1e-4
     assert lossy.rows[-1]["test_loss"] == pytest.approx(calm.rows[-1]["test_loss"], rel=0.5)
 
 

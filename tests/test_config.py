@@ -45,6 +45,9 @@ OUR_WORDS = [
     "--tensorboard",
     "--wandb",
     "--compile-cache",
+    "--world",
+    "--events",
+    "--debug",
     "--checkpoint-every",
     "--no-progress",
     "--config",
@@ -138,6 +141,9 @@ BAD = [
     (["--out", ""], "--out names no folder"),
     (["mnist-lrm", "--data-dir", ""], "--data-dir names no folder"),
     (["--compile-cache", ""], "--compile-cache names no folder"),
+    (["--events", ""], "--events names no file"),
+    (["--world", "loss:probability=.1", "loss:probability=.1"], "world 'loss:probability=.1' is named twice"),
+    (["--world", "spells:mean"], "write key=value"),
     (["--compile-cache", __file__], "cannot hold compiled programs"),
     (["--compile-cache", os.path.join(__file__, "below")], "cannot hold compiled programs"),
 ]
@@ -234,6 +240,8 @@ def test_every_field_has_its_word_and_every_word_its_field():
             "timelines": "all",
             "graph": "ring",
             "delays": "pareto",
+            "world": "loss:probability=0.1",
+            "events": "e.csv",
         },
         **{"partition": "shards", "optimizer": "adam", "out": "o", "compile_cache": "c", "schedule": "step:every=3"},
         **{"workers": 3, "pca": 4, "steps": 50, "batch_size": 6, "eval_every": 7, "seed": 8, "checkpoint_every": 9},
@@ -242,7 +250,7 @@ def test_every_field_has_its_word_and_every_word_its_field():
         **{"coordinator": "h:1", "processes": 2, "process_id": 1, "patience": 5},
     }
     line = [text for name, value in typed.items() for text in (f"--{name.replace('_', '-')}", str(value))]
-    flags = ["--overwrite", "--tensorboard", "--no-progress", "--distributed", "--until-target"]
+    flags = ["--overwrite", "--tensorboard", "--no-progress", "--distributed", "--until-target", "--debug"]
     config, options, _ = words.parse([*line, *flags])
     assert words.parse(["--rows", "12"])[0].rows == 12  # which excludes --eval-every
     typed |= {
@@ -251,6 +259,8 @@ def test_every_field_has_its_word_and_every_word_its_field():
         "distributed": True,
         "preset": "quickstart",
         "policies": ("full",),
+        "world": ("loss:probability=0.1",),
+        "debug": True,
         "overwrite": True,
         "tensorboard": True,
         "progress": False,
@@ -298,6 +308,8 @@ def test_presets_survive_json(name):
     target_accuracy=st.none() | st.floats(0, 1),
     seconds=st.none() | st.floats(min_value=0, allow_infinity=False),
     baseline=st.none() | st.text(),
+    world=st.lists(st.text()).map(tuple),
+    events=st.none() | st.text(),
     until_target=st.booleans(),
 )
 def test_any_configuration_survives_json_bit_for_bit(**fields):
@@ -315,6 +327,7 @@ CORRUPT = [
     (lambda content: {**content, "policies": None}, "policies"),
     (lambda content: {**content, "policies": "dybw"}, "policies"),
     (lambda content: {**content, "policies": ["dybw", 1]}, "policies"),
+    (lambda content: {**content, "world": "loss:probability=0.1", "events": 3}, "events, world"),
     (lambda content: {**content, "workers": "10", "seed": 0.5}, "seed, workers"),
     (lambda content: {**content, "steps": True}, "steps"),
     (lambda content: {**content, "until_target": 1}, "until_target"),
@@ -360,6 +373,7 @@ def test_print_config_checks_ranges(capsys):
 
 
 def test_list_names_everything_with_its_keys(capsys):
+    from dbwjax.network.breakage import WORLD
     from dbwjax.network.delays import DELAYS
     from dbwjax.network.graphs import GRAPHS
     from dbwjax.network.weights import WEIGHTS
@@ -370,11 +384,12 @@ def test_list_names_everything_with_its_keys(capsys):
     said = capsys.readouterr().out
     entries = [line.split()[0].split(":")[0] for line in said.splitlines() if line[:2] == "  " and line[2:3] != " "]
     tables = [PRESETS, POLICIES, GRAPHS, DELAYS, WEIGHTS, DATASETS, PARTITIONS, optimizers.OPTIMIZERS, MODELS]
-    tables.append(SCHEDULES)
+    tables += [SCHEDULES, WORLD]
     assert sorted(entries) == sorted(name for table in tables for name in table)
     for spec in [
         *("fastest:k=INT,", "erdos_renyi:p=0.4", "small_world:degree=4,p=0.1", "from_file:path=", "momentum:beta=0.9"),
         *("shifted_exponential:shift=0.5,rate=1.0", "dirichlet:alpha=", "shards:per_worker=", "late="),
+        *("crash:worker=INT,at=FLOAT,patience=5.0", "racks:size=INT,probability=FLOAT,factor=FLOAT\n"),
         *("cosine:steps=INT,alpha=0.0", "warmup_cosine:warmup=INT,steps=INT", "resample=none"),
     ]:
         assert spec in said

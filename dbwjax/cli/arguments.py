@@ -137,8 +137,7 @@ def from_typed(given: dict[str, Any], base: TrainConfig) -> tuple[TrainConfig, R
             f"--wandb {given['wandb']} would be a project; write the preset {given['wandb']} before --wandb"
         )
     given = {name: value for name, value in given.items() if name not in ("preset", "config")}
-    if "policies" in given:
-        given["policies"] = tuple(given["policies"])
+    given |= {name: tuple(given[name]) for name in ("policies", "world") if name in given}
     fields, options = ({one.name for one in dataclasses.fields(kind)} for kind in (TrainConfig, RunOptions))
     # A budget that is typed takes the place of the configuration's, of whichever kind; so do rows.
     if "rows" in given:

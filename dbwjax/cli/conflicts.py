@@ -20,7 +20,7 @@ LEARNED = (
 ROWS = ("rows", "eval_every", "checkpoint_every")
 """Clocks alone leave one row each, at the budget, and no checkpoint."""
 
-HOSTS = ("distributed", "coordinator", "processes", "process_id", "patience", "timelines")
+HOSTS = ("distributed", "coordinator", "processes", "process_id", "patience", "timelines", "debug")
 """Words of training that a sweep has no use for."""
 
 _BY_DATA = ("data_dir", "model", "pca", "partition", "target_accuracy", "until_target")

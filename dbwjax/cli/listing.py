@@ -16,6 +16,7 @@ WIDTH = 100
 
 def listing() -> str:
     """Every word that the command knows, with keys and defaults."""
+    from dbwjax.network.breakage import WORLD
     from dbwjax.network.delays import DELAYS
     from dbwjax.network.graphs import GRAPHS
     from dbwjax.network.weights import WEIGHTS
@@ -27,6 +28,7 @@ def listing() -> str:
     tables: dict[str, dict[str, Any]] = {
         "graphs": GRAPHS,
         "delays": DELAYS,
+        "what breaks (--world, several)": WORLD,
         "weights": WEIGHTS,
         "data sets": DATASETS,
         "partitions": PARTITIONS,

@@ -20,7 +20,7 @@ from dbwjax import numbers, specs
 from dbwjax.experiments.blocks import Places, blocks
 from dbwjax.experiments.budget import grids
 from dbwjax.experiments.config import RunOptions, TrainConfig
-from dbwjax.experiments.drawn import problem_of
+from dbwjax.experiments.drawn import Broken, problem_of
 from dbwjax.experiments.driver import evaluate_own
 from dbwjax.experiments.fingerprints import fingerprints
 from dbwjax.experiments.given import Budget, Told, budget_of, optimizer_of, prepared, require_room, target_of
@@ -66,6 +66,8 @@ def train_policy(
     seed: int = 0,
     workers: int | None = None,
     learning_rate: float = 0.1,
+    world: Sequence[str] | str = (),
+    events: str | os.PathLike | None = None,
     wide: bool | None = None,
     target_accuracy: float | None = None,
     until_target: bool = False,
@@ -91,6 +93,8 @@ def train_policy(
       seed: of delays, batches and initial parameters, and of what is given as a SPEC.
       workers: N, where everything is a SPEC.
       learning_rate: of an optimiser that is a SPEC.
+      world: SPECs of what breaks (docs/world.md).
+      events: a CSV of who is away when, and of partitions.
       wide: whether events of an event-driven policy are put together in wide steps, which is the same run to rounding;
         `None`: on accelerators.
       target_accuracy: of `until_target`.
@@ -110,7 +114,8 @@ def train_policy(
     budget = budget_of(seconds, steps, rows, eval_every, times)
     target, audience = target_of(target_accuracy, until_target), Audience(listed(callbacks))
     seed, optimizer = numbers.seeds(seed).start, optimizer_of(optimizer, learning_rate)
-    problem = problem_of({"policy": policy}, task, graph, delays, optimizer, [seed], workers)
+    breaks = Broken(world, events)
+    problem = problem_of({"policy": policy}, task, graph, delays, optimizer, [seed], workers, breaks=breaks)
     require_room(budget, problem.workers, 1, 1)
     grid = _grid(problem, budget)
     places = Places(problem, [_device()], False, 1)
@@ -214,6 +219,8 @@ def compare(
     batch_size: int = 32,
     model: str | None = None,
     partition: str = "iid",
+    world: Sequence[str] | str = (),
+    events: str | os.PathLike | None = None,
     until_target: bool = False,
     callbacks: Callbacks | Sequence[Callbacks] | None = None,
     progress: bool = False,
@@ -241,6 +248,8 @@ def compare(
       batch_size: of a task that is a SPEC.
       model: of a task that is a SPEC.
       partition: of a task that is a SPEC.
+      world: SPECs of what breaks (docs/world.md).
+      events: a CSV of who is away when, and of partitions.
       until_target: stop a policy when all its worlds (that are trained side by side) have reached the target.
       callbacks: functions that are called as the training goes on, and may stop a policy in a world.
       progress: whether to show how far the work is: a bar in a notebook or on a terminal.
@@ -269,6 +278,8 @@ def compare(
         batch_size,
         model,
         partition,
+        world,
+        events,
     )
     audience, target = Audience(listed(callbacks)), target_of(target_accuracy, until_target)
     problem, config = prepared(told)

@@ -59,6 +59,8 @@ class TrainConfig:
     )
     latency: float = _option(0.0, _NET, "of every message", "SECONDS")
     bandwidth: float = _option(math.inf, _NET, "of every link", "BYTES_PER_SECOND")
+    world: tuple[str, ...] = _option((), _NET, "what breaks, and spells of slowness (docs/world.md)", "SPEC")
+    events: str | None = _option(None, _NET, "a CSV of who is away when, and of partitions", "FILE")
     dataset: str = _option("digits", _LEARNED, "pictures, or a synthetic problem as a SPEC", "NAME")
     data_dir: str | None = _option(
         None, _LEARNED, "a TFDS folder (default: TFDS_DATA_DIR, or ~/tensorflow_datasets)", "DIR"
@@ -114,6 +116,7 @@ class RunOptions:
     )
     processes: int | None = _option(None, _HOSTS, "how many there are", "P")
     process_id: int | None = _option(None, _HOSTS, "which one this is, from 0", "I")
+    debug: bool = _option(False, _HOSTS, "check every mixing matrix; slow")
     patience: int = _option(30, _HOSTS, "to wait for a process that does not answer (default: 30)", "SECONDS")
 
     def folder(self, preset: str) -> Path:
@@ -153,6 +156,7 @@ def validate(config: TrainConfig, options: RunOptions) -> None:
         if kinds.count(kind) > 1:
             raise ValueError(f"--figures {options.figures} names {kind} twice; name it once")
     _validate_policies(config)
+    _validate_world(config)
     if options.wandb is not None and (not options.wandb.strip() or set(options.wandb) & set("/\\#?%:")):
         raise ValueError(f"--wandb '{options.wandb}' names no project; use a name without any of / \\ # ? % :")
     places = {"data_dir": config.data_dir, "out": options.out, "compile_cache": options.compile_cache}
@@ -233,6 +237,16 @@ def _validate_policies(config: TrainConfig) -> None:
         )
 
 
+def _validate_world(config: TrainConfig) -> None:
+    """What the SPECs mean is checked where they are built."""
+    meanings = [_meaning(spec) for spec in config.world]
+    for spec, meaning in zip(config.world, meanings, strict=True):
+        if meanings.count(meaning) > 1:
+            raise ValueError(f"world '{spec}' is named twice; name it once")
+    if config.events is not None and not config.events.strip():
+        raise ValueError("--events names no file; give the path of a CSV, or leave it out")
+
+
 def _meaning(spec: str) -> tuple[str, frozenset[tuple[str, str]]]:
     """What a SPEC says, however it is spaced and ordered; `build_policies` knows defaults, too."""
     name, settings = specs.parse(spec)
@@ -244,6 +258,7 @@ def to_json(config: TrainConfig) -> dict[str, Any]:
     content = dataclasses.asdict(config)
     return content | {
         "policies": list(config.policies),
+        "world": list(config.world),
         "bandwidth": None if config.bandwidth == math.inf else config.bandwidth,
     }
 
@@ -258,9 +273,9 @@ def from_json(content: Any) -> TrainConfig:
     if not isinstance(content, dict) or set(content) != names:
         odd = sorted(names ^ set(content)) if isinstance(content, dict) else []
         raise ValueError(f"not a configuration of this version (fields that differ: {', '.join(odd) or 'all'})")
-    policies = tuple(content["policies"]) if isinstance(content["policies"], list) else content["policies"]
+    listed = {name: tuple(content[name]) for name in ("policies", "world") if isinstance(content[name], list)}
     bandwidth = math.inf if content["bandwidth"] is None else content["bandwidth"]
-    values = content | {"policies": policies, "bandwidth": bandwidth}
+    values = content | listed | {"bandwidth": bandwidth}
     hints = typing.get_type_hints(TrainConfig)
     odd = sorted(name for name, value in values.items() if not fits(value, hints[name]))
     if odd:

@@ -6,7 +6,7 @@ What is given as an object is the same in every world; SPECs and functions of a 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from dbwjax.experiments.config import TrainConfig
 from dbwjax.experiments.problem import Drawn, Problem, World, assemble
 from dbwjax.experiments.world_tasks import message_bytes
 from dbwjax.limits import shown, whole
+from dbwjax.network.breakage import broken, build_events
 from dbwjax.network.delays import build_delays
 from dbwjax.network.graphs import build_graph, pad
 from dbwjax.network.node_names import names_of
@@ -26,6 +27,17 @@ from dbwjax.policies import build_policies
 from dbwjax.tasks import Task, build_task, of_one_width
 from dbwjax.tasks.probe import fault_of, require_task
 from dbwjax.types import DelayModel, Graph, Policy
+
+
+class Broken(NamedTuple):
+    """What breaks, as Python is given it."""
+
+    world: Any = ()  # SPECs, or one
+    events: Any = None  # path of a CSV
+
+
+CALM = Broken()
+"""Nothing breaks."""
 
 
 def problem_of(
@@ -37,6 +49,7 @@ def problem_of(
     seeds: Sequence[int],
     workers: int | None,
     words: Mapping[str, Any] | None = None,
+    breaks: Broken = CALM,
 ) -> Problem:
     """Worlds from objects, SPECs and functions of a seed.
 
@@ -44,7 +57,8 @@ def problem_of(
       ValueError: one line about the first thing that is wrong.
     """
     built = built_of(policies)
-    return joined(built, drawn_of(task, graph, delays, optimizer, seeds, workers, words), optimizer, (graph, delays))
+    drawn = drawn_of(task, graph, delays, optimizer, seeds, workers, words, breaks=breaks)
+    return joined(built, drawn, optimizer, (graph, delays))
 
 
 def built_of(policies: Mapping[str, Policy | str]) -> dict[str, Policy]:
@@ -69,8 +83,12 @@ def drawn_of(
     workers: int | None,
     words: Mapping[str, Any] | None = None,
     clocks_only: bool = False,
+    breaks: Broken = CALM,
+    files: tuple[Any, Any] | None = None,
 ) -> list[Drawn]:
     """What each world consists of; with `clocks_only` what its clock reads, and neither task nor optimiser is.
+
+    `files` are graph and delays as they were given, where `graph` has been built since.
 
     Raises:
       ValueError: one line about the first thing that is wrong.
@@ -90,11 +108,31 @@ def drawn_of(
     found = [drawn(seed) for seed in seeds]
     first = found[0]
     probe.require_delays(first.delays)
+    found = _broken(found, breaks, files or (graph, delays))
+    first = found[0]
     if first.task is None:
         return found
     probe.require_optimizer(optimizer, require_task(first.task))
     tasks = of_one_width([one.task for one in found if one.task is not None])
     return [one._replace(task=task) for one, task in zip(found, tasks, strict=True)]
+
+
+def _broken(drawn: list[Drawn], breaks: Broken, files: tuple[Any, Any]) -> list[Drawn]:
+    """The worlds with what breaks in them.
+
+    Raises:
+      ValueError: what `breakage` refuses.
+    """
+    count = int(np.asarray(drawn[0].graph.computes).sum())
+    names = names_of(*_files(files), count) if breaks.events is not None else None
+    events = build_events(breaks.world, count, breaks.events, names)
+    return [one._replace(delays=broken(one.delays, breaks.world, count), events=events) for one in drawn]
+
+
+def _files(files: tuple[Any, Any]) -> tuple[str, str]:
+    """Graph and delays where they are SPECs, which may name files."""
+    graph, delays = (one if isinstance(one, str) else "" for one in files)
+    return graph, delays
 
 
 def slots_of(drawn: Sequence[Drawn]) -> int:
@@ -126,8 +164,7 @@ def joined(
     for name, policy in problem.policies.items():
         state = jax.tree.map(lambda leaf: leaf[0], problem.states[name])
         probe.require_decision(name, policy, alone(problem.worlds_of(name), 0).graph, state)
-    graph_file, trace = (one if isinstance(one, str) else "" for one in files)
-    return problem._replace(names=names_of(graph_file, trace, problem.workers))
+    return problem._replace(names=names_of(*_files(files), problem.workers))
 
 
 def _graph(graph: Any, workers: int | None, seed: int, message: float | None) -> Graph:

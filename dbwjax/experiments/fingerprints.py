@@ -1,8 +1,8 @@
 """Which worlds draw the same: hashes of what they draw, so that no world counts twice.
 
-`delays` are the first 64 of every worker, `graph` is who hears whom and how late, `timing` both. `learning` adds the
-initial parameters and the first batches of up to 8 workers. Where each worker's delays are all the same, `delays` has
-the seed in it: such worlds share no random draw of delays, and must not be one cluster for it.
+`delays` are the first 64 of every worker, `graph` is who hears whom and how late, `timing` both and what breaks.
+`learning` adds the initial parameters and the first batches of up to 8 workers. Where each worker's delays are all the
+same, `delays` has the seed in it: such worlds share no random draw of delays, and must not be one cluster for it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def fingerprints(problem: Problem) -> list[dict[str, Any]]:
         drawn = drawn_delays(world)
         delays = _hash(drawn)
         graph = _hash((world.graph.neighbours, world.graph.links, world.graph.latency))
-        timing = _hash([np.frombuffer((delays + graph).encode(), np.uint8)])
+        timing = _hash([np.frombuffer((delays + graph).encode(), np.uint8), *jax.tree.leaves(world.events)])
         learning = timing
         if problem.params is not None:
             params = rows_of(problem.params, which)

@@ -10,7 +10,7 @@ import numpy as np
 
 from dbwjax import numbers
 from dbwjax.experiments.config import TrainConfig
-from dbwjax.experiments.drawn import problem_of
+from dbwjax.experiments.drawn import Broken, problem_of
 from dbwjax.experiments.extent import Extent, require_extent, rows_of
 from dbwjax.experiments.problem import Problem
 from dbwjax.learners.optimizers import build_optimizer
@@ -86,6 +86,8 @@ class Told(NamedTuple):
     batch_size: int
     model: str | None
     partition: str
+    world: Any = ()
+    events: Any = None
 
 
 def prepared(told: Told, worlds: int | None = None) -> tuple[Problem, TrainConfig]:
@@ -102,7 +104,8 @@ def prepared(told: Told, worlds: int | None = None) -> tuple[Problem, TrainConfi
     require_room(budget, 1 if told.workers is None else whole("workers", told.workers), len(named), seeds)
     words = {name: getattr(told, name) for name in ("batch_size", "model", "partition")}
     optimizer = optimizer_of(told.optimizer, told.learning_rate)
-    problem = problem_of(named, told.task, told.graph, told.delays, optimizer, drawn, told.workers, words)
+    breaks = Broken(told.world, told.events)
+    problem = problem_of(named, told.task, told.graph, told.delays, optimizer, drawn, told.workers, words, breaks)
     config = TrainConfig(policies=tuple(named), baseline=over)
     return problem, dataclasses.replace(config, seconds=budget.seconds, steps=budget.steps, rows=budget.rows)
 

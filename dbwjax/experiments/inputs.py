@@ -1,4 +1,4 @@
-"""The files that a configuration names, by what they hold: a trace, a graph, a data set.
+"""The files that a configuration names, by what they hold: a trace, a graph, events, a data set.
 
 Their hashes stand in `config.json`, so that a run does not go on with another trace behind the same path.
 """
@@ -34,7 +34,8 @@ def inputs(configs: Iterable[TrainConfig], data: bool = True) -> Inputs:
     found = {}
     configs = list(configs)
     words = dict.fromkeys(word for config in configs for word in _specs(config))
-    for path in dict.fromkeys(path for word in words for path in _paths(word)):
+    events = [config.events for config in configs if config.events is not None]
+    for path in dict.fromkeys([*(path for word in words for path in _paths(word)), *events]):
         # The name is that of no place: an input that is moved is the same.
         found[path] = _told({"": Path(path)}, _REMEDY)
     sets = dict.fromkeys((specs.parse(config.dataset)[0], config.data_dir) for config in configs)

@@ -18,12 +18,12 @@ from dbwjax.experiments.presets import PRESETS
 from dbwjax.experiments.sweep import config as sweeps
 from dbwjax.experiments.sweep.config import SweepConfig
 from dbwjax.files import read, read_json, refused, replace_file
+from dbwjax.network.breakage import said
 from dbwjax.report.page.material import Material, Provenance
 from dbwjax.storage import manifest
 from dbwjax.storage.parts import Parts
 
-PAGE = "report.html"
-WHAT_IF = "what_if.json"
+PAGE, WHAT_IF = "report.html", "what_if.json"
 
 _REMEDY = "run python -m dbwjax.train or dbwjax.sweep to its end first"
 _MARK = b'<meta name="generator" content="dbwjax">'
@@ -172,6 +172,7 @@ def provenance_of(config: TrainConfig | SweepConfig, environment: Mapping[str, A
         base.preset,
         list(now.items()),
         citing.citation(base),
+        said(base.world, base.events),
     )
 
 
@@ -188,7 +189,7 @@ def _settings(config: TrainConfig | SweepConfig) -> dict[str, str]:
 
 def _text(value: Any) -> str:
     if isinstance(value, tuple | list):
-        return " | ".join(map(_text, value))
+        return " | ".join(map(_text, value)) or "-"
     return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 

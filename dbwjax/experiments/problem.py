@@ -29,6 +29,8 @@ from dbwjax.experiments.networks import Roles, networks_of, sizes_of, states_of,
 from dbwjax.experiments.world_tasks import FREE, message_bytes, require_memory, shapes_of, tasks_of
 from dbwjax.learners.optimizers import build_optimizer
 from dbwjax.learners.schedules import require_rates
+from dbwjax.network.absences import padded
+from dbwjax.network.breakage import broken, build_events
 from dbwjax.network.delays import build_delays
 from dbwjax.policies import build_policies
 from dbwjax.runtime.memory import (
@@ -39,7 +41,7 @@ from dbwjax.runtime.memory import (
 )
 from dbwjax.tasks import Task
 from dbwjax.tasks.probe import fault_of
-from dbwjax.types import DelayModel, Graph, Learner, Policy
+from dbwjax.types import DelayModel, Events, Graph, Learner, Policy
 
 
 class World(NamedTuple):
@@ -120,15 +122,24 @@ def problems(told: Sequence[World], clocks_only: bool = False) -> list[Problem]:
     policies = build_policies(told[0].config.policies)
     if not clocks_only:
         require_memory(told)
-    models = [build_delays(one.config.delays, one.config.workers, one.config.seed) for one in told]
+    models, events = [], []
+    names: dict[Any, list[str]] = {}
+    for one in told:
+        config = one.config
+        law = build_delays(config.delays, config.workers, config.seed)
+        models.append(broken(law, config.world, config.workers))
+        if config.events is not None and not names:
+            names = named(told)
+        events.append(build_events(config.world, config.workers, config.events, names.get(files_of(one))))
+    stood = list(zip(models, padded(events), strict=True))
     return [
-        build([told[place] for place in members], [models[place] for place in members], policies, clocks_only)
-        for members in same_shapes(told, models)
+        build([told[place] for place in members], [stood[place] for place in members], policies, clocks_only)
+        for members in same_shapes(told, stood)
     ]
 
 
-def same_shapes(told: Sequence[World], models: Sequence[DelayModel]) -> list[list[int]]:
-    """Worlds that can be one batch: they differ in nothing that is compiled."""
+def same_shapes(told: Sequence[World], models: Sequence[Any]) -> list[list[int]]:
+    """Worlds that can be one batch: they differ in nothing that is compiled. `models`: their delays and events."""
     found: dict[Any, list[int]] = {}
     for place, (world, model) in enumerate(zip(told, models, strict=True)):
         fixed = tuple((name, value) for name, value in vars(world.config).items() if name not in FREE)
@@ -138,13 +149,16 @@ def same_shapes(told: Sequence[World], models: Sequence[DelayModel]) -> list[lis
 
 
 def build(
-    told: list[World], models: list[DelayModel], policies: dict[str, Policy], clocks_only: bool = False
+    told: list[World],
+    models: list[tuple[DelayModel, Events | None]],
+    policies: dict[str, Policy],
+    clocks_only: bool = False,
 ) -> Problem:
     """Worlds that agree in every shape, stacked, with what each policy's `init` makes of them.
 
     Args:
       told: the worlds.
-      models: their delays.
+      models: their delays, and what breaks.
       policies: by SPEC.
       clocks_only: whether nothing is learned.
 
@@ -159,8 +173,8 @@ def build(
     first = next(iter(tasks.values()), None)
     size = 0.0 if first is None else message_bytes(first, config.dtype)
     drawn = [
-        Drawn(world.config.seed, nets.of(world, size), model, tasks.get(world.config.seed))
-        for world, model in zip(told, models, strict=True)
+        Drawn(world.config.seed, nets.of(world, size), model, tasks.get(world.config.seed), events)
+        for world, (model, events) in zip(told, models, strict=True)
     ]
 
     def linked(size: float) -> list[Graph]:
@@ -179,6 +193,7 @@ class Drawn(NamedTuple):
     graph: Graph
     delays: DelayModel
     task: Task | None
+    events: Events | None = None
 
 
 def assemble(
@@ -205,7 +220,9 @@ def assemble(
     keys = [jax.random.key(one.seed) for one in drawn]
     drawn = _canonical(drawn)
     worlds = [
-        simulate.World(one.graph, one.delays, Partial(_nothing) if one.task is None else one.task.batches, key)
+        simulate.World(
+            one.graph, one.delays, Partial(_nothing) if one.task is None else one.task.batches, key, one.events
+        )
         for one, key in zip(drawn, keys, strict=True)
     ]
     policies = canonical(policies)

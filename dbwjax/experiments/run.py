@@ -10,6 +10,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dbwjax.engine.batch import rows_of
 from dbwjax.experiments.blocks import Block, Places, blocks, sizes
 from dbwjax.experiments.budget import grids, require_ends
@@ -26,6 +28,7 @@ from dbwjax.experiments.config import (
 from dbwjax.experiments.driver import Driver, agreed_sizes
 from dbwjax.experiments.fingerprints import fingerprints
 from dbwjax.experiments.inputs import Inputs, inputs, say_sampled
+from dbwjax.experiments.mixing_check import require_sound
 from dbwjax.experiments.pages import leave_page
 from dbwjax.experiments.problem import Problem, of_seeds, problems
 from dbwjax.files import replace_file, write_json
@@ -72,6 +75,9 @@ def run_experiment(config: TrainConfig, options: RunOptions) -> int:
     if options.overwrite or not (path / "config.json").exists():
         require_ends(found, places, list(blocks(config.policies, found, [fit.size for fit in fits])), times)
     _say_notes(config, found, read)
+    if options.debug:
+        count = require_sound(found, [np.array([grid[-1] for grid in grid_of]) for grid_of in times])
+        streams.note(f"--debug: {count:,} mixing matrices are as they should be")
     with RunFolder.open(path, options.overwrite, FIGURES) if processes.is_first() else nullcontext() as folder:
         run, kept = "", None
         sized = [fit.size for fit in fits]

@@ -20,7 +20,7 @@ from dbwjax.tasks import Task, build_task, of_one_width
 if TYPE_CHECKING:
     from dbwjax.experiments.problem import World
 
-FREE = {"seed", "graph", "learning_rate", "delays", "latency", "bandwidth"}
+FREE = {"seed", "graph", "learning_rate", "delays", "latency", "bandwidth", "world", "events"}
 """What changes no shape."""
 
 

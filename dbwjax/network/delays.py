@@ -175,6 +175,15 @@ def build_delays(spec: str, workers: int, seed: int = 0) -> Law:
     return replace(law, copies=copies)
 
 
+def spans_of(delays: DelayModel) -> list[Span | None]:
+    """The times of the factors of a law; `None`: of a model that is not built here nothing is known."""
+    model: Any = delays.model if isinstance(delays, Law) else delays
+    factors: Any = (model,)
+    if getattr(model, "func", None) in (_product, _checked_product):
+        factors = model.args[0]
+    return [_span(one.model if isinstance(one, Law) else one) for one in factors]
+
+
 def _law(workers: int, model: DelayModel, span: Span | None) -> Law:
     return Law(model, workers, times.never_leave([span]), span is None or span.zero)
 

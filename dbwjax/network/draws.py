@@ -68,3 +68,42 @@ def normal(key: Key, worker: Array, started: Array, dtype: jnp.dtype) -> Array:
     # The middle of the cell, so that neither end is infinite.
     half = 2.0**-53 if jnp.dtype(dtype) == jnp.float64 else 2.0**-24
     return math.sqrt(2) * jax.scipy.special.erfinv(2 * (uniform(key, worker, started, dtype) + half) - 1)
+
+
+def gamma(key: Key, worker: Array, started: Array, shape: Array) -> Array:
+    """Gamma with mean 1 and `shape` 1 or more (its variance is 1 / shape), in the type of `shape`.
+
+    Exact, by rejection (Marsaglia and Tsang 2000, "A simple method for generating gamma variables"): a normal number
+    and a uniform one a try, both from one hash, and at most 1.06 tries on average. A try that is refused is followed
+    by the hash of its own 64 bits, so the draw is a pure function however many tries it takes.
+    """
+    d = shape - 1 / 3
+    c = 1 / jnp.sqrt(9 * d)
+
+    def again(carry: tuple) -> tuple:
+        bits = words(key, *carry[0])
+        z, u = math.sqrt(2) * jax.scipy.special.erfinv(2 * _middle(bits[0], d.dtype) - 1), _middle(bits[1], d.dtype)
+        v = (1 + c * z) ** 3
+        fits = jnp.log(u) < z * z / 2 + d - d * v + d * jnp.log(jnp.maximum(v, jnp.finfo(d.dtype).tiny))
+        return bits, v, fits & (v > 0)
+
+    begin = bits_of(worker, started), jnp.zeros_like(d), jnp.zeros((), bool)
+    return jax.lax.while_loop(lambda carry: ~carry[2], again, begin)[1] * (d / shape)
+
+
+def bits_of(worker: Array, started: Array) -> tuple[UInt32[Array, ""], UInt32[Array, ""]]:
+    """Where a computation's draws begin, of which nobody knows how many there will be; `following` gives the first."""
+    return jnp.asarray(worker).astype(jnp.uint32), jnp.asarray(started).astype(jnp.uint32)
+
+
+def following(key: Key, bits: tuple[Array, Array], dtype: jnp.dtype) -> tuple[tuple[Array, Array], Array]:
+    """The draw after the one with these bits: the hash of them, and uniform on `(0, 1)`."""
+    bits = words(key, *bits)
+    return bits, _middle(bits[0], dtype)
+
+
+def _middle(word: Array, dtype: jnp.dtype) -> Array:
+    """Uniform from 32 bits, the middle of a cell: neither 0 nor 1. Of 2^-23 in float32, of 2^-32 in float64."""
+    if jnp.dtype(dtype) == jnp.float64:
+        return (word.astype(jnp.float64) + 0.5) * 2.0**-32
+    return ((word >> np.uint32(9)).astype(jnp.float32) + 0.5) * 2.0**-23

@@ -13,6 +13,8 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
+import numpy as np
+
 from dbwjax import files, numbers
 
 Header = Literal["auto", "yes", "no"]
@@ -145,6 +147,23 @@ def time(at: str, cell: str, second: float = 1.0) -> float:
     if value < 0:
         raise ValueError(f"{at}: {quoted(cell)} is not a time; use 0 or more seconds")
     raise ValueError(f"{at}: {quoted(cell)} is out of range; use 0, or {numbers.LEAST:g} to {numbers.MOST:g} seconds")
+
+
+def times(cells: Sequence[str], second: float = 1.0) -> np.ndarray:
+    """Seconds of many cells, as `time` would read each; an error does not say where.
+
+    Raises:
+      ValueError: one is no time.
+    """
+    if not all(map(_NUMBER, cells)):
+        raise ValueError("not all are numbers")
+    values = np.fromiter(map(float, cells), np.float64, len(cells)) / second
+    zero = values == 0
+    for place in np.flatnonzero(zero).tolist():
+        time("", cells[place], second)
+    if not (zero | ((values >= numbers.LEAST) & (values <= numbers.MOST))).all():
+        raise ValueError("not all are in range")
+    return np.abs(values)
 
 
 def bandwidth(at: str, cell: str) -> float:

@@ -110,6 +110,16 @@ def of_slow(slow: np.ndarray, factor: float) -> Span:
     return fixed(factor if np.min(slow) == 1 else 1.0, factor if np.max(slow) > 0 else 1.0)
 
 
+def of_spells(factor: float, shape: float) -> Span:
+    """Levels from 1 to `factor`, and a gamma variable with mean 1 as `draws.gamma` makes it."""
+    d = shape - 1 / 3
+    furthest = 6.5 / math.sqrt(9 * d)  # of a normal number from 32 bits, times c
+    # A draw v is kept where d log v > log u - z^2 / 2 - d, and z^2 / 2 < 4.5 d where 0 < v < 1.
+    kept = math.exp(-33 * math.log(2) / d - 5.5)
+    least = d / shape * max(kept, max(1 - furthest, 0.0) ** 3)
+    return Span(1.0, factor, least, factor * d / shape * (1 + furthest) ** 3)
+
+
 def of_table(table: np.ndarray) -> Span:
     """A table of measured times, some of them above 0."""
     above = table[table > 0]

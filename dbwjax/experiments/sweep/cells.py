@@ -14,6 +14,9 @@ from dbwjax.experiments.compare import check, compare
 from dbwjax.limits import shown
 from dbwjax.types import Policy
 
+BREAKS = "breaks"
+"""The column of an axis over `world=`."""
+
 
 class Cells(NamedTuple):
     """What `compare_cells` found."""
@@ -55,7 +58,7 @@ def compare_cells(
     Args:
       policies: as for `compare`.
       axes: by argument of `compare` (`graph`, `delays`, `optimizer`, `learning_rate`, `task`, ...) its values: SPECs
-        and numbers as they are, objects by a name.
+        and numbers as they are, objects (and lists, of `world`) by a name. The column of `world` is `breaks`.
       **common: all other arguments of `compare`.
 
     Returns:
@@ -120,4 +123,6 @@ def axes_of(axes: Any, common: Mapping[str, Any]) -> dict[str, dict[Any, Any]]:
 def renamed(first: dict[str, Any], values: dict[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
     """A row whose world is named as a sweep's: by the axes and the seed; `first` stands before them."""
     rest = {name: value for name, value in row.items() if name not in (*first, "world")}
-    return {**first, **values, "seed": row["world"], **rest}
+    # `world` is the column of seeds elsewhere; an axis over what breaks has another.
+    axes = {BREAKS if name == "world" else name: value for name, value in values.items()}
+    return {**first, **axes, "seed": row["world"], **rest}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from dbwjax.engine.batch import mesh_of
 from dbwjax.experiments.blocks import blocks
 from dbwjax.experiments.budget import grids
 from dbwjax.experiments.config import RunOptions, TrainConfig
-from dbwjax.experiments.drawn import built_of, drawn_of, joined, slots_of
+from dbwjax.experiments.drawn import Broken, built_of, drawn_of, joined, slots_of
 from dbwjax.experiments.fingerprints import fingerprints
 from dbwjax.experiments.given import baseline_of, budget_of, policies_of, require_room
 from dbwjax.experiments.problem import Problem
@@ -41,6 +42,8 @@ def compare_clocks(
     seeds: int = 10,
     seed: int = 0,
     baseline: str | None = None,
+    world: Sequence[str] | str = (),
+    events: str | os.PathLike | None = None,
     progress: bool = False,
 ) -> Cells:
     """Runs the clocks of policies in the same worlds, and says whose iterations are shorter and how sure that is.
@@ -58,6 +61,8 @@ def compare_clocks(
       seeds: how many worlds in each cell.
       seed: of the first.
       baseline: what the others are compared with; default: the last policy.
+      world: SPECs of what breaks (docs/world.md).
+      events: a CSV of who is away when, and of partitions.
       progress: whether to show how far the work is.
 
     Returns:
@@ -79,7 +84,8 @@ def compare_clocks(
     for name, policy in built.items():
         if policy.reads_training:
             raise ValueError(f"policy '{name}' reads training, which clocks alone do not have; use compare")
-    problems = _problems(built, [tuple(axes[name][label] for name, label in cell.items()) for cell in cells], drawn)
+    values = [tuple(axes[name][label] for name, label in cell.items()) for cell in cells]
+    problems = _problems(built, values, drawn, Broken(world, events))
     config = TrainConfig(policies=tuple(named), baseline=over, seconds=budget.seconds, steps=budget.steps, rows=1)
     rows = _run(problems, cells, config, progress)
     worlds = [
@@ -90,12 +96,12 @@ def compare_clocks(
     return Cells(rows, worlds, summarise(rows, worlds, list(named), over, None))
 
 
-def _problems(policies: dict[str, Policy], cells: list[tuple], seeds: Sequence[int]) -> list[Problem]:
+def _problems(policies: dict[str, Policy], cells: list[tuple], seeds: Sequence[int], breaks: Broken) -> list[Problem]:
     """The worlds of every cell (graph, delays and workers); those of as many workers in lists of one width."""
     nets = [_once(graph, workers) for graph, _, workers in cells]
     drawn = [
-        drawn_of(None, net, delays, None, seeds, workers, clocks_only=True)
-        for net, (_, delays, workers) in zip(nets, cells, strict=True)
+        drawn_of(None, net, delays, None, seeds, workers, clocks_only=True, breaks=breaks, files=(graph, delays))
+        for net, (graph, delays, workers) in zip(nets, cells, strict=True)
     ]
     widest: dict[int, int] = {}
     for (*_, workers), own in zip(cells, drawn, strict=True):

@@ -20,13 +20,13 @@ from dbwjax.experiments import config as configs
 from dbwjax.experiments.config import RunOptions, TrainConfig, fits, to_json
 from dbwjax.experiments.problem import World
 
-OWN_AXES = ("policies", "graph", "delays", "learning_rate", "seed", "seeds", "preset", "data_dir")
+OWN_AXES = ("policies", "graph", "delays", "world", "learning_rate", "seed", "seeds", "preset", "data_dir")
 """Fields that `--set` leaves to options of their own."""
 
 COMMON = ("seconds", "steps", "rows", "eval_every", "target_accuracy", "until_target", "baseline")
 """Fields that are the same for all of a sweep, or its rows could not be compared."""
 
-TIMED = ("workers", "latency")
+TIMED = ("workers", "latency", "events")
 """Fields that a clock alone reads."""
 
 _READERS: dict[Any, Callable[[str], Any]] = {int: lambda text: numbers.whole(text, numbers.INT64), float: numbers.real}

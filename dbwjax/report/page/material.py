@@ -22,6 +22,7 @@ class Provenance(NamedTuple):
     preset: str = ""
     settings: Sequence[tuple[str, str]] = ()  # every option and its value
     citation: str = ""  # BibTeX
+    breaks: Sequence[tuple[str, str]] = ()  # what breaks: as it was typed, and in words
 
 
 class Material(NamedTuple):

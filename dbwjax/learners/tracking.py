@@ -82,9 +82,9 @@ def corrected(learner: Learner) -> Learner:
     `update` is what the worker's own optimiser makes of the gradient: SGD gives the paper's
     `W (2 x - x_old - eta (g - g_old))`. Kept is not `x_old` but the equal sum `d = x - x_old - update_old`, and
     `u = d + update`; as `x' = W (x + u)`, it is `d' = d + (W - I)(x + u)`, here in float32 at least. Thus the mean of
-    `d` stays zero also where some take no part, and where parameters are rounded: the paper's form adds up what rounding
-    takes from `x`, in bfloat16 soon more than an update. Under a schedule `update_old` keeps the rate that it was made
-    with. Messages are parameters.
+    `d` stays zero where some take no part, and where parameters are rounded to bfloat16: the paper's form adds up what
+    rounding takes from `x`. Either form adds up the rounding of the mixing. Under a schedule `update_old` keeps the
+    rate that it was made with. Messages are parameters.
 
     Raises:
       ValueError: a learner that mixes more than parameters.
@@ -117,8 +117,8 @@ def quasi_global(learner: Learner, beta: float = 0.9) -> Learner:
 
     `x_last` are the parameters of the worker's computation before this one, so that `x_last - x` is what the optimiser
     and the neighbours made of it, and `update` is what the worker's own optimiser makes of the gradient. With SGD at a
-    constant rate `eta` this is the paper's rule, whose momentum is `m = v / eta`. Under a schedule it differs: there the
-    momentum is multiplied by the rate of today, here it keeps the sizes of the steps that made it, for about
+    constant rate `eta` this is the paper's rule, whose momentum is `m = v / eta`. Under a schedule it differs: there
+    the momentum is multiplied by the rate of today, here it keeps the sizes of the steps that made it, for about
     `1 / (1 - beta)` iterations. `beta=0` adds nothing. Messages are parameters.
 
     Args:

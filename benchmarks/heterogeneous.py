@@ -1,12 +1,12 @@
 """Methods for data that differ from worker to worker: one label a worker against IID data, and what a step costs.
 
-    python -m benchmarks heterogeneous
+    python -m benchmarks heterogeneous               measures
+    python -m benchmarks.heterogeneous --write       puts the tables into docs/heterogeneous-data.md
 
-
-Ten workers on a ring, softmax regression on digits, exponential times, equal virtual time. Each method's step size is
-the one of `STEPS` of the best mean accuracy on worlds that are not used again; a method whose best is the first or the
-last of them might do better beyond. Differences from `full` are paired by world, with Student's 95 % interval. The time
-of a step is `full`'s in turns with it: 2nn, 64 workers, batches of 32.
+Ten workers on a ring, softmax regression on digits, exponential times, equal virtual time: what is evaluated is the
+model after the last iteration that has ended for everybody by then. Each method's step size is the one of `STEPS` of the
+best mean accuracy on worlds that are not used again. Differences from `full` are paired by world, with Student's 95 %
+interval. A step's time is measured in turns with `full`'s: 2nn, 64 workers, batches of 32.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import sys
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,7 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks import timing
+from benchmarks import results, timing
+from benchmarks.rule_table import FILE, show_or_write
 from benchmarks.step import RATE, problem
 from benchmarks.worlds import initial_params, make_world
 from dbwjax import build_task
@@ -42,6 +44,8 @@ CHOOSING, JUDGING = range(1000, 1005), range(10)
 """Seeds of the worlds that choose the step sizes, and of those that are reported."""
 STEP_METHODS = ("full", "tracking", "d2", "qgm", "dpsgd", "dual_averaging")
 STEPS_TIMED = 4
+SEEN = ("mean model", "worst worker")
+PAGE = Path(__file__).parents[1] / "docs" / "heterogeneous-data.md"
 
 
 def one_label(seed: int) -> Any:
@@ -124,7 +128,7 @@ def setting(task_of: Any, choosing: range, judging: range, seconds: float) -> di
     found = {}
     for method in METHODS:
         figures: dict[str, Any] = {"step size": best[method], "iterations": float(judged[method][:, 0, 2].mean())}
-        for column, name in enumerate(("mean model", "worst worker")):
+        for column, name in enumerate(SEEN):
             ours, rivals = judged[method][:, 0, column], judged[BASE][:, 0, column]
             figures[name] = round(float(ours.mean()), 4)
             if method != BASE:
@@ -176,5 +180,47 @@ def measure(quick: bool) -> dict[str, Any]:
     return found
 
 
+def tables(file: str | Path = FILE) -> str:
+    """The tables in Markdown.
+
+    Raises:
+      ValueError: not a result file.
+    """
+    entry = results.load(file)["parts"].get("heterogeneous")
+    if entry is None:
+        return (
+            "Not measured yet: `python -m benchmarks heterogeneous`, then `python -m benchmarks.heterogeneous --write`."
+        )
+    parts = [f"Measured {entry['date']}, commit {entry['commit']}{', quick' * entry['quick']}, {len(JUDGING)} worlds."]
+    for name in ("one label a worker", "IID"):
+        rows = [_row(method, figures) for method, figures in entry["figures"][name].items()]
+        head = [
+            "method",
+            "step size",
+            "iterations",
+            *(f"{one}{less}" for one in SEEN for less in ("", f", less {BASE}")),
+        ]
+        parts.append(f"{name[0].upper()}{name[1:]}:\n\n{_table(head, rows)}")
+    times = entry["figures"]["time of a step"]
+    rows = [[f"`{name.split()[0]}`", _spread(times[name])] for name in times if "over" in name]
+    return "\n\n".join([*parts, f"Time of a step:\n\n{_table(['method', f'over that of {BASE}'], rows)}"])
+
+
+def _row(method: str, figures: dict[str, Any]) -> list[str]:
+    cells = [f"`{method}`", f"{figures['step size']:g}", f"{figures['iterations']:.0f}"]
+    for name in SEEN:
+        gap = figures.get(f"{name}, less {BASE}")
+        cells += [f"{figures[name]:.3f}", "-" if gap is None else f"{gap[1]:+.3f} [{gap[0]:+.3f}, {gap[2]:+.3f}]"]
+    return cells
+
+
+def _spread(figure: dict[str, float]) -> str:
+    return f"{figure['median']:.2f} ({figure['min']:.2f} to {figure['max']:.2f})"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
+
+
 if __name__ == "__main__":
-    print(measure("--quick" in sys.argv))
+    sys.exit(show_or_write(sys.argv[1:], tables, PAGE))

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
+from benchmarks import heterogeneous
+from benchmarks.rule_table import FILE, updated
 from dbwjax.engine import clock, simulate
 from dbwjax.engine import learner as learning
 from dbwjax.engine.learner import from_optimizer
@@ -313,3 +315,8 @@ def test_another_order_is_refused():
     policy = policy_of("dpsgd")._replace(equip=tracked)
     with pytest.raises(ValueError, match="adapts before it mixes"):
         course(case, policy, CURVED, 1, jnp.zeros(WIDE, jnp.float32))
+
+
+def test_the_page_has_the_tables_that_were_measured():
+    page = heterogeneous.PAGE.read_text()
+    assert updated(page, FILE, heterogeneous.tables) == page

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from dbwjax.engine.fence import materialize
 from dbwjax.engine.mixing import accumulator_dtype, upcast
 from dbwjax.limits import real
 from dbwjax.types import Combine, Key, Learner, Mix
@@ -67,8 +68,8 @@ def tracked(learner: Learner) -> Learner:
     def apply(
         mix: Mix, keys: Key, params: PyTree, updates: PyTree, local: Tracking, constants: Array | None
     ) -> tuple[PyTree, Tracking]:
-        del keys, constants
-        moved, tracker = mix((jax.tree.map(_adapted, params, updates), local.tracker))
+        del constants
+        moved, tracker = mix((_written(params, updates, keys), local.tracker))
         return moved, local._replace(tracker=tracker)
 
     return _around(learner, init, update)._replace(combine=Combine(apply, True, with_trackers))
@@ -181,6 +182,19 @@ def _require_plain(learner: Learner, method: str) -> None:
 
 def _zeros(params: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.zeros_like(upcast(leaf)), params)
+
+
+def _written(params: PyTree, updates: PyTree, keys: Key) -> PyTree:
+    """What is sent, written over the updates: otherwise the mixing would read both for every neighbour."""
+
+    def added(updates: PyTree, params: PyTree) -> PyTree:
+        return jax.tree.map(_adapted, params, updates)
+
+    if [leaf.dtype for leaf in jax.tree.leaves(updates)] != [leaf.dtype for leaf in jax.tree.leaves(params)]:
+        return added(updates, params)
+    # One, though no compiler can know it.
+    one = (jax.random.key_data(keys).ravel()[0] % 2 + 2) // 2
+    return materialize(added, updates, params, one.astype(jnp.int32))
 
 
 def _adapted(params: Array, update: Array) -> Array:

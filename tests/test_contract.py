@@ -138,7 +138,9 @@ def test_replay_of_the_timeline_is_the_run(name, tmp_path):
     model, replayed = replay(learner, world._replace(delays=None), model, plans)
     np.testing.assert_array_equal(record.duration, replayed.duration)
     np.testing.assert_array_equal(record.active, replayed.active)
-    chex.assert_trees_all_close(final.model, model, rtol=1e-6, atol=1e-6)
+    # D2 adds up the rounding of every mixing, and two programs round differently.
+    close = 1e-5 if name.startswith("d2") else 1e-6
+    chex.assert_trees_all_close(final.model, model, rtol=close, atol=close)
 
 
 @pytest.mark.parametrize("name", EVERY_POLICY)

@@ -25,6 +25,7 @@ from dbwjax.learners.schedules import SCHEDULES
 from dbwjax.network.delays import DELAYS
 from dbwjax.network.graphs import GRAPHS, building_bytes
 from dbwjax.policies import POLICIES
+from dbwjax.policies.matcha import matcha
 from dbwjax.policies.neighbours import backup
 from dbwjax.runtime import memory
 from dbwjax.storage.run_folder import RunFolder
@@ -242,7 +243,7 @@ IN_PYTHON = {
     "logistic's samples": lambda: build_task("logistic:samples=100000000", workers=10),
     "a partition's table": lambda: table([np.arange(10**6)] + [np.arange(1)] * 1000),
     "start times": lambda: backup(0, 4096).init(build_graph("ring", 10**5)),
-    "the spectrum of many": lambda: backup(0, weights="best_constant").init(build_graph("ring", 20_000)),
+    "the spectrum of many": lambda: matcha().init(build_graph("ring", 20_000)),
     "a batch": lambda: train_policy("full", task_of(10**9), "ring", "constant", "sgd", seconds=1.0),
     "rows": lambda: train_policy("full", task_of(), "ring", "constant", "sgd", seconds=1.0, rows=10**9),
     "times": lambda: train_policy("full", task_of(), "ring", "constant", "sgd", times=np.arange(1.0, 3e6)),

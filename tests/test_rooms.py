@@ -36,7 +36,7 @@ ALLOWED = {
     "command": {"cli", "planning"},
 }
 HEAVY = ["orbax", "tensorflow_datasets", "tensorflow", "matplotlib", "networkx", "PIL", "flax", "optax", "tqdm"]
-HEAVY += ["tensorboardX", "wandb", "scipy", "sklearn", "jinja2"]
+HEAVY += ["tensorboardX", "wandb", "scipy", "sklearn", "jinja2", "cvxpy"]
 LONGEST_MODULE, LONGEST_FUNCTION = 350, 60
 
 

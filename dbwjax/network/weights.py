@@ -14,10 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
-from dbwjax.limits import require_count
+from dbwjax.network.fastest_mixing import fastest_links, laplacian_ends
 from dbwjax.types import Graph
-
-_NOTHING = 1e-12  # of the largest eigenvalue of a Laplacian: rounding. (A path of 10,000 nodes has 2.5e-8.)
 
 
 class Weights(NamedTuple):
@@ -64,26 +62,35 @@ def best_constant() -> Weights:
     diagonal can be negative; the matrix is doubly stochastic in its sums, and converges on the whole graph.
 
     Raises:
-      ValueError: in `init`, a graph in pieces or with links of one direction, or one too large for its spectrum.
+      ValueError: in `init`, a graph in pieces or with links of one direction, or one too large and too dense for its
+        spectrum.
     """
 
     def init_fn(graph: Graph) -> Array:
-        links, sources = np.asarray(graph.links), np.asarray(graph.neighbours)
-        require_count("workers", len(links), lambda count: 32.0 * count * count, " and the spectrum of their Laplacian")
-        laplacian = np.diag(links.sum(axis=1).astype(float))
-        rows, slots = np.nonzero(links)
-        laplacian[rows, sources[rows, slots]] -= 1
-        if (laplacian != laplacian.T).any():
-            raise ValueError(
-                "best_constant needs links of both directions; give an undirected graph, or use metropolis"
-            )
-        spectrum = np.linalg.eigvalsh(laplacian)
-        if len(spectrum) > 1 and spectrum[1] <= _NOTHING * spectrum[-1]:
-            raise ValueError("best_constant has no weight for a graph in pieces; connect it")
-        edge = 2 / (spectrum[-1] + spectrum[1]) if len(spectrum) > 1 else 0.0
-        return jnp.asarray(edge, _real())
+        low, high = laplacian_ends(graph, "best_constant")
+        return jnp.asarray(2 / (low + high) if high else 0.0, _real())
 
     return Weights(init_fn, _same_everywhere)
+
+
+def fdla() -> Weights:
+    """The symmetric weights of fastest averaging, by a convex solver (Xiao and Boyd 2004); needs the extra `convex`.
+
+    They are of the whole graph, and may be negative: sums are one, signs are not promised. Where links are dropped, the
+    diagonal takes the rest, and what is left may be slower than under other schemes.
+
+    Raises:
+      ValueError: in `init`, a graph in pieces or with links of one direction, more workers than the solver does in
+        seconds, or no cvxpy.
+    """
+
+    def init_fn(graph: Graph) -> Array:
+        return jnp.asarray(fastest_links(graph), _real())
+
+    def apply_fn(constants: Array, graph: Graph, kept: Bool[Array, "N D"]) -> Float[Array, "N D"]:
+        return masked(constants, kept)
+
+    return Weights(init_fn, apply_fn)
 
 
 def uniform() -> Weights:
@@ -100,6 +107,7 @@ WEIGHTS: dict[str, Callable[[], Weights]] = {
     "metropolis": metropolis,
     "max_degree": max_degree,
     "best_constant": best_constant,
+    "fdla": fdla,
     "lazy": lazy,
     "uniform": uniform,
 }

@@ -318,3 +318,65 @@ ENCODED = Paper(
   archivePrefix = {arXiv}
 }""",
 )
+
+DIGING = Paper(
+    "Nedic, Olshevsky, Shi 2017, arXiv 1607.03218",
+    """@article{nedic2017achieving,
+  title = {Achieving Geometric Convergence for Distributed Optimization Over Time-Varying Graphs},
+  author = {Nedic, Angelia and Olshevsky, Alex and Shi, Wei},
+  journal = {SIAM Journal on Optimization},
+  volume = {27},
+  number = {4},
+  year = {2017},
+  eprint = {1607.03218},
+  archivePrefix = {arXiv}
+}""",
+)
+
+DSGT = Paper(
+    "Pu, Nedic 2018, arXiv 1805.11454",
+    """@misc{pu2018distributed,
+  title = {Distributed Stochastic Gradient Tracking Methods},
+  author = {Pu, Shi and Nedic, Angelia},
+  year = {2018},
+  eprint = {1805.11454},
+  archivePrefix = {arXiv}
+}""",
+)
+
+D2 = Paper(
+    "Tang et al. 2018, arXiv 1803.07068",
+    """@misc{tang2018d2,
+  title = {{D2}: Decentralized Training over Decentralized Data},
+  author = {Tang, Hanlin and Lian, Xiangru and Yan, Ming and Zhang, Ce and Liu, Ji},
+  year = {2018},
+  eprint = {1803.07068},
+  archivePrefix = {arXiv}
+}""",
+)
+
+QUASI_GLOBAL = Paper(
+    "Lin, Karimireddy, Stich, Jaggi 2021, arXiv 2102.04761",
+    """@misc{lin2021quasi,
+  title = {Quasi-Global Momentum: Accelerating Decentralized Deep Learning on Heterogeneous Data},
+  author = {Lin, Tao and Karimireddy, Sai Praneeth and Stich, Sebastian U. and Jaggi, Martin},
+  year = {2021},
+  eprint = {2102.04761},
+  archivePrefix = {arXiv}
+}""",
+)
+
+DUAL_AVERAGING = Paper(
+    "Duchi, Agarwal, Wainwright 2012, arXiv 1005.2012",
+    """@article{duchi2012dual,
+  title = {Dual Averaging for Distributed Optimization: Convergence Analysis and Network Scaling},
+  author = {Duchi, John C. and Agarwal, Alekh and Wainwright, Martin J.},
+  journal = {IEEE Transactions on Automatic Control},
+  volume = {57},
+  number = {3},
+  pages = {592--606},
+  year = {2012},
+  eprint = {1005.2012},
+  archivePrefix = {arXiv}
+}""",
+)

@@ -13,6 +13,7 @@ from dbwjax import specs
 from dbwjax.policies import (
     aau,
     acid,
+    compressed,
     dbw,
     dtur,
     hop,
@@ -40,6 +41,7 @@ POLICIES: dict[str, Method] = {
         matcha.METHODS,
         periodic.METHODS,
         subgradient.METHODS,
+        compressed.METHODS,
         hop.METHODS,
         prague.METHODS,
         pairwise.METHODS,

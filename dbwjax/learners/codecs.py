@@ -1,7 +1,7 @@
 """Codecs by SPEC: what a compressed message still says of a vector, and how many bytes it takes.
 
-A codec works on a stack of messages, leaves `[N, ...]` of at least 32 bits, one row a worker, and gives back what the
-receiver decodes, of the same shapes. It comes in two scalings:
+A codec works on a stack of messages, leaves `[N, ...]`, one row a worker, and gives back what the receiver decodes, of
+the same shapes and of at least 32 bits (differences of bfloat16 parameters are float32). It comes in two scalings:
 
     unbiased      E C(x) = x,  E |C(x) - x|^2 <= omega |x|^2                     (DCD and ECD need it)
     contractive   E |C(x) - x|^2 <= (1 - delta) |x|^2                            (CHOCO needs it)
@@ -31,6 +31,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree, UInt32
 
 from dbwjax import specs
+from dbwjax.engine.mixing import upcast
 from dbwjax.limits import real, whole
 from dbwjax.types import Key
 
@@ -89,7 +90,7 @@ def identity() -> Codec:
 
     def code(seeds: Array, messages: PyTree) -> PyTree:
         del seeds
-        return messages
+        return jax.tree.map(upcast, messages)
 
     return Codec(code, code, lambda params: _total(_width, params), 1.0)
 
@@ -135,7 +136,7 @@ def quantize(*, bits: int = 8) -> Codec:
 def top_k(*, fraction: float = 0.1) -> Codec:
     """The largest magnitudes of each leaf; the others are decoded as 0. Of equal ones the earliest are kept.
 
-    `k = max(1, round(fraction * P))` of a leaf's P entries, so `delta = k / P` at least. It is biased, and has no
+    `k = ceil(fraction * P)` of a leaf's P entries, so `delta = k / P` at least. It is biased, and has no
     unbiased form. A message is k values (32 bits; 64 of float64) and k numbers of entries of `ceil(log2 P)` bits, each
     leaf filled up to whole bytes.
 
@@ -152,13 +153,13 @@ def top_k(*, fraction: float = 0.1) -> Codec:
         return k * _itemsize(leaf) + math.ceil(k * math.ceil(math.log2(leaf.size)) / 8)
 
     def code(seeds: Array, messages: PyTree) -> PyTree:
-        return _by_leaf(lambda seed, leaf: _largest(leaf, kept(share, leaf[0].size)), seeds, messages)
+        return _by_leaf(lambda seed, leaf: _largest(leaf, kept(share, _entries(leaf))), seeds, messages)
 
     return Codec(code, None, lambda params: _total(size_of, params), share)
 
 
 def random_k(*, fraction: float = 0.1) -> Codec:
-    """Entries of each leaf chosen at random, `k = max(1, round(fraction * P))` of P; the others are decoded as 0.
+    """Entries of each leaf chosen at random, `k = ceil(fraction * P)` of P; the others are decoded as 0.
 
     Unbiased: those chosen are multiplied by P / k, and omega = P / k - 1. Contractive: they are not, and delta = k / P.
     The choice is the k smallest random words of the leaf. Receivers share the key and make it themselves, so a message
@@ -174,8 +175,8 @@ def random_k(*, fraction: float = 0.1) -> Codec:
 
     def code(scaled: bool, seeds: Array, messages: PyTree) -> PyTree:
         def of_leaf(seed: Array, leaf: Array) -> Array:
-            k = kept(share, leaf[0].size)
-            return _chosen(seed, leaf, k, 1.0 if scaled else leaf[0].size / k)
+            k = kept(share, _entries(leaf))
+            return _chosen(seed, leaf, k, 1.0 if scaled else _entries(leaf) / k)
 
         return _by_leaf(of_leaf, seeds, messages)
 
@@ -201,14 +202,24 @@ def noise(levels: int, entries: int) -> float:
 
 
 def kept(fraction: float, entries: int) -> int:
-    """How many of a leaf's entries `top_k` and `random_k` keep: the nearest whole number, one at least."""
-    return max(1, round(fraction * entries))
+    """How many of a leaf's entries `top_k` and `random_k` keep.
+
+    >>> kept(0.1, 10), kept(0.1, 11), kept(0.07, 100)
+    (1, 2, 7)
+    """
+    # Not one more where the product is whole but for its rounding.
+    return min(entries, max(1, math.ceil(fraction * entries - 1e-6)))
 
 
 def _fraction(fraction: float) -> float:
     if not 0 < real("fraction", fraction) <= 1:
         raise ValueError(f"fraction={fraction:g} is no share of the entries; use one above 0, at most 1")
     return float(fraction)
+
+
+def _entries(leaf: Array) -> int:
+    """P of `leaf [N, ...]`."""
+    return math.prod(leaf.shape[1:])
 
 
 def _itemsize(leaf: Array) -> int:
@@ -225,13 +236,13 @@ def _total(size_of: Callable[[Array], float], params: PyTree) -> float:
 
 def _by_leaf(code: Callable[[Array, Array], Array], seeds: Array, messages: PyTree) -> PyTree:
     leaves, kind = jax.tree.flatten(messages)
-    coded = [code(seeds[:, i], leaf) if leaf.size else leaf for i, leaf in enumerate(leaves)]
+    coded = [code(seeds[:, i], upcast(leaf)) if leaf.size else leaf for i, leaf in enumerate(leaves)]
     return jax.tree.unflatten(kind, coded)
 
 
 def _quantized(seed: Array, leaf: Array, levels: int, scaled: bool) -> Array:
     """`quantize` of `leaf [N, ...]`."""
-    entries = leaf[0].size
+    entries = _entries(leaf)
     size = min(entries, BUCKET)
     count = -(-entries // size)
     flat = leaf.reshape(leaf.shape[0], entries)
@@ -278,7 +289,7 @@ def _uniform(word: UInt32[Array, "..."], dtype: jnp.dtype) -> Float[Array, "..."
 
 def _chosen(seed: Array, leaf: Array, k: int, factor: float) -> Array:
     """`random_k` of `leaf [N, ...]`; those chosen are multiplied by `factor`."""
-    entries = leaf[0].size
+    entries = _entries(leaf)
     flat = leaf.reshape(leaf.shape[0], entries)
     drawn = words(seed, jax.lax.iota(jnp.uint32, entries))
     limit = _kth_smallest(drawn, k)
@@ -287,7 +298,7 @@ def _chosen(seed: Array, leaf: Array, k: int, factor: float) -> Array:
 
 def _largest(leaf: Array, k: int) -> Array:
     """`top_k` of `leaf [N, ...]`."""
-    entries = leaf[0].size
+    entries = _entries(leaf)
     flat = leaf.reshape(leaf.shape[0], entries)
     unsigned = jnp.uint64 if leaf.dtype == jnp.float64 else jnp.uint32
     # The bits of magnitudes are in their order, NaN above all; inverted, the largest come first.

@@ -88,7 +88,9 @@ def test_words_are_uniform_and_those_of_different_entries_leaves_and_workers_are
     both = seeds_of(keys, 2)
     tables = [np.asarray(words(both[:, leaf], numbers)) for leaf in (0, 1)]
     uniform = np.concatenate(tables, axis=1) / 2**32
-    count = np.stack([np.bincount((table >> shift & 255).ravel(), minlength=256) for table in tables for shift in (0, 24)])
+    count = np.stack(
+        [np.bincount((table >> shift & 255).ravel(), minlength=256) for table in tables for shift in (0, 24)]
+    )
     expected = tables[0].size / 256
     chi = ((count - expected) ** 2 / expected).sum(axis=1)
     assert (np.abs(chi - 255) < 5 * math.sqrt(2 * 255)).all()

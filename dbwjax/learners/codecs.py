@@ -71,7 +71,7 @@ def seeds_of(keys: Key, leaves: int) -> UInt32[Array, "N L 2"]:
     return jax.vmap(lambda key: jax.random.bits(key, (leaves, 2), jnp.uint32))(keys)
 
 
-def words(seed: UInt32[Array, "N 2"], number: UInt32[Array, "..."]) -> UInt32[Array, "N ..."]:
+def words(seed: UInt32[Array, "N 2"], number: UInt32[Array, ...]) -> UInt32[Array, "N ..."]:
     """The random word of each entry: `fmix32` of its number, keyed by a leaf's seeds.
 
     Args:
@@ -279,7 +279,7 @@ def _magnitude(buckets: Float[Array, "N C D"]) -> Float[Array, "N C 1"]:
     return jax.lax.bitcast_convert_type(bits.max(axis=2, keepdims=True), buckets.dtype)
 
 
-def _uniform(word: UInt32[Array, "..."], dtype: jnp.dtype) -> Float[Array, "..."]:
+def _uniform(word: UInt32[Array, ...], dtype: jnp.dtype) -> Float[Array, ...]:
     """On [0, 1): multiples of 2^-24 in float32 (all of which it holds), of 2^-32 in float64."""
     if jnp.dtype(dtype) == jnp.float64:
         return word.astype(dtype) * 2.0**-32

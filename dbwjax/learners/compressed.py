@@ -188,9 +188,7 @@ def _of_rows(vector: Array, leaf: Array) -> Array:
     return expand_to(vector, leaf).astype(leaf.dtype)
 
 
-def _written(
-    function: Callable[[PyTree, PyTree, Array], PyTree], carry: PyTree, operands: PyTree, keys: Key
-) -> PyTree:
+def _written(function: Callable[[PyTree, PyTree, Array], PyTree], carry: PyTree, operands: PyTree, keys: Key) -> PyTree:
     """`function(carry, operands, seeds)`, written over `carry` before anybody reads it (see `fence`)."""
     seeds = seeds_of(keys, len(jax.tree.leaves(carry)))
     # 1, though no compiler can know it: a word of which a bit is set is above 0.

@@ -53,7 +53,6 @@ def choco(
     scheme = build_weights(weights)
     base = gossip(full(), scheme) if everybody else backup(0, math.inf, scheme, mixing="doubly")
 
-
     def decide_fn(key: Key, graph: Graph, state: Any, remaining: Array, feedback: Any) -> tuple[Plan, Any]:
         plan, state = base.decide(key, graph, state, remaining, feedback)
         # Everybody takes part in a step that ends. Said as a constant, nobody's copy is kept to be restored: 4 passes.

@@ -195,13 +195,14 @@ def tables(file: str | Path = rule_table.FILE) -> str:
     return "\n\n".join(
         [
             f"{said}.",
-            "After 200 iterations, ten workers in a ring, ten paired worlds: accuracy of the mean model, its difference "
-            "to `full` or `dpsgd` in the same worlds with its 95 % interval, the median test loss, in how many worlds "
-            "that is above the loss at the start, and bytes over those of the plain method.",
+            "After 200 iterations, ten workers in a ring, ten paired worlds: accuracy of the mean model, its "
+            "difference to `full` or `dpsgd` in the same worlds with its 95 % interval, the median test loss, in how "
+            "many worlds that is above the loss at the start, and bytes over those of the plain method.",
             rule_table.lines(titles, trained),
             "CHOCO's gamma: the largest of those tried that all ten worlds bear, and the best.",
             rule_table.lines(["codec", "delta", *NETS], borne),
-            "Time of a step over that of `full` (2nn, 64 workers, batches of 32): median, least and greatest of 15 turns.",
+            "Time of a step over that of `full` (2nn, 64 workers, batches of 32): median, least and greatest of 15 "
+            "turns.",
             rule_table.lines(["method", "wall clock", "processor time"], step),
         ]
     )

@@ -180,7 +180,7 @@ def test_the_mean_of_choco_is_that_of_its_half_steps():
 def test_two_leaves_a_scalar_and_bfloat16(spec):
     policy, case = policy_of(spec), nine_32()
     for dtype in ("float32", "bfloat16"):
-        params = jax.tree.map(lambda leaf: leaf.astype(dtype), PAIR)
+        params = {name: leaf.astype(dtype) for name, leaf in PAIR.items()}
         state = simulate.init(policy, PAIR_LEARNER, case.world, params)
         state, _ = simulate.run(policy, PAIR_LEARNER, case.world, state, 20)
         for name, leaf in state.model.params.items():

@@ -21,6 +21,7 @@ from tests.readme import ROOT
 BLOCKS = [block for page in docs.pages() for block in docs.fenced(page)]
 NOT_RUN = {
     "docs/cluster.md": ["Slurm", "Slurm", "submitit"],
+    "docs/compression.md": ["minutes"],
     "docs/index.md": ["an installation"],
     "docs/performance.md": ["an hour"],
     "docs/tutorials/devices-and-hosts.md": ["minutes, and needs MNIST", "two hosts", "Slurm"],

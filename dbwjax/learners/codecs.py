@@ -6,9 +6,9 @@ the same shapes and of at least 32 bits (differences of bfloat16 parameters are 
     unbiased      E C(x) = x,  E |C(x) - x|^2 <= omega |x|^2                     (DCD and ECD need it)
     contractive   E |C(x) - x|^2 <= (1 - delta) |x|^2                            (CHOCO needs it)
 
-An unbiased C with bound omega makes a contractive C / (1 + omega) with delta = 1 / (1 + omega) (Koloskova, Stich, Jaggi
-2019, arXiv 1902.00340, as recalled). Leaves are coded one by one, each flattened. An entry that is not finite is decoded
-as one that is not finite, so that a run that diverges is seen to.
+An unbiased C with bound omega makes a contractive C / (1 + omega) with delta = 1 / (1 + omega) (Koloskova, Stich,
+Jaggi 2019, arXiv 1902.00340, as recalled). Leaves are coded one by one, each flattened. An entry that is not finite is
+decoded as one that is not finite, so that a run that diverges is seen to.
 
 Randomness is one 32-bit word for each entry: `fmix32`, the finaliser of MurmurHash3 (Appleby, public domain, as
 recalled), of the entry's number, with a word of the leaf's key added before each of its two multiplications. Both key
@@ -101,11 +101,12 @@ def quantize(*, bits: int = 8) -> Codec:
         C(x)_i = step * sign(x_i) * (floor(y_i) + [u_i < y_i - floor(y_i)]),   y_i = |x_i| / step,
         step = max over the bucket of |x| / s,   u_i uniform
 
-    QSGD (Alistarh et al. 2017, arXiv 1610.02132, as recalled) with the largest magnitude in place of the norm. In a
-    bucket of d entries the error is `step^2 sum f_i (1 - f_i)`, f the fractional parts. The largest entry has none; each
-    of the others costs at most y(1 - y) at y <= 1, and the worst case is all of them at one small y. That gives
-    `omega (1 + omega) = (d - 1) / (4 s^2)`, which some x attains: omega is 0.0039 with 8 bits and d = 256, 0.75 with 4
-    bits, 7.5 with 2. The contractive form is C / (1 + omega).
+    QSGD (Alistarh et al. 2017, arXiv 1610.02132, as recalled) with the largest magnitude in place of the norm. The
+    bound: in a bucket of d entries the expected squared error is `step^2 sum f_i (1 - f_i)`, f_i the fractional part of
+    y_i, and `|x|^2 = step^2 (s^2 + sum y_i^2)`, both sums over all but the largest entry, whose level is exact. For any
+    omega, `f (1 - f) - omega y^2` is greatest at `y = 1 / (2 (1 + omega))`, where it is `1 / (4 (1 + omega))`. So the
+    error is at most `omega |x|^2` if `(d - 1) / (4 (1 + omega)) = omega s^2`, and x with all others at that y attains
+    it. omega is 0.0039 with 8 bits and d = 256, 0.75 with 4 bits, 7.5 with 2. The contractive form is C / (1 + omega).
 
     A message is `bits` bits an entry and a scale a bucket (32 bits; 64 of float64), each leaf filled up to whole bytes.
     Buckets whose step is below the smallest normal number are decoded as 0.
@@ -269,7 +270,8 @@ def _magnitude(buckets: Float[Array, "N C D"]) -> Float[Array, "N C 1"]:
     """The largest magnitude of each bucket; NaN where one is.
 
     Of the bits, which are in the order of magnitudes with NaN above all. Eight parts of a bucket are compared entry by
-    entry first: that is one vectorised pass on a CPU, where a plain reduction takes one and a half to five times as long.
+    entry first: that is one vectorised pass on a CPU, where a plain reduction takes one and a half to five times as
+    long.
     """
     signed = jnp.int64 if buckets.dtype == jnp.float64 else jnp.int32
     bits = jax.lax.bitcast_convert_type(jnp.abs(buckets), signed)

@@ -43,8 +43,8 @@ def choco(learner: Learner, codec: Codec, gamma: float) -> Learner:
 
         half = x + u;  copy += C(half - copy);  x = half + gamma (mix(copy) - copy)
 
-    C is contractive. `copy` starts at the initial parameters (the paper: at 0). With everything sent and gamma 1 this is
-    adapt, then combine.
+    C is contractive. `copy` starts at the initial parameters (the paper: at 0). With everything sent and gamma 1 this
+    is adapt, then combine.
 
     Raises:
       ValueError: a learner that mixes more than parameters already.

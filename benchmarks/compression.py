@@ -40,6 +40,8 @@ CODECS = (
     *(f"random_k:fraction={fraction}" for fraction in (0.5, 0.1)),
     *(f"top_k:fraction={fraction}" for fraction in (0.1, 0.01)),
 )
+_BOTH = ("quantize:bits=8", "quantize:bits=4", "quantize:bits=2", "random_k:fraction=0.5")
+TRAINED = {"choco": ("quantize:bits=8", "quantize:bits=2", "top_k:fraction=0.1"), "dcd": _BOTH, "ecd": _BOTH}
 GAMMAS = (1.0, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01)
 NETS = {"ring": graphs.ring, "star": graphs.star, "complete": graphs.complete}
 WORKERS, ENTRIES = 16, 512
@@ -131,8 +133,8 @@ def training(quick: bool) -> dict[str, Any]:
     seeds, steps = (2, 20) if quick else (10, 200)
     rivals = {"choco": "full", "dcd": "dpsgd", "ecd": "dpsgd"}
     specs = ["full", "dpsgd"]
-    for method in rivals:
-        specs += [f"{method}:codec={codec}" for codec in CODECS[1:] if method == "choco" or "top" not in codec]
+    for method, codecs in TRAINED.items():
+        specs += [f"{method}:codec={codec}" for codec in codecs]
     found = compare(
         specs, _digits, "ring", "shifted_exponential", learning_rate=0.1, steps=steps, rows=4, seeds=seeds, workers=10
     )

@@ -197,7 +197,7 @@ SHIPPED = (
     "choco:codec=top_k:fraction=0.3,gamma=0.3,barrier=neighbours",
     "dcd",
     "dcd:codec=random_k:fraction=0.5,barrier=global",
-    "ecd",
+    "ecd:codec=random_k:fraction=0.6",
     "adpsgd",
     "randomized_gossip",
     "token",

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks import compression, rule_table
 from dbwjax.engine import batch, ensemble, simulate
 from dbwjax.engine.learner import equipped
 from dbwjax.engine.randomness import Stream, stream
@@ -282,3 +283,8 @@ def test_who_diverges_with_which_codec():
         assert error_of(spec) < 5 * plain, spec
     for spec in ("ecd:codec=random_k:fraction=0.5", "dcd:codec=quantize:bits=2", "ecd:codec=quantize:bits=2"):
         assert error_of(spec) > 20 * plain, spec
+
+
+def test_the_page_has_the_tables_of_the_committed_results():
+    page = compression.PAGE.read_text()
+    assert rule_table.updated(page, made=compression.tables) == page

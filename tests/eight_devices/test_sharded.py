@@ -71,7 +71,7 @@ def setting(spec, workers, policy):
 OF_EACH_FAMILY = (
     *("server_backup:b=1", "k_batch_async:k=3", "ssp:bound=1", "dbw", "adpsgd", "acid", "token", "sgp", "agp"),
     *("hop:b=1,gap=3,staleness=1", "prague:group=3", "dsgd_aau", "matcha", "local_sgd:h=2", "dspodfl"),
-    *("choco", "choco:codec=top_k:fraction=0.5", "dcd:codec=random_k:fraction=0.5", "ecd"),
+    *("choco", "choco:codec=top_k:fraction=0.5", "dcd:codec=random_k:fraction=0.5", "ecd:codec=random_k:fraction=0.9"),
 )
 
 

@@ -24,7 +24,7 @@ from dbwjax.policies.rules import full
 from dbwjax.types import Graph, Key, Plan, Policy
 
 DEFAULT = "quantize:bits=8"
-"""The codec of all three: a quarter of the bytes, and no measurable loss."""
+"""The codec of all three: a quarter of the bytes of float32."""
 
 
 def choco(
@@ -62,7 +62,11 @@ def choco(
 
 
 def safe_gamma(delta: float) -> float:
-    """CHOCO's gamma for a codec that keeps `delta`."""
+    """CHOCO's gamma for a codec that keeps `delta`: that number.
+
+    The rule is ours, by trial (`benchmarks/compression.py`): on five graphs of 16 workers with quantisers of 2 to 8 bits,
+    and `top_k` and `random_k` of 0.5, 0.1 and 0.01, it never diverged; of the two last 0.3 and 0.2 of 0.1 did somewhere.
+    """
     return delta
 
 

@@ -36,6 +36,7 @@ PARTS = {
     "plan": "a hundred traces of known laws: how often plan is right, alone at the top, and its intervals hold",
     "dbw": "a server that decides for how many workers to wait, against every static number",
     "heterogeneous": "methods for data that differ from worker to worker: one label a worker, IID, time of a step",
+    "compression": "compressed messages: a step over the plain one, CHOCO's gamma, who diverges with which codec",
     "peers": "the same training in PyTorch, torch.func, plain JAX and Flower, by wall and by CPU second",
 }
 FLAGS = {"devices": "--xla_force_host_platform_device_count=8"}

@@ -22,6 +22,7 @@ BLOCKS = [block for page in docs.pages() for block in docs.fenced(page)]
 NOT_RUN = {
     "docs/cluster.md": ["Slurm", "Slurm", "submitit"],
     "docs/heterogeneous-data.md": ["half an hour"],
+    "docs/compression.md": ["minutes"],
     "docs/index.md": ["an installation"],
     "docs/performance.md": ["an hour"],
     "docs/tutorials/devices-and-hosts.md": ["minutes, and needs MNIST", "two hosts", "Slurm"],

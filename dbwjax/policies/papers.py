@@ -380,3 +380,27 @@ DUAL_AVERAGING = Paper(
   archivePrefix = {arXiv}
 }""",
 )
+
+CHOCO = Paper(
+    "Koloskova, Stich, Jaggi 2019, arXiv 1902.00340",
+    """@misc{koloskova2019decentralized,
+  title = {Decentralized Stochastic Optimization and Gossip Algorithms with Compressed Communication},
+  author = {Koloskova, Anastasia and Stich, Sebastian U. and Jaggi, Martin},
+  year = {2019},
+  eprint = {1902.00340},
+  archivePrefix = {arXiv},
+  primaryClass = {cs.LG}
+}""",
+)
+
+DCD_ECD = Paper(
+    "Tang, Gan, Zhang, Zhang, Liu 2018, arXiv 1803.06443",
+    """@misc{tang2018communication,
+  title = {Communication Compression for Decentralized Training},
+  author = {Tang, Hanlin and Gan, Shaoduo and Zhang, Ce and Zhang, Tong and Liu, Ji},
+  year = {2018},
+  eprint = {1803.06443},
+  archivePrefix = {arXiv},
+  primaryClass = {cs.LG}
+}""",
+)

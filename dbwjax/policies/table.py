@@ -13,6 +13,7 @@ from dbwjax import specs
 from dbwjax.policies import (
     aau,
     acid,
+    compressed,
     dbw,
     dtur,
     dual_averaging,
@@ -46,6 +47,7 @@ POLICIES: dict[str, Method] = {
         subgradient.METHODS,
         heterogeneous.METHODS,
         dual_averaging.METHODS,
+        compressed.METHODS,
         hop.METHODS,
         prague.METHODS,
         pairwise.METHODS,

@@ -81,6 +81,7 @@ EXACT = (
         ("msda:rounds=3", "least_squares:dimension=5"),
     ),
     *(("mspd", "quadratic:dimension=5"), ("encoded", "least_squares:dimension=5")),
+    *("choco", "choco:codec=top_k:fraction=0.5", "dcd:codec=random_k:fraction=0.5", "ecd:codec=random_k:fraction=0.9"),
 )
 
 

@@ -186,8 +186,8 @@ def _ready(sizes: Sizes, graph: Graph, state: HopState) -> Array:
     """When each worker may go on if it waits, seconds from now."""
     workers = _workers(graph, sizes)
     arrival, needed = _arrivals(graph, state, jnp.arange(workers), sizes.staleness)
-    around = _around(graph, state, jnp.arange(workers)).min(axis=1)
-    tokens = around >= state.iteration + 1 - sizes.gap
+    around = _around(graph, state, state.near)
+    tokens = around.min(axis=1) >= state.iteration + 1 - sizes.gap
     when = jnp.where(tokens, jnp.maximum(kth_smallest(arrival, needed), 0), jnp.inf)
     when = when if graph.known is None else jnp.where(graph.known.away[:workers], jnp.inf, when)
     return jnp.concatenate([when, jnp.full(workers * sizes.boxes, jnp.inf, when.dtype)])
@@ -197,13 +197,13 @@ def _go_on(sizes: Sizes, key: Key, graph: Graph, state: HopState, j: Array, wait
     """Worker j combines what it has, and starts its next iteration."""
     del key, waits
     workers, k = _workers(graph, sizes), state.iteration[j]
-    around = _around(graph, state, j)
+    around = _around(graph, state, state.near[j])
     if graph.known is not None:
         around = jnp.where(around == _FAR, k, around)
     behind = (state.skip > 0) & (around.max() - k > state.skip)
     target = jnp.where(behind, jnp.minimum(around.max(), around.min() + sizes.gap), k + 1)
     if graph.known is not None:  # only an absence puts a worker so far behind all of its neighbours
-        others = jnp.where((state.near[j] == j) | (_around(graph, state, j) == _FAR), _FAR, around).min()
+        others = jnp.where((state.near[j] == j) | graph.known.away[state.near[j]], _FAR, around).min()
         target = jnp.where((others < _FAR) & (others - k > sizes.gap), others, target)
     jumps = target > k + 1
     inbox = _inbox(graph, state, j, sizes.staleness)
@@ -227,10 +227,10 @@ def _go_on(sizes: Sizes, key: Key, graph: Graph, state: HopState, j: Array, wait
     return Happening([row], start=j, told=told), _moved(state, j, target)
 
 
-def _around(graph: Graph, state: HopState, who: Array) -> Array:
-    """The iterations of those whose tokens some workers need; of those believed absent `_FAR`: none is needed."""
-    iteration = state.iteration[state.near[who]]
-    return iteration if graph.known is None else jnp.where(graph.known.away[state.near[who]], _FAR, iteration)
+def _around(graph: Graph, state: HopState, near: Array) -> Array:
+    """The iterations of those whose tokens are needed; of those believed absent `_FAR`: theirs are not."""
+    iteration = state.iteration[near]
+    return iteration if graph.known is None else jnp.where(graph.known.away[near], _FAR, iteration)
 
 
 def _moved(state: HopState, j: Array, target: Array) -> HopState:

@@ -199,7 +199,7 @@ def _advance(
             fresh = idle + finish
         if plan.restart is None:
             return fresh, started, cut
-        cut = None if cut is None else jnp.where(plan.restart, cut, state.cut)
+        cut = None if cut is None or state.cut is None else jnp.where(plan.restart, cut, state.cut)
         return jnp.where(plan.restart, fresh, _left(plan, state)), started, cut
     # A few nodes restart: draw for them alone. Padding (node N) is clipped when read and dropped when written.
     who = plan.restart

@@ -95,5 +95,6 @@ METHODS = (
         (DSGD_AAU,),
         family="gossip",
         mixing="doubly",
+        absence="links to it are not waited for, and an epoch ends when no link that is there joins anything more",
     ),
 )

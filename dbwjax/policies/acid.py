@@ -99,8 +99,8 @@ def acid(rate: float = 1.0, h: float | None = None, gain: float | None = None) -
 
 
 _UNBROKEN = (
-    "acid takes no world that breaks: an exchange that does not take place would have to be made up for in both copies; "
-    "leave the events out, or use randomized_gossip"
+    "acid takes no world that breaks, since an exchange that does not take place would have to be made up for in both "
+    "copies; leave the events out, or use randomized_gossip"
 )
 
 Pair = tuple[Array, Array]
@@ -178,5 +178,7 @@ METHODS = (
         (ACID,),
         family="pairwise",
         mixing="row",  # columns sum to one as well, but the weights are not symmetric
+        absence="it refuses a world that breaks: an exchange that does not take place would have to be made up for in "
+        "both copies",
     ),
 )

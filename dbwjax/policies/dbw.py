@@ -297,5 +297,7 @@ METHODS = (
         (DBW,),
         family="server",
         mixing="row",
+        absence="the server waits for the k of its choice, or for all that are there where those are fewer; times of "
+        "more are not learned",
     ),
 )

@@ -119,6 +119,8 @@ METHODS = (
         (CB_DYBW,),
         family="gossip",
         mixing="doubly",
+        absence="the iteration goes on without who is absent, and a link of the path that has lost an end counts as "
+        "established; back again, it takes part when it has finished",
         idealised=IDEALISED,
     ),
 )

@@ -26,7 +26,6 @@ from dbwjax.policies.partners import with_nodes
 from dbwjax.policies.selection import kth_smallest
 from dbwjax.types import Graph, Key, Policy
 
-
 _FAR = np.iinfo(np.int32).max
 
 
@@ -339,5 +338,7 @@ METHODS = (
         (HOP,),
         family="neighbours",
         mixing="row",
+        absence="nobody waits for its messages or tokens; back again, it jumps to the last of its neighbours where it "
+        "is more than gap behind",
     ),
 )

@@ -289,6 +289,7 @@ METHODS = (
         (AD_PSGD,),
         family="pairwise",
         mixing="doubly",
+        absence="it is picked by nobody; whoever has picked it already adds its own update and averages with nobody",
     ),
     Method(
         "randomized_gossip",
@@ -297,6 +298,7 @@ METHODS = (
         (GOSSIP,),
         family="pairwise",
         mixing="doubly",
+        absence="it has no ticks and is picked by nobody; who ticks averages with a neighbour that is there",
     ),
     Method(
         "token",
@@ -305,6 +307,8 @@ METHODS = (
         (INCREMENTAL, TOKEN),
         family="pairwise",
         mixing="row",
+        absence="the token goes to nobody that is known to be absent; where its holder is away it waits for it, and "
+        "with a holder that never returns the method cannot go on",
     ),
     Method(
         "swift",
@@ -313,5 +317,6 @@ METHODS = (
         (SWIFT,),
         family="pairwise",
         mixing="row",
+        absence="its neighbours average without its newest parameters, the weight being their own",
     ),
 )

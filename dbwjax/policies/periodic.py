@@ -184,6 +184,7 @@ METHODS = (
         (LOCAL_SGD,),
         family="gossip",
         mixing="doubly",
+        absence="the others average without it; back again, it takes part in the next averaging as far as it has come",
     ),
     Method(
         "dspodfl",
@@ -192,5 +193,6 @@ METHODS = (
         (DSPODFL,),
         family="gossip",
         mixing="doubly",
+        absence="it neither computes nor uses a link, and the others' draws are as always",
     ),
 )

@@ -175,5 +175,6 @@ METHODS = (
         (PRAGUE,),
         family="pairwise",
         mixing="doubly",
+        absence="it is drawn into no group, and leaves those that it is in, which average without it",
     ),
 )

@@ -1,6 +1,6 @@
 """What a rule asks of a world that breaks: who is there, and what time it must not go before. Traceable.
 
-Where nothing breaks (`graph.known` is `None`), each returns what it was given: programs are then as if it were not there.
+Where nothing breaks (`graph.known` is `None`), each returns what it was given, and adds nothing to a program.
 """
 
 from __future__ import annotations
@@ -37,3 +37,12 @@ def last_there(graph: Graph, arrival: Float[Array, " N"]) -> Float[Array, ""]:
 def at_most_there(graph: Graph, k: Int[Array, ""]) -> Int[Array, ""]:
     """So many workers, or all that are there where those are fewer; at least one, who is then waited for."""
     return k if graph.known is None else jnp.clip(graph.computes.sum(dtype=k.dtype), 1, k)
+
+
+def kept_up(graph: Graph, count: Int[Array, " N"]) -> Int[Array, " N"]:
+    """What each has done; who is absent keeps up with the least of the others, and nobody waits for what it missed."""
+    if graph.known is None:
+        return count
+    most = jnp.iinfo(count.dtype).max
+    least = jnp.where(graph.computes, count, most).min()
+    return jnp.where(graph.known.away & (least < most), jnp.maximum(count, least), count)

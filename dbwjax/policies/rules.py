@@ -113,6 +113,8 @@ METHODS = (
         (CB_DYBW,),
         family="gossip",
         mixing="doubly",
+        absence="everybody waits for it until its absence is known, then for those that are there; back again, it is "
+        "waited for",
         idealised=IDEALISED,
     ),
     Method(
@@ -122,6 +124,7 @@ METHODS = (
         (SYNCHRONOUS_SGD,),
         family="gossip",
         mixing="doubly",
+        absence="the k fastest of those that are there end the iteration, or all of them where they are fewer",
         idealised=IDEALISED,
     ),
     Method(
@@ -131,6 +134,7 @@ METHODS = (
         (SYNCHRONOUS_SGD,),
         family="gossip",
         mixing="doubly",
+        absence="the iteration ends at its time as always, or when all that are there have finished",
         idealised=IDEALISED,
     ),
 )

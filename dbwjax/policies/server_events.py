@@ -20,7 +20,7 @@ from dbwjax.limits import MOST, real, shown, whole
 from dbwjax.policies.events import Happening, Release, Row, events
 from dbwjax.policies.method import Method
 from dbwjax.policies.papers import DOWNPOUR, K_SYNC, SSP
-from dbwjax.policies.presence import at_most_there, unless_away
+from dbwjax.policies.presence import at_most_there, kept_up, unless_away
 from dbwjax.policies.serving import require_at_most, served, travel, workers_of
 from dbwjax.specs import nearest
 from dbwjax.types import Graph, Key, Policy
@@ -247,7 +247,7 @@ def ssp(bound: float = BOUND, weight: Weight = "one") -> Policy:
         del key, waits
         nodes = network.neighbours.shape[0]
         server, own = nodes - 1, jnp.arange(nodes) == i
-        after = state._replace(clock=_clock(network, state) + own)
+        after = state._replace(clock=kept_up(network, state.clock) + own)
         goes = jnp.where((may(network, after) & own).any(), i, nodes)
         seconds = _seconds(network, goes)
         rows = Row(server, ((server, 1.0),), state.share), Row(goes, ((server, 1.0),), state.share)
@@ -265,14 +265,6 @@ def ssp(bound: float = BOUND, weight: Weight = "one") -> Policy:
         return Happening(rows, j, after=seconds, told=_told(nodes, False, 2 * seconds, 1)), state
 
     return served(events(init_fn, happen, Release(ready, go_on), _travel, stale=False))
-
-
-def _clock(network: Graph, state: Clocks) -> Int[Array, " N"]:
-    """The clocks; who is absent keeps up with the slowest of the others, so that nobody waits for what it missed."""
-    if network.known is None:
-        return state.clock
-    slowest = jnp.where(network.computes, state.clock, MOST).min()
-    return jnp.where(network.known.away & (slowest < MOST), jnp.maximum(state.clock, slowest), state.clock)
 
 
 def _is_one(weight: str) -> bool:
@@ -314,6 +306,7 @@ METHODS = (
         (K_SYNC,),
         family="server",
         mixing="row",
+        absence="the k updates come from those that are there",
     ),
     Method(
         "k_async",
@@ -322,6 +315,7 @@ METHODS = (
         (K_SYNC,),
         family="server",
         mixing="row",
+        absence="the server makes its step when k have arrived, or all that are there, each weighing 1/k",
     ),
     Method(
         "k_batch_async",
@@ -330,6 +324,7 @@ METHODS = (
         (K_SYNC,),
         family="server",
         mixing="row",
+        absence="the k updates come from those that are there",
     ),
     Method(
         "async_server",
@@ -338,6 +333,7 @@ METHODS = (
         (DOWNPOUR,),
         family="server",
         mixing="row",
+        absence="the server adds what comes from those that are there; back again, it hands in what it had begun",
     ),
     Method(
         "ssp",
@@ -346,5 +342,6 @@ METHODS = (
         (SSP,),
         family="server",
         mixing="row",
+        absence="nobody waits for its clock; back again, it counts on from the slowest of those that were there",
     ),
 )

@@ -114,6 +114,8 @@ METHODS = (
         (SYNCHRONOUS_SGD,),
         family="server",
         mixing="row",
+        absence="the server waits for it until its absence is known, then for those that are there; back again, it "
+        "hands in what it had begun",
     ),
     Method(
         "server_backup",
@@ -122,6 +124,7 @@ METHODS = (
         (SYNCHRONOUS_SGD,),
         family="server",
         mixing="row",
+        absence="the server waits for N - b updates, or for all that are there where those are fewer",
     ),
     Method(
         "k_sync",
@@ -130,5 +133,6 @@ METHODS = (
         (K_SYNC,),
         family="server",
         mixing="row",
+        absence="the server waits for k updates, or for all that are there where those are fewer",
     ),
 )

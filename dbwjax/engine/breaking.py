@@ -25,7 +25,7 @@ from dbwjax.types import ClockState, Events, Graph, Key, Known, Plan, Policy
 
 
 def require_fit(policy: Policy, graph: Graph, events: Events) -> None:
-    """Refuses a method that cannot live in a world that breaks, and events of other workers. On the host.
+    """Refuses a method that cannot live in a world that breaks, and events of other workers. On shapes alone.
 
     Raises:
       ValueError: one line.

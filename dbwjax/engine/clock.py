@@ -34,8 +34,6 @@ def init(policy: Policy, graph: Graph, delays: DelayModel, key: Key, events: Eve
       ValueError: settings of the policy that this graph does not allow; a world that breaks, of a method that cannot
         live with one.
     """
-    if events is not None:
-        breaking.require_fit(policy, graph, events)
     return _start(policy, policy.init(graph), graph, delays, key, events)
 
 
@@ -54,6 +52,7 @@ def start(
     )
     if events is None:
         return state
+    breaking.require_fit(policy, graph, events)
     remaining, cut = breaking.done(breaking.fitted(events, nodes), begun, remaining)
     return state._replace(remaining=remaining, elapsed=jnp.zeros(2, begun.dtype), cut=cut)
 

@@ -40,6 +40,47 @@ class Standstill(RuntimeError):
         )
 
 
+class Deserted(Standstill):
+    """A step that never ends, in a world that breaks."""
+
+    def __init__(self, step: int, seconds: float):
+        RuntimeError.__init__(
+            self,
+            f"step {step}, which begins at {seconds:.6g} s, never ends: whom the method waits for never comes back; let "
+            "it come back (until=), or end the run before with --seconds",
+        )
+
+
+def require_somebody(clock: ClockState, account: Any, duration: np.ndarray) -> None:
+    """Looks for steps that never end, where workers may leave for ever. Elsewhere a run holds out until its budget.
+
+    Args:
+      clock: at any time.
+      account: of the simulation, `accounting.Account`: `origin`, `steps` and `grid`.
+      duration: `[T]` seconds of the coming steps.
+
+    Raises:
+      Deserted: there is one.
+    """
+    if clock.elapsed is not None:
+        _require_ends([[account.origin]], np.asarray(duration)[None], [account.grid[-1]], account.steps)
+
+
+def require_ends(clock: ClockState, origin: np.ndarray, duration: np.ndarray, budget: np.ndarray, steps: int) -> None:
+    """The same for B clocks: `origin [B]`, `duration [B, T]`, `budget [B]` seconds, after so many steps."""
+    if clock.elapsed is not None:
+        _require_ends(np.asarray(origin)[:, None], duration, budget, steps)
+
+
+def _require_ends(origin: Any, duration: np.ndarray, budget: Any, steps: int) -> None:
+    ends = np.asarray(origin) + np.cumsum(duration, axis=1, dtype=np.float64)
+    begins = np.concatenate([np.asarray(origin), ends[:, :-1]], axis=1)
+    endless = np.isinf(duration) & (begins < np.asarray(budget)[:, None])
+    for sim in np.flatnonzero(endless.any(axis=1))[:1]:
+        step = int(endless[sim].argmax())
+        raise Deserted(steps + step, float(begins[sim, step]))
+
+
 def patience(workers: int) -> int:
     """How many steps in a row may move the clock by nothing. Where single workers restart, those that finish at one
     instant take a step each."""

@@ -17,7 +17,7 @@ from dbwjax.policies.gossip import matrix, require_graph
 from dbwjax.policies.method import Barrier, Method, build_weights
 from dbwjax.policies.neighbours import in_flight
 from dbwjax.policies.papers import DSPODFL, LOCAL_SGD
-from dbwjax.policies.presence import end_not_before
+from dbwjax.policies.presence import end_not_before, last_there
 from dbwjax.types import Graph, Key, Plan, Policy
 
 
@@ -132,7 +132,7 @@ def dspodfl(gradients: float, links: float) -> Policy:
         only = graph._replace(links=used)
         mix, sources = matrix(masked(scheme.apply(None, graph, graph.links), used), graph, used)
         plan = Plan(
-            duration=end_not_before(graph, ready.max()),
+            duration=end_not_before(graph, last_there(graph, ready)),
             fresh=computes,
             mix=mix,
             sources=sources,

@@ -5,7 +5,6 @@ worker is back, and takes the same time. Others know of an absence `patience` se
 and of a return at once. Latency is zero here.
 """
 
-
 from .gossip import average, metropolis
 from .queue import EventQueue, Record, Worker
 

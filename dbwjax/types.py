@@ -154,6 +154,7 @@ class Policy(NamedTuple):
     equip: Callable[[Learner], Learner] | None = None  # what the method makes of the workers' learner
     whole: Callable[[Batches], Batches] | None = None  # it computes on whole objectives: on what, from the task's
     unbroken: str | None = None  # why it refuses a world that breaks, and what else there is; None: it lives with one
+    debug: str | None = None  # which sums of its matrices are looked at in every step; None: none
     housed: Callable[[Array, int], Array] | None = None  # (node, N) -> the worker beside which it is; N: the server,
     # which all added nodes are by default; -1: wherever it is needed, so that nothing is lost on the way
 
@@ -283,6 +284,7 @@ class Tick(NamedTuple):
     messages: Int[Array, ""]  # sent
     heard: Int[Array, " N"] | Int[Array, " H"]  # by how many each node was; of events, the nodes heard (N: nobody)
     mixing: Mixing | None  # None: too many nodes, or nodes that are no workers
+    fault: tuple[Int[Array, ""], Float[Array, ""]] | None = None  # as of `masks.faults`; None: not looked for
 
 
 class Mixing(NamedTuple):

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from dbwjax.engine import clock, simulate
+from dbwjax.engine import clock, masks, simulate
 from dbwjax.engine.randomness import Stream, stream
 from dbwjax.engine.simulate import World
 from dbwjax.types import ClockState, Graph, Mixing, Plan, Policy, Tick
@@ -258,6 +258,8 @@ def look_ahead(
     def one(before: ClockState, _: None) -> tuple[ClockState, Tick | Packed]:
         plan, after = clock.tick(policy, world.graph, world.delays, world.key, before, feedback, world.events)
         tick = tick_of(world.graph, plan, before, spectrum)
+        if policy.debug is not None:
+            tick = tick._replace(fault=masks.faults(plan, world.graph.neighbours.shape[0], policy.debug))
         return after, tick if tick.nodes is None else _packed(tick)
 
     state, found = jax.lax.scan(one, state, None, length=steps)

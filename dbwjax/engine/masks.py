@@ -175,3 +175,36 @@ def _heard(plan: Plan, carries: Carries, nodes: int, pushsum: bool) -> Array | N
     if carries.housed is not None or nodes == carries.workers:
         return plan.heard
     return jnp.where(carries(jnp.asarray(carries.workers), plan.heard), plan.heard, nodes)
+
+
+def faults(plan: Plan, nodes: int, sums: str) -> tuple[Array, Array]:
+    """The first row of a step's mixing whose weights do not sum to one, or column.
+
+    Args:
+      plan: of the step.
+      nodes: N.
+      sums: which are promised: `row`, `column`, or `doubly` for both.
+
+    Returns:
+      Its node, from 0 for rows and N more for columns, -1 where there is none; and the sum.
+    """
+    rows = jnp.arange(nodes) if plan.rows is None else plan.rows
+    written = jnp.zeros(nodes, bool).at[rows].set(True, mode="drop")
+    weights = jnp.where((rows < nodes)[:, None], plan.mix, 0)
+    sources = jnp.broadcast_to(jnp.arange(nodes) if plan.sources is None else plan.sources, weights.shape)
+
+    def totals(values: Array) -> tuple[Array, Array]:
+        along = jnp.ones(nodes, values.dtype).at[rows].set(values.sum(axis=1), mode="drop")
+        return along, jnp.where(written, 0, 1).astype(values.dtype).at[sources].add(values)
+
+    kept = {"row": (0,), "column": (1,), "doubly": (0, 1)}[sums]
+    total, large = totals(weights), totals(jnp.abs(weights))
+    odd, found = [], []
+    for place in (0, 1):
+        slack = 64 * jnp.finfo(weights.dtype).eps * (1 + large[place])
+        off = ~(jnp.abs(total[place] - 1) <= slack)  # NaN is off
+        odd.append(off if place in kept else jnp.zeros_like(off))
+        found.append(total[place])
+    off, value = jnp.concatenate(odd), jnp.concatenate(found)
+    first = jnp.argmax(off)
+    return jnp.where(off.any(), first, -1).astype(jnp.int32), value[first]

@@ -46,24 +46,39 @@ class Deserted(Standstill):
     def __init__(self, step: int, seconds: float):
         RuntimeError.__init__(
             self,
-            f"step {step}, which begins at {seconds:.6g} s, never ends: whom the method waits for never comes back; let "
-            "it come back (until=), or end the run before with --seconds",
+            f"step {step}, which begins at {seconds:.6g} s, never ends: whom the method waits for never comes back; "
+            "let it come back, or end the run before with --seconds",
         )
 
 
-def require_somebody(clock: ClockState, account: Any, duration: np.ndarray) -> None:
-    """Looks for steps that never end, where workers may leave for ever. Elsewhere a run holds out until its budget.
+class Unbalanced(Standstill):
+    """A mixing matrix whose sums are off."""
+
+    def __init__(self, step: int, line: int, total: float, nodes: int):
+        what = f"row {line}" if line < nodes else f"column {line - nodes}"
+        RuntimeError.__init__(
+            self, f"step {step}: {what} of the mixing sums to {total:.9g} and not to 1; the policy is at fault"
+        )
+
+
+def require_sound(clock: ClockState, account: Any, ticks: Any) -> None:
+    """Looks for steps that never end, where workers may leave for ever (elsewhere a run holds out until its budget),
+    and for sums of the mixing that are off, where they are looked at (`Policy.debug`).
 
     Args:
       clock: at any time.
       account: of the simulation, `accounting.Account`: `origin`, `steps` and `grid`.
-      duration: `[T]` seconds of the coming steps.
+      ticks: of the coming steps, leaves `[T, ...]` on the host.
 
     Raises:
-      Deserted: there is one.
+      Deserted, Unbalanced: there is one.
     """
     if clock.elapsed is not None:
-        _require_ends([[account.origin]], np.asarray(duration)[None], [account.grid[-1]], account.steps)
+        _require_ends([[account.origin]], np.asarray(ticks.duration)[None], [account.grid[-1]], account.steps)
+    if ticks.fault is not None:
+        for step in np.flatnonzero(ticks.fault[0] >= 0)[:1]:
+            line, total = (each[step] for each in ticks.fault)
+            raise Unbalanced(account.steps + int(step), int(line), float(total), len(account.computes))
 
 
 def require_ends(clock: ClockState, origin: np.ndarray, duration: np.ndarray, budget: np.ndarray, steps: int) -> None:

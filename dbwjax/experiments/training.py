@@ -20,7 +20,7 @@ from dbwjax.experiments.extent import MOST_SPANS, require_end
 from dbwjax.experiments.networks import Roles
 from dbwjax.experiments.placing import Placing
 from dbwjax.experiments.spectrum import MOST
-from dbwjax.experiments.timing import NotATime, Standstill, patience, require_somebody
+from dbwjax.experiments.timing import NotATime, Standstill, patience, require_sound
 from dbwjax.experiments.ways import steps_are_events, way_of
 from dbwjax.network.delays import copies_of
 from dbwjax.types import COLUMNS
@@ -192,7 +192,7 @@ class Training:
     def _look(self, sim: int, ticks: Any) -> Outlook:
         account = self.accounts[sim]
         try:
-            require_somebody(self.state.clock, account, ticks.duration)
+            require_sound(self.state.clock, account, ticks)
             return account.look(ticks)
         except FloatingPointError as error:
             step = int(error.args[0])

@@ -199,8 +199,8 @@ def finish(start, seconds, absences):
 
 
 def run_neighbours(steps, delay, update, x0, neighbours, absences):
-    """Adapt, then combine under a neighbour barrier. Who takes part in an iteration is agreed upon: those believed to be
-    there when it ends for the last of them. While it runs that changes; whoever has gone on by then has."""
+    """Adapt, then combine under a neighbour barrier. Who takes part in an iteration is agreed upon: those believed to
+    be there when it ends for the last of them. While it runs that changes; whoever has gone on by then has."""
     workers = [Worker(i, x, neighbours[i]) for i, x in enumerate(x0)]
     own = [sorted((a for a in absences if a.worker == i), key=lambda a: a.leaves) for i in range(len(workers))]
     changes = sorted(

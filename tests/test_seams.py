@@ -13,10 +13,14 @@ import pytest
 
 from dbwjax.engine import clock, readings, simulate
 from dbwjax.engine import learner as learning
+from dbwjax.engine.batch import alone
 from dbwjax.engine.learner import from_optimizer
+from dbwjax.experiments.config import TrainConfig
+from dbwjax.experiments.problem import of_seeds, problems
 from dbwjax.network import graphs
-from dbwjax.policies import build_policy
+from dbwjax.policies import POLICIES, build_policy
 from dbwjax.policies.gossip import gossip
+from dbwjax.policies.method import Method
 from dbwjax.policies.rules import full
 from dbwjax.types import Combine, Learner, Plan, Policy
 from tests import plain_step
@@ -332,6 +336,37 @@ def test_messages_that_hold_more_cost_more():
     one = np.zeros(3, np.float32)
     assert bytes_sent(build_policy("full"), LEARNER, one) == 12
     assert bytes_sent(build_policy("full"), tracking(), one) == 24
+
+
+def test_small_messages_are_sooner_there(monkeypatch):
+    """On links of a bandwidth a method's messages take as long as they are large; others' links stay as they are."""
+    config = TrainConfig(
+        policies=("full", "mine"), workers=4, graph="ring", dataset="quadratic:dimension=100", bandwidth=100.0,
+        latency=0.5, seconds=1.0, seeds=2, target_accuracy=None,
+    )  # fmt: skip
+
+    def equip(learner):
+        return learner._replace(combine=Combine(None, True, sent=lambda x: x.size / 4))
+
+    mine = Method("mine", lambda: build_policy("full")._replace(equip=equip), "", (), family="gossip", mixing="doubly")
+    monkeypatch.setitem(POLICIES, "mine", mine)
+    (problem,) = problems(of_seeds(config))
+    plain, own = (np.asarray(alone(problem.worlds_of(spec), 1).graph.latency) for spec in ("full", "mine"))
+    links = np.asarray(problem.alone(1).graph.links)
+    np.testing.assert_allclose(plain[links], 0.5 + 400 / 100, rtol=1e-6)
+    np.testing.assert_allclose(own[links], 0.5 + 25 / 100, rtol=1e-6)
+    np.testing.assert_allclose(problem.states["mine"].delivery[0], 0.75, rtol=1e-6)
+
+
+def test_a_method_of_whole_objectives_is_refused_by_a_task_without(monkeypatch):
+    mine = Method(
+        "mine", lambda: build_policy("full")._replace(whole=lambda given: given), "", (), family="gossip",
+        mixing="doubly",
+    )  # fmt: skip
+    monkeypatch.setitem(POLICIES, "mine", mine)
+    config = TrainConfig(policies=("mine",), workers=4, graph="ring", seconds=1.0, seeds=1)
+    with pytest.raises(ValueError, match="policy 'mine' computes on each worker's whole objective, and task 'digits'"):
+        problems(of_seeds(config))
 
 
 def test_an_optimiser_as_it_was():

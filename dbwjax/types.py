@@ -34,6 +34,14 @@ Batches = Callable[[Key, Array, Array], PyTree]
 """`(key, worker, started) -> batch`: the samples of the `started`-th computation of `worker`; pure, as above."""
 
 
+class Known(NamedTuple):
+    """What is known while a step of a world that breaks is decided. Seconds after the step's origin."""
+
+    away: Bool[Array, " N"]  # who is believed absent, or is cut off from the server
+    floor: Float[Array, " N"]  # nobody goes on before that: what the decision rests on was not known earlier
+    back: Float[Array, " N"]  # when it came back in this step; -inf: it has been there
+
+
 class Graph(NamedTuple):
     """Who hears whom, as padded lists of sources, and how long a message takes.
 
@@ -45,6 +53,7 @@ class Graph(NamedTuple):
     links: Bool[Array, "N D"]  # which slots are links to another node (slot 0 and padding: False)
     latency: Float[Array, "N D"]  # seconds a message needs from neighbours[i, s] to i; 0 where links is False
     computes: Bool[Array, " N"]  # False for nodes that never compute (a server, a mailbox)
+    known: Known | None = None  # where things break: `links` and `computes` are then what is believed to be there
 
 
 class Events(NamedTuple):
@@ -144,6 +153,10 @@ class Policy(NamedTuple):
     begin: Callable[[Key, Graph, PyTree], PyTree] | None = None  # the state at time 0, where some of it is random
     equip: Callable[[Learner], Learner] | None = None  # what the method makes of the workers' learner
     whole: Callable[[Batches, int], Batches] | None = None  # (the task's objectives, workers) -> on what it computes
+    unbroken: str | None = None  # why it refuses a world that breaks, and what else there is; None: it lives with one
+    debug: str | None = None  # which sums of its matrices are looked at in every step; None: none
+    housed: Callable[[Array, int], Array] | None = None  # (node, N) -> the worker beside which it is; N: the server,
+    # which all added nodes are by default; -1: wherever it is needed, so that nothing is lost on the way
 
 
 class WaitRule(NamedTuple):
@@ -237,6 +250,9 @@ class ClockState(NamedTuple):
     counted: Bool[Array, " N"]  # whether its update has counted already, though it has not been restarted
     updates: Int[Array, ""]  # of the model so far
     born: Int[Array, " N"]  # how many there were when each node's computation began
+    # Only where things break:
+    elapsed: Float[Array, " 2"] | None = None  # seconds until the coming step's origin, as the sum of two floats
+    cut: Float[Array, "2 N"] | None = None  # of each node's computation: seconds away, and in attempts cut short
 
 
 class ModelState(NamedTuple):
@@ -279,6 +295,7 @@ class Tick(NamedTuple):
     messages: Int[Array, ""]  # sent
     heard: Int[Array, " N"] | Int[Array, " H"]  # by how many each node was; of events, the nodes heard (N: nobody)
     mixing: Mixing | None  # None: too many nodes, or nodes that are no workers
+    fault: tuple[Int[Array, ""], Float[Array, ""]] | None = None  # as of `masks.faults`; None: not looked for
 
 
 class Mixing(NamedTuple):

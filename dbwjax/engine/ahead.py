@@ -47,7 +47,7 @@ def steps_are_events(policy: Policy, world: World, state: ClockState) -> bool:
     """
 
     def decided(world: World, state: ClockState) -> Plan:
-        return clock.tick(policy, world.graph, world.delays, world.key, state)[0]
+        return clock.tick(policy, world.graph, world.delays, world.key, state, events=world.events)[0]
 
     if policy.reads_training:
         return False
@@ -119,7 +119,7 @@ def _plans(
 ) -> tuple[ClockState, Plan]:
     def of_one(world: World, state: ClockState) -> tuple[ClockState, Plan]:
         def tick(state: ClockState, _: None) -> tuple[ClockState, Plan]:
-            plan, after = clock.tick(policy, world.graph, world.delays, world.key, state)
+            plan, after = clock.tick(policy, world.graph, world.delays, world.key, state, events=world.events)
             return after, lean(plan)
 
         return jax.lax.scan(tick, state, None, length=capacity)
@@ -134,7 +134,7 @@ def _later_clocks(
     def of_device(worlds: World, states: ClockState, steps: Array) -> ClockState:
         def of_one(world: World, state: ClockState) -> ClockState:
             def tick(_: Array, state: ClockState) -> ClockState:
-                return clock.tick(policy, world.graph, world.delays, world.key, state)[1]
+                return clock.tick(policy, world.graph, world.delays, world.key, state, events=world.events)[1]
 
             return jax.lax.fori_loop(0, steps[0], tick, state)
 

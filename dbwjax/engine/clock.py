@@ -14,12 +14,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from dbwjax.engine import breaking
 from dbwjax.engine.randomness import Stream, stream
 from dbwjax.network import draws, times
-from dbwjax.types import ClockState, DelayModel, Graph, Key, Plan, Policy
+from dbwjax.types import ClockState, DelayModel, Events, Graph, Key, Plan, Policy
 
 
-def init(policy: Policy, graph: Graph, delays: DelayModel, key: Key) -> ClockState:
+def init(policy: Policy, graph: Graph, delays: DelayModel, key: Key, events: Events | None = None) -> ClockState:
     """The clock at time 0, when every computing node starts its computation 0.
 
     Args:
@@ -27,14 +28,18 @@ def init(policy: Policy, graph: Graph, delays: DelayModel, key: Key) -> ClockSta
       graph: who hears whom.
       delays: seconds per computation.
       key: the simulation's key.
+      events: what breaks; `None`: nothing.
 
     Raises:
-      ValueError: settings of the policy that this graph does not allow.
+      ValueError: settings of the policy that this graph does not allow; a world that breaks, of a method that cannot
+        live with one.
     """
-    return _start(policy, policy.init(graph), graph, delays, key)
+    return _start(policy, policy.init(graph), graph, delays, key, events)
 
 
-def start(policy: Policy, policy_state: PyTree, graph: Graph, delays: DelayModel, key: Key) -> ClockState:
+def start(
+    policy: Policy, policy_state: PyTree, graph: Graph, delays: DelayModel, key: Key, events: Events | None = None
+) -> ClockState:
     """The traceable half of `init`: everybody draws the delay of computation 0."""
     nodes = graph.neighbours.shape[0]
     started = jnp.zeros(nodes, jnp.int32)
@@ -42,16 +47,27 @@ def start(policy: Policy, policy_state: PyTree, graph: Graph, delays: DelayModel
     if policy.begin is not None:
         policy_state = policy.begin(stream(key, Stream.BEGINNING), graph, policy_state)
     begun, none = jnp.zeros(nodes, remaining.dtype), jnp.zeros((), jnp.int32)
-    return ClockState(
+    state = ClockState(
         remaining, started, none, policy_state, begun, jnp.zeros(nodes, bool), none, jnp.zeros(nodes, jnp.int32)
     )
+    if events is None:
+        return state
+    breaking.require_fit(policy, graph, events)
+    remaining, cut = breaking.done(breaking.fitted(events, nodes), begun, remaining)
+    return state._replace(remaining=remaining, elapsed=jnp.zeros(2, begun.dtype), cut=cut)
 
 
 _start = jax.jit(start, static_argnames=("policy",))
 
 
 def tick(
-    policy: Policy, graph: Graph, delays: DelayModel, key: Key, state: ClockState, feedback: Any = None
+    policy: Policy,
+    graph: Graph,
+    delays: DelayModel,
+    key: Key,
+    state: ClockState,
+    feedback: Any = None,
+    events: Events | None = None,
 ) -> tuple[Plan, ClockState]:
     """One step of time: the policy decides, and those whom it restarts draw their next computation's delay.
 
@@ -62,19 +78,27 @@ def tick(
       policy, graph, delays, key: as for `init`.
       state: the clock before the step.
       feedback: the learner's last `StepInfo`, for a policy that reads training.
+      events: what breaks, as for `init`.
 
     Returns:
       The plan, and the clock after the step. Where a node is busy with a computation whose delay is no time (see
       `network.times`), the duration is NaN.
     """
     decision = decision_key(key, state.step)
-    plan, policy_state = policy.decide(decision, graph, state.policy, state.remaining, feedback)
-    plan = plan._replace(duration=jnp.asarray(plan.duration, state.remaining.dtype))  # it may be a Python number
+    if events is None:
+        plan, policy_state = policy.decide(decision, graph, state.policy, state.remaining, feedback)
+        plan = plan._replace(duration=jnp.asarray(plan.duration, state.remaining.dtype))  # it may be a Python number
+    else:
+        keys = decision, stream(key, Stream.LOSSES)
+        plan, policy_state = breaking.decide(policy, graph, events, keys, state, feedback)
     if not times.is_sure(delays):
         plan = plan._replace(duration=jnp.where(jnp.isnan(state.remaining).any(), jnp.nan, plan.duration))
-    remaining, started = _advance(graph, delays, key, plan, state)
+    elapsed = None if events is None else breaking.later(state.elapsed, plan.duration)  # type: ignore[arg-type]
+    to_come = None if events is None else breaking.relative(breaking.fitted(events, len(state.started)), elapsed)  # type: ignore[arg-type]
+    remaining, started, cut = _advance(graph, delays, key, plan, state, to_come)
     begun, counted, updates, born = _begun(plan, state)
-    return plan, ClockState(remaining, started, state.step + 1, policy_state, begun, counted, updates, born)
+    after = ClockState(remaining, started, state.step + 1, policy_state, begun, counted, updates, born, elapsed, cut)
+    return plan, after
 
 
 def decision_key(key: Key, step: Array) -> Key:
@@ -155,7 +179,11 @@ def _begun(plan: Plan, state: ClockState) -> tuple[Array, Array, Array, Array]:
     return jnp.where(again, now, state.begun - plan.duration), counted, updates, born
 
 
-def _advance(graph: Graph, delays: DelayModel, key: Key, plan: Plan, state: ClockState) -> tuple[Array, Array]:
+def _advance(
+    graph: Graph, delays: DelayModel, key: Key, plan: Plan, state: ClockState, events: Events | None
+) -> tuple[Array, Array, Array | None]:
+    """When each node finishes, seconds after the step's origin that comes, the index of its computation, and what of it
+    is cut; `events` are counted from that origin."""
     started = restarted(plan, state.started)
     nodes = jnp.arange(started.shape[0])
     # Without `ready` the wait is zero exactly: a global barrier leaves each delay as drawn, to the last bit.
@@ -163,15 +191,25 @@ def _advance(graph: Graph, delays: DelayModel, key: Key, plan: Plan, state: Cloc
     if plan.restart is None or plan.restart.dtype == bool:
         # Added, not selected: a CPU draws three times as fast where no lane is masked.
         idle = jnp.where(graph.computes, 0.0, jnp.inf)
-        fresh = idle + (wait + _draw(graph, delays, key, nodes, started))
+        drawn = _draw(graph, delays, key, nodes, started)
+        fresh, cut = idle + (wait + drawn), None
+        if events is not None:
+            finish, cut = breaking.done(events, jnp.broadcast_to(jnp.asarray(wait, drawn.dtype), nodes.shape), drawn)
+            fresh = idle + finish
         if plan.restart is None:
-            return fresh, started
-        return jnp.where(plan.restart, fresh, _left(plan, state)), started
+            return fresh, started, cut
+        cut = None if cut is None or state.cut is None else jnp.where(plan.restart, cut, state.cut)
+        return jnp.where(plan.restart, fresh, _left(plan, state)), started, cut
     # A few nodes restart: draw for them alone. Padding (node N) is clipped when read and dropped when written.
     who = plan.restart
-    fresh = wait + _draw(graph, delays, key, who, state.started.at[who].get(mode="clip") + 1)
+    drawn = _draw(graph, delays, key, who, state.started.at[who].get(mode="clip") + 1)
+    fresh, cut = wait + drawn, state.cut
+    if events is not None and cut is not None:
+        begin = jnp.broadcast_to(jnp.asarray(wait, drawn.dtype), who.shape)
+        fresh, new = breaking.done(breaking.of(events, who), begin, drawn)
+        cut = jnp.stack([put(cut[0], who, new[0]), put(cut[1], who, new[1])])
     fresh = jnp.where(graph.computes.at[who].get(mode="clip"), fresh, jnp.inf)
-    return put(_left(plan, state), who, fresh), started
+    return put(_left(plan, state), who, fresh), started, cut
 
 
 def _left(plan: Plan, state: ClockState) -> Array:

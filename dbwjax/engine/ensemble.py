@@ -171,7 +171,7 @@ def clock_batch(
 @partial(jax.jit, static_argnames=("policy", "axes", "mesh"))
 def _start(policy: Policy, worlds: World, axes: Axes, states: PyTree, mesh: Mesh | None) -> ClockState:
     def one(world: World, state: PyTree) -> ClockState:
-        return clock.start(policy, state, world.graph, world.delays, world.key)
+        return clock.start(policy, state, world.graph, world.delays, world.key, world.events)
 
     return shared(jax.vmap(one, in_axes=(axes.tree, 0)), (axes.tree, 0), mesh)(worlds, states)
 
@@ -281,7 +281,7 @@ def _clocks(
 ) -> tuple[ClockState, ClockRecord, Array]:
     def tick(world: World, carry: tuple) -> tuple[tuple, ClockRecord]:
         before, left, counts = carry
-        plan, after = clock.tick(policy, world.graph, world.delays, world.key, before)
+        plan, after = clock.tick(policy, world.graph, world.delays, world.key, before, events=world.events)
         found, ended = _clock_record(world.graph, plan, before, left)
         kept: dict[str, Any] = {name: one if name in fields else None for name, one in found._asdict().items()}
         return (after, _less(left, plan.duration), counts + ended), ClockRecord(**kept)

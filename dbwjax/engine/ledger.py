@@ -3,6 +3,7 @@
 A worker computes from its restart to its finish, and waits from there to its next restart. A computation that is cut
 short ends at that restart. It is *computing* if its update counted and *wasted* if it was thrown away. As much of the
 wait as a message was in flight is *communicating*. The four add up to each worker's own time until its last restart.
+Where workers are away, an absence is waiting, and an attempt that it cut short is wasted.
 
 An *iteration* of a worker is a step where a step is of everybody, and otherwise from one restart to the next.
 """
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from dbwjax.engine import clock, simulate
+from dbwjax.engine import clock, masks, simulate
 from dbwjax.engine.randomness import Stream, stream
 from dbwjax.engine.simulate import World
 from dbwjax.types import ClockState, Graph, Mixing, Plan, Policy, Tick
@@ -172,6 +173,7 @@ def seconds(graph: Graph, plan: Plan, before: ClockState) -> Seconds:
     nodes = graph.neighbours.shape[0]
     fresh = before.counted | clock.fresh_nodes(plan, nodes)
     remaining, begun, computes, idle = before.remaining, before.begun, graph.computes, plan.idle
+    cut = before.cut
     if clock.is_numbered(plan) and plan.workers is not None:
         who = plan.restart
         of = [
@@ -179,6 +181,7 @@ def seconds(graph: Graph, plan: Plan, before: ClockState) -> Seconds:
             for each in (fresh, remaining, begun, computes, idle)
         ]
         fresh, remaining, begun, computes, idle = of  # type: ignore[assignment]
+        cut = None if cut is None else cut.at[:, who].get(mode="clip")
         ends = (who < nodes) & computes  # type: ignore[operator]
     else:
         ends = clock.restarts(plan, nodes) & computes
@@ -186,6 +189,10 @@ def seconds(graph: Graph, plan: Plan, before: ClockState) -> Seconds:
     ready = plan.duration if plan.ready is None else plan.ready
     spent = jnp.minimum(remaining, ready) - begun
     rest = jnp.maximum(ready - remaining, 0)
+    if cut is not None:
+        absent = jnp.minimum(cut[0], spent)
+        tried = jnp.minimum(cut[1], spent - absent)
+        spent, rest = spent - absent - tried, rest + absent
     if idle is not None:
         rest = jnp.where(idle, ready - begun, rest)
     waits = jnp.where(ends, rest, 0)
@@ -194,7 +201,9 @@ def seconds(graph: Graph, plan: Plan, before: ClockState) -> Seconds:
         ends=begun_at_all,
         used=fresh,
         computing=jnp.where(begun_at_all & fresh, spent, 0),
-        wasted=jnp.where(begun_at_all & ~fresh, spent, 0),
+        wasted=jnp.where(begun_at_all & ~fresh, spent, 0)
+        if cut is None
+        else jnp.where(begun_at_all, tried + jnp.where(fresh, 0, spent), 0),
         waiting=waits - flown,
         communicating=flown,
     )
@@ -224,7 +233,7 @@ def lost(policy: Policy, world: World, state: ClockState, steps: int, feedback: 
 
 @partial(jax.jit, static_argnames=("policy",))
 def _tick(policy: Policy, world: World, state: ClockState, feedback: PyTree) -> tuple[Plan, ClockState]:
-    return clock.tick(policy, world.graph, world.delays, world.key, state, feedback)
+    return clock.tick(policy, world.graph, world.delays, world.key, state, feedback, world.events)
 
 
 def look_ahead(
@@ -247,8 +256,10 @@ def look_ahead(
         raise ValueError("a policy that reads training can look one step ahead only")
 
     def one(before: ClockState, _: None) -> tuple[ClockState, Tick | Packed]:
-        plan, after = clock.tick(policy, world.graph, world.delays, world.key, before, feedback)
+        plan, after = clock.tick(policy, world.graph, world.delays, world.key, before, feedback, world.events)
         tick = tick_of(world.graph, plan, before, spectrum)
+        if policy.debug is not None:
+            tick = tick._replace(fault=masks.faults(plan, world.graph.neighbours.shape[0], policy.debug))
         return after, tick if tick.nodes is None else _packed(tick)
 
     state, found = jax.lax.scan(one, state, None, length=steps)

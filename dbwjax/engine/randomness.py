@@ -21,6 +21,7 @@ class Stream(IntEnum):
     PARAMETERS = 3
     MESSAGES = 4
     BEGINNING = 5
+    LOSSES = 6
 
 
 def stream(key: Key, purpose: Stream) -> Key:

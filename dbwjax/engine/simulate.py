@@ -76,7 +76,7 @@ def init(policy: Policy, learner: Learner, world: World, params: PyTree) -> SimS
 
 def start_clock(policy: Policy, world: World) -> ClockState:
     """The clock half of `init`."""
-    return clock.init(policy, world.graph, world.delays, world.key)
+    return clock.init(policy, world.graph, world.delays, world.key, world.events)
 
 
 def no_feedback(policy: Policy, learner: Learner, world: World, model: ModelState) -> StepInfo | None:
@@ -192,7 +192,7 @@ def _one(
     policy: Policy, learner: Learner, world: World, state: SimState, place: Placement
 ) -> tuple[SimState, tuple[Plan, StepRecord]]:
     """Time decides, parameters follow."""
-    plan, ticking = clock.tick(policy, world.graph, world.delays, world.key, state.clock, state.feedback)
+    plan, ticking = clock.tick(policy, world.graph, world.delays, world.key, state.clock, state.feedback, world.events)
     learner = learning.equipped(learner, policy)
     model, info = learning.step(learner, world.batches, plan, state.model, world.key, place, policy.idles)
     after = SimState(ticking, model, by_node(plan, info, model) if policy.reads_training else None)

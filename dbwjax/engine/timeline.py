@@ -42,7 +42,7 @@ def timeline(policy: Policy, world: World, state: ClockState, steps: int) -> tup
         raise ValueError("this policy reads training and has no timeline of its own; use simulate.run")
 
     def one(state: ClockState, _: None) -> tuple[ClockState, Plan]:
-        plan, state = clock.tick(policy, world.graph, world.delays, world.key, state)
+        plan, state = clock.tick(policy, world.graph, world.delays, world.key, state, events=world.events)
         return state, plan
 
     return jax.lax.scan(one, state, None, length=steps)

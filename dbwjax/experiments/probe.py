@@ -26,14 +26,14 @@ def require_graph_arrays(graph: Graph) -> None:
         a latency that is no time.
     """
     try:
-        neighbours, links, latency, computes = (np.asarray(part) for part in graph)
+        neighbours, links, latency, computes = (np.asarray(part) for part in graph[:4])
     except ValueError:
         raise ValueError(
             "the graph's lists are of different lengths; build it with from_links or from_adjacency"
         ) from None
     shape = neighbours.shape
     if len(shape) != 2 or 0 in shape or links.shape != shape or latency.shape != shape or computes.shape != shape[:1]:
-        said = ", ".join(f"{name} {list(np.shape(part))}" for name, part in zip(Graph._fields, graph, strict=True))
+        said = ", ".join(f"{name} {list(np.shape(part))}" for name, part in zip(Graph._fields, graph[:4], strict=False))
         raise ValueError(f"the graph's arrays are of shapes {said}; give [N, D] three times, and computes [N]")
     if not np.issubdtype(neighbours.dtype, np.integer) or links.dtype != bool or computes.dtype != bool:
         kinds = f"{neighbours.dtype}, {links.dtype} and {computes.dtype}"

@@ -40,6 +40,62 @@ class Standstill(RuntimeError):
         )
 
 
+class Deserted(Standstill):
+    """A step that never ends, in a world that breaks."""
+
+    def __init__(self, step: int, seconds: float):
+        RuntimeError.__init__(
+            self,
+            f"step {step}, which begins at {seconds:.6g} s, never ends: whom the method waits for never comes back; "
+            "let it come back, or end the run before with --seconds",
+        )
+
+
+class Unbalanced(Standstill):
+    """A mixing matrix whose sums are off."""
+
+    def __init__(self, step: int, line: int, total: float, nodes: int):
+        what = f"row {line}" if line < nodes else f"column {line - nodes}"
+        RuntimeError.__init__(
+            self, f"step {step}: {what} of the mixing sums to {total:.9g} and not to 1; the policy is at fault"
+        )
+
+
+def require_sound(clock: ClockState, account: Any, ticks: Any) -> None:
+    """Looks for steps that never end, where workers may leave for ever (elsewhere a run holds out until its budget),
+    and for sums of the mixing that are off, where they are looked at (`Policy.debug`).
+
+    Args:
+      clock: at any time.
+      account: of the simulation, `accounting.Account`: `origin`, `steps` and `grid`.
+      ticks: of the coming steps, leaves `[T, ...]` on the host.
+
+    Raises:
+      Deserted, Unbalanced: there is one.
+    """
+    if clock.elapsed is not None:
+        _require_ends([[account.origin]], np.asarray(ticks.duration)[None], [account.grid[-1]], account.steps)
+    if ticks.fault is not None:
+        for step in np.flatnonzero(ticks.fault[0] >= 0)[:1]:
+            line, total = (each[step] for each in ticks.fault)
+            raise Unbalanced(account.steps + int(step), int(line), float(total), len(account.computes))
+
+
+def require_ends(clock: ClockState, origin: np.ndarray, duration: np.ndarray, budget: np.ndarray, steps: int) -> None:
+    """The same for B clocks: `origin [B]`, `duration [B, T]`, `budget [B]` seconds, after so many steps."""
+    if clock.elapsed is not None:
+        _require_ends(np.asarray(origin)[:, None], duration, budget, steps)
+
+
+def _require_ends(origin: Any, duration: np.ndarray, budget: Any, steps: int) -> None:
+    ends = np.asarray(origin) + np.cumsum(duration, axis=1, dtype=np.float64)
+    begins = np.concatenate([np.asarray(origin), ends[:, :-1]], axis=1)
+    endless = np.isinf(duration) & (begins < np.asarray(budget)[:, None])
+    for sim in np.flatnonzero(endless.any(axis=1))[:1]:
+        step = int(endless[sim].argmax())
+        raise Deserted(steps + step, float(begins[sim, step]))
+
+
 def patience(workers: int) -> int:
     """How many steps in a row may move the clock by nothing. Where single workers restart, those that finish at one
     instant take a step each."""

@@ -20,7 +20,7 @@ from dbwjax.experiments.extent import MOST_SPANS, require_end
 from dbwjax.experiments.networks import Roles
 from dbwjax.experiments.placing import Placing
 from dbwjax.experiments.spectrum import MOST
-from dbwjax.experiments.timing import NotATime, Standstill, patience
+from dbwjax.experiments.timing import NotATime, Standstill, patience, require_sound
 from dbwjax.experiments.ways import steps_are_events, way_of
 from dbwjax.network.delays import copies_of
 from dbwjax.types import COLUMNS
@@ -106,7 +106,7 @@ class Training:
       state: the simulations on the device.
       accounts: their virtual times and sums, on the host.
       wall_time: seconds spent in `advance`.
-      way: how events are put together in wide steps; `None`: they are not.
+      way: how events are put together; `None`: they are not.
     """
 
     def __init__(
@@ -192,6 +192,7 @@ class Training:
     def _look(self, sim: int, ticks: Any) -> Outlook:
         account = self.accounts[sim]
         try:
+            require_sound(self.state.clock, account, ticks)
             return account.look(ticks)
         except FloatingPointError as error:
             step = int(error.args[0])
@@ -342,8 +343,7 @@ class Training:
         names = ("worker_accuracy_min", "worker_accuracy_median")
         if not last or diverged or self.evaluate_own is None or self.single:
             return dict.fromkeys(names)
-        models = jax.tree.map(lambda leaf: leaf[sim], self.place.own(self.held))
-        found = self.evaluate_own(sim, models)
+        found = self.evaluate_own(sim, jax.tree.map(lambda leaf: leaf[sim], self.place.own(self.held)))
         if found is None:
             return dict.fromkeys(names)
         found = found[self.accounts[sim].computes]

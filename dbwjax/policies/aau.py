@@ -19,6 +19,7 @@ from dbwjax.network.bitmask import flagged
 from dbwjax.policies.gossip import gossip
 from dbwjax.policies.method import Method, build_weights
 from dbwjax.policies.papers import DSGD_AAU
+from dbwjax.policies.presence import last_there
 from dbwjax.types import Graph, Key, Policy, WaitRule
 
 
@@ -48,10 +49,16 @@ def adaptive() -> WaitRule:
         del key
         nodes = arrival.shape[0]
         if nodes == 1:
-            return jnp.ones(1, bool), arrival.max(), state
+            return jnp.ones(1, bool), last_there(graph, arrival), state
         offered = jnp.maximum(arrival[:, None], arrival[graph.neighbours])
         wanted = graph.links & (state[:, None] != state[graph.neighbours])
+        if graph.known is not None:  # no link that is there joins anything more: the next epoch begins
+            over = ~wanted.any()
+            state = jnp.where(over, jnp.arange(nodes, dtype=state.dtype), state)
+            wanted = jnp.where(over, graph.links, wanted)
         theta = jnp.where(wanted, offered, jnp.inf).min()
+        if graph.known is not None:  # nobody that is there hears anybody
+            theta = jnp.where(graph.links.any(), theta, last_there(graph, arrival))
         active = arrival <= theta
         joined = graph.links & active[:, None] & flagged(active, graph.neighbours)
         component = _joined(state, graph, joined)
@@ -88,5 +95,6 @@ METHODS = (
         (DSGD_AAU,),
         family="gossip",
         mixing="doubly",
+        absence="links to it are not waited for, and an epoch ends when no link that is there joins anything more",
     ),
 )

@@ -95,8 +95,13 @@ def acid(rate: float = 1.0, h: float | None = None, gain: float | None = None) -
         told = {"messages": jnp.where(event.tick, 2, 0), "info": {"partner": j}}
         return Happening(rows, told=told), state._replace(since=jnp.where(touched, 0, since))
 
-    return ticking(init_fn, happen, rate, network=network)
+    return ticking(init_fn, happen, rate, network=network, unbroken=_UNBROKEN)
 
+
+_UNBROKEN = (
+    "acid takes no world that breaks, since an exchange that does not take place would have to be made up for in both "
+    "copies; leave the events out, or use randomized_gossip"
+)
 
 Pair = tuple[Array, Array]
 
@@ -173,5 +178,7 @@ METHODS = (
         (ACID,),
         family="pairwise",
         mixing="row",  # columns sum to one as well, but the weights are not symmetric
+        absence="it refuses a world that breaks: an exchange that does not take place would have to be made up for in "
+        "both copies",
     ),
 )

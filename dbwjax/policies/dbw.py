@@ -33,6 +33,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from dbwjax.policies.isotonic import monotone
 from dbwjax.policies.method import Method
 from dbwjax.policies.papers import DBW
+from dbwjax.policies.presence import at_most_there, end_not_before
 from dbwjax.policies.selection import first_least
 from dbwjax.policies.serving import first_of, pulled, served, travel, workers_of
 from dbwjax.types import Graph, Key, Learner, Mix, Plan, Policy
@@ -116,12 +117,14 @@ def push_and_wait(choose: Any) -> Policy:
         del key
         state = jax.lax.cond(feedback.fresh.any(), lambda: _learned(choose, state, feedback), lambda: state)
         arrival = remaining + travel(network)
-        taken, end = first_of(arrival, state.k)
+        k = at_most_there(network, state.k)
+        taken, end = first_of(arrival, k)
         dropped = taken & state.late
         ends = ~dropped.any()
         duration = jnp.maximum(jnp.where(ends, end, jnp.where(dropped, arrival, -jnp.inf).max()), 0)
+        duration = end_not_before(network, duration)
         again = jnp.where(ends, taken, dropped)
-        plan = _plan(network, state.k, taken & ends, again, duration, jnp.where(ends, duration, arrival))
+        plan = _plan(network, k, taken & ends, again, duration, jnp.where(ends, duration, arrival))
         state = _seen(state, arrival, again, ends, end)
         late = jnp.where(ends, network.computes & ~taken, state.late & ~dropped)
         return plan, _later(state._replace(late=late), duration)
@@ -294,5 +297,7 @@ METHODS = (
         (DBW,),
         family="server",
         mixing="row",
+        absence="the server waits for the k of its choice, or for all that are there where those are fewer; times of "
+        "more are not learned",
     ),
 )

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from dbwjax.policies.presence import last_there, not_before
 from dbwjax.types import Graph, Key, Plan, Policy
 
 
@@ -51,7 +52,13 @@ def drifting(init: Callable[[Graph], PyTree], go_on: GoOn, history: int = 0, **f
 
     def decide_fn(key: Key, graph: Graph, state: Drift, remaining: Array, feedback: Any) -> tuple[Plan, Drift]:
         del feedback
+        if graph.known is not None:
+            # The absent wait for nobody and nobody for them; who is back begins when it is.
+            remaining = jnp.where(graph.known.away, -jnp.inf, remaining)
+            state = state._replace(offset=jnp.maximum(state.offset, graph.known.back))
         going, own = go_on(key, graph, state, remaining)
+        if graph.known is not None:
+            going = going._replace(ready=_there(graph, going.ready))
         duration = going.ready.max()
         told = {"fresh": jnp.ones(going.ready.shape, bool), **going.plan}
         plan = Plan(duration=duration, ready=going.ready, **told)
@@ -61,3 +68,9 @@ def drifting(init: Callable[[Graph], PyTree], go_on: GoOn, history: int = 0, **f
         return plan, Drift(own, going.ready - duration, earlier)
 
     return Policy(init_fn, decide_fn, **facts)
+
+
+def _there(graph: Graph, ready: Float[Array, " N"]) -> Float[Array, " N"]:
+    """When each goes on, not before it was known that it may; the absent pass with the last of the others."""
+    ready = not_before(graph, ready)
+    return jnp.where(graph.computes, ready, last_there(graph, ready))

@@ -31,6 +31,7 @@ from dbwjax.network.spanning import spanning_links
 from dbwjax.policies.gossip import IDEALISED, LATE, Late, gossip
 from dbwjax.policies.method import Barrier, Method, build_weights, only_global
 from dbwjax.policies.papers import CB_DYBW
+from dbwjax.policies.presence import last_there
 from dbwjax.types import Graph, Key, Policy, WaitRule
 
 
@@ -70,15 +71,22 @@ def dtur(flood_latency: float = 0.0) -> WaitRule:
         return DturState(path, jnp.zeros(len(links), bool), seconds)
 
     def cut_fn(key: Key, graph: Graph, state: DturState, arrival: Array) -> tuple[Array, Array, DturState]:
-        del key, graph
+        del key
         if not state.path.shape[0]:  # one worker has no link to establish and waits for itself
-            return jnp.ones(arrival.shape, bool), arrival.max(), state
+            return jnp.ones(arrival.shape, bool), last_there(graph, arrival), state
         one, other = state.path[:, 0], state.path[:, 1]
         exchanged = jnp.maximum(arrival[one], arrival[other])
-        candidates = jnp.where(state.established, jnp.inf, exchanged)
-        theta = candidates.min()
-        established = state.established | (exchanged <= theta)  # both ends are active
-        established &= ~established.all()
+        if graph.known is None:
+            candidates = jnp.where(state.established, jnp.inf, exchanged)
+            theta = candidates.min()
+            established = state.established | (exchanged <= theta)  # both ends are active
+            established &= ~established.all()
+        else:  # links that are not there count as established, for as long as they are not
+            gone = ~_linked(graph, state.path)
+            before = state.established & ~(state.established | gone).all()
+            candidates = jnp.where(before | gone, jnp.inf, exchanged)
+            theta = jnp.where(gone.all(), last_there(graph, arrival), candidates.min())
+            established = before | ((exchanged <= theta) & ~gone)
         state = state._replace(established=established)
         if state.announcement is None:
             return arrival <= theta, theta, state
@@ -88,6 +96,12 @@ def dtur(flood_latency: float = 0.0) -> WaitRule:
         return arrival <= theta, theta + state.announcement[announcer], state
 
     return WaitRule(init_fn, cut_fn)
+
+
+def _linked(graph: Graph, path: Int[Array, "L 2"]) -> Bool[Array, " L"]:
+    """Which links of the path are there."""
+    one, other = path[:, 0], path[:, 1]
+    return (graph.links[one] & (graph.neighbours[one] == other[:, None])).any(axis=1)
 
 
 def _dybw(
@@ -105,6 +119,8 @@ METHODS = (
         (CB_DYBW,),
         family="gossip",
         mixing="doubly",
+        absence="the iteration goes on without who is absent, and a link of the path that has lost an end counts as "
+        "established; back again, it takes part when it has finished",
         idealised=IDEALISED,
     ),
 )

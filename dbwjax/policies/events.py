@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, PyTree
 
+from dbwjax.policies.presence import end_not_before
 from dbwjax.policies.selection import first_least
 from dbwjax.types import Graph, Key, Plan, Policy
 
@@ -104,12 +105,14 @@ def events(
         if travel is not None:
             busy = busy + travel(graph, state.own)
         i, now = first_least(busy)
+        now = end_not_before(graph, now)
         found, own = happen(key, graph, state.own, i, state.waits | _is(i, remaining))
         plan, waits = _plan(found, i, jnp.maximum(now, 0), state.waits | _is(i, remaining))
         after = EventState(own, waits)
         if release is not None:
             ready = jnp.where(state.waits, release.ready(graph, state.own), jnp.inf)
             j, soon = first_least(ready)
+            soon = end_not_before(graph, soon)
             found, own = release.happen(key, graph, state.own, j, state.waits)
             other, waits = _plan(found._replace(fresh=False), j, jnp.maximum(soon, 0), state.waits)
             first = jnp.isfinite(soon) & (soon <= now)

@@ -22,6 +22,7 @@ from dbwjax.network.graphs import delivery
 from dbwjax.network.properties import is_connected, links_of_one_direction, pieces
 from dbwjax.network.weights import Weights, dense
 from dbwjax.policies.method import Mixing, build_weights
+from dbwjax.policies.presence import not_before
 from dbwjax.specs import nearest
 from dbwjax.types import Graph, Key, Plan, Policy, WaitRule
 
@@ -89,6 +90,7 @@ def gossip(rule: WaitRule, weights: Weights | str | None = None, late: Late = LA
         del feedback
         # Who arrived during the announcement that ended the last iteration is simply there when this one begins.
         arrival = jnp.maximum(remaining + state.delivery, 0)
+        arrival = not_before(graph, arrival)
         active, end, rule_state = _checked(rule.cut(key, graph, state.rule, arrival), arrival)
         active &= jnp.isfinite(arrival)  # a step that never ends has everybody by then who never arrives
         kept = graph.links & active[:, None] & flagged(active, graph.neighbours)

@@ -26,6 +26,8 @@ from dbwjax.policies.partners import with_nodes
 from dbwjax.policies.selection import kth_smallest
 from dbwjax.types import Graph, Key, Policy
 
+_FAR = np.iinfo(np.int32).max
+
 
 class Sizes(NamedTuple):
     """Settings on which shapes depend."""
@@ -111,8 +113,12 @@ def hop(b: int = 1, gap: int = GAP, staleness: int = 0, skip: int = 0) -> Policy
     _require_settings(b, gap, staleness, skip)
     sizes = Sizes(gap, staleness)
     release = Release(partial(_ready, sizes), partial(_go_on, sizes))
+
+    def housed(node: Array, workers: int) -> Array:
+        return (node - workers) // sizes.boxes
+
     init, network = partial(_init, sizes, b, skip), partial(_network, sizes)
-    return events(init, partial(_finish, sizes), release, passed=_passed, stale=False, network=network)
+    return events(init, partial(_finish, sizes), release, passed=_passed, stale=False, network=network, housed=housed)
 
 
 def _require_settings(b: int, gap: int, staleness: int, skip: int) -> None:
@@ -179,8 +185,10 @@ def _ready(sizes: Sizes, graph: Graph, state: HopState) -> Array:
     """When each worker may go on if it waits, seconds from now."""
     workers = _workers(graph, sizes)
     arrival, needed = _arrivals(graph, state, jnp.arange(workers), sizes.staleness)
-    tokens = state.iteration[state.near].min(axis=1) >= state.iteration + 1 - sizes.gap
+    around = _around(graph, state, state.near)
+    tokens = around.min(axis=1) >= state.iteration + 1 - sizes.gap
     when = jnp.where(tokens, jnp.maximum(kth_smallest(arrival, needed), 0), jnp.inf)
+    when = when if graph.known is None else jnp.where(graph.known.away[:workers], jnp.inf, when)
     return jnp.concatenate([when, jnp.full(workers * sizes.boxes, jnp.inf, when.dtype)])
 
 
@@ -188,9 +196,14 @@ def _go_on(sizes: Sizes, key: Key, graph: Graph, state: HopState, j: Array, wait
     """Worker j combines what it has, and starts its next iteration."""
     del key, waits
     workers, k = _workers(graph, sizes), state.iteration[j]
-    around = state.iteration[state.near[j]]
+    around = _around(graph, state, state.near[j])
+    if graph.known is not None:
+        around = jnp.where(around == _FAR, k, around)
     behind = (state.skip > 0) & (around.max() - k > state.skip)
     target = jnp.where(behind, jnp.minimum(around.max(), around.min() + sizes.gap), k + 1)
+    if graph.known is not None:  # only an absence puts a worker so far behind all of its neighbours
+        others = jnp.where((state.near[j] == j) | graph.known.away[state.near[j]], _FAR, around).min()
+        target = jnp.where((others < _FAR) & (others - k > sizes.gap), others, target)
     jumps = target > k + 1
     inbox = _inbox(graph, state, j, sizes.staleness)
     newest = _newest(graph, state, j, inbox, (k - sizes.staleness, target - 1))
@@ -211,6 +224,12 @@ def _go_on(sizes: Sizes, key: Key, graph: Graph, state: HopState, j: Array, wait
         inbox.flight,
     )
     return Happening([row], start=j, told=told), _moved(state, j, target)
+
+
+def _around(graph: Graph, state: HopState, near: Array) -> Array:
+    """The iterations of those whose tokens are needed; of those believed absent `_FAR`: theirs are not."""
+    iteration = state.iteration[near]
+    return iteration if graph.known is None else jnp.where(graph.known.away[near], _FAR, iteration)
 
 
 def _moved(state: HopState, j: Array, target: Array) -> HopState:
@@ -319,5 +338,7 @@ METHODS = (
         (HOP,),
         family="neighbours",
         mixing="row",
+        absence="nobody waits for its messages or tokens; back again, it jumps to the last of its neighbours where it "
+        "is more than gap behind",
     ),
 )

@@ -210,5 +210,6 @@ METHODS = (
         (MATCHA,),
         family="gossip",
         mixing="doubly",
+        absence="matchings are drawn as always, and links to it are not used",
     ),
 )

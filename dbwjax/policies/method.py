@@ -46,6 +46,7 @@ class Method(NamedTuple):
     papers: tuple[Paper, ...]
     family: str  # one of FAMILIES
     mixing: Mixing
+    absence: str  # one line: what becomes of the method while a worker is away, and whether it can go on
     idealised: Mapping[str, str] = {}  # settings, as typed, that no cluster could realise, and why
     notes: Callable[[Graph, PyTree], list[str]] | None = None  # (graph, state) -> what a user should know of the two
 

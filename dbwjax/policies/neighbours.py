@@ -199,7 +199,17 @@ METHODS = (
         (HOP,),
         family="gossip",
         mixing="row",
+        absence="its neighbours neither wait for it nor count it among their backups, and tokens from it are not "
+        "needed",
         notes=_backup_notes,
     ),
-    Method("dpsgd", _dpsgd, "D-PSGD: combine, then adapt", (D_PSGD,), family="gossip", mixing="doubly"),
+    Method(
+        "dpsgd",
+        _dpsgd,
+        "D-PSGD: combine, then adapt",
+        (D_PSGD,),
+        family="gossip",
+        mixing="doubly",
+        absence="its neighbours go on without its parameters; back again, it sends what it has at once",
+    ),
 )

@@ -28,6 +28,7 @@ from dbwjax.policies.partners import (
     random_slot,
     with_nodes,
 )
+from dbwjax.policies.presence import end_not_before
 from dbwjax.policies.selection import first_least
 from dbwjax.policies.sides import larger_side
 from dbwjax.policies.ticks import Event, require_rate, ticking
@@ -193,12 +194,13 @@ def token() -> Policy:
         return found, state._replace(held=state.held | next_holder)
 
     policy = events(lambda graph: None, happen, stale=False, network=network, evaluated=lambda graph: ~graph.computes)
-    return policy._replace(init=init_fn)
+    return policy._replace(init=init_fn, housed=lambda node, workers: jnp.full_like(node, -1))
 
 
 def _walked(key: Key, graph: Graph, weights: Float[Array, "N D"], i: Array) -> Int[Array, ""]:
     """Where a step of the walk from worker `i` leads: along slot s with the weight of slot s, else nowhere."""
-    reached = jnp.cumsum(weights[i, 1:])
+    taken = weights[i, 1:] if graph.known is None else jnp.where(graph.links[i, 1:], weights[i, 1:], 0)
+    reached = jnp.cumsum(taken)
     share = draws.uniform(key, i, jnp.zeros((), jnp.int32), weights.dtype)
     return jnp.append(graph.neighbours[i, 1:], i.astype(graph.neighbours.dtype))[(reached <= share).sum()]
 
@@ -243,6 +245,7 @@ def swift(every: int = 1) -> Policy:
     def decide_fn(key: Key, graph: Graph, state: Swift, remaining: Array, feedback: Any) -> tuple[Plan, Swift]:
         del key, feedback
         i, now = first_least(remaining)
+        now = end_not_before(graph, now)
         averages = (state.done[i] + 1) % state.every == 0
         alone = jnp.arange(graph.neighbours.shape[1]) == 0
         plan = Plan(
@@ -286,6 +289,7 @@ METHODS = (
         (AD_PSGD,),
         family="pairwise",
         mixing="doubly",
+        absence="it is picked by nobody; whoever has picked it already adds its own update and averages with nobody",
     ),
     Method(
         "randomized_gossip",
@@ -294,6 +298,7 @@ METHODS = (
         (GOSSIP,),
         family="pairwise",
         mixing="doubly",
+        absence="it has no ticks and is picked by nobody; who ticks averages with a neighbour that is there",
     ),
     Method(
         "token",
@@ -302,6 +307,8 @@ METHODS = (
         (INCREMENTAL, TOKEN),
         family="pairwise",
         mixing="row",
+        absence="the token goes to nobody that is known to be absent; where its holder is away it waits for it, and "
+        "with a holder that never returns the method cannot go on",
     ),
     Method(
         "swift",
@@ -310,5 +317,6 @@ METHODS = (
         (SWIFT,),
         family="pairwise",
         mixing="row",
+        absence="its neighbours average without its newest parameters, the weight being their own",
     ),
 )

@@ -27,6 +27,8 @@ def random_slot(key: Key, graph: Graph, i: Array) -> Int[Array, ""]:
     share = draws.uniform(key, i, jnp.zeros((), jnp.int32), jnp.result_type(float))
     # The share is below 1, and its product with a degree is rounded to less than the degree.
     place = jnp.floor(share * degree).astype(jnp.int32)
+    if graph.known is not None:  # links are in slots from 1 on only where nothing breaks
+        return jnp.where(degree > 0, jnp.argmax(jnp.cumsum(graph.links[i]) > place), 0).astype(jnp.int32)
     return jnp.where(degree > 0, 1 + place, 0)
 
 

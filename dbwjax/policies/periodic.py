@@ -17,6 +17,7 @@ from dbwjax.policies.gossip import matrix, require_graph
 from dbwjax.policies.method import Barrier, Method, build_weights
 from dbwjax.policies.neighbours import in_flight
 from dbwjax.policies.papers import DSPODFL, LOCAL_SGD
+from dbwjax.policies.presence import end_not_before, last_there
 from dbwjax.types import Graph, Key, Plan, Policy
 
 
@@ -123,13 +124,15 @@ def dspodfl(gradients: float, links: float) -> Policy:
     def decide_fn(key: Key, graph: Graph, state: Sporadic, remaining: Array, feedback: None) -> tuple[Plan, Sporadic]:
         del feedback
         computes, used = drawn(key, graph, state)
+        if graph.known is not None:
+            computes &= graph.computes
         finished = jnp.where(computes, remaining, 0)
         arrival = jnp.where(used, graph.latency, -jnp.inf)
         ready = jnp.maximum(finished, arrival.max(axis=1))
         only = graph._replace(links=used)
         mix, sources = matrix(masked(scheme.apply(None, graph, graph.links), used), graph, used)
         plan = Plan(
-            duration=ready.max(),
+            duration=end_not_before(graph, last_there(graph, ready)),
             fresh=computes,
             mix=mix,
             sources=sources,
@@ -181,6 +184,7 @@ METHODS = (
         (LOCAL_SGD,),
         family="gossip",
         mixing="doubly",
+        absence="the others average without it; back again, it takes part in the next averaging as far as it has come",
     ),
     Method(
         "dspodfl",
@@ -189,5 +193,6 @@ METHODS = (
         (DSPODFL,),
         family="gossip",
         mixing="doubly",
+        absence="it neither computes nor uses a link, and the others' draws are as always",
     ),
 )

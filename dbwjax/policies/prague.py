@@ -72,7 +72,7 @@ def _finish(key: Key, graph: Graph, state: Groups, i: Array, waits: Array) -> tu
     del waits
     workers, group = state.members.shape
     makes = ~(state.members == i).any()
-    drawn = jnp.concatenate([i[None], others(key, i, workers, group)]).astype(jnp.int32)
+    drawn = _there(graph, jnp.concatenate([i[None], others(key, i, workers, group)]).astype(jnp.int32))
     here = makes & (jnp.arange(workers) == i)
     after = Groups(
         jnp.where(here[:, None], drawn[None], state.members),
@@ -92,6 +92,8 @@ def _ready(graph: Graph, state: Groups) -> Array:
     oldest = jnp.full(workers, NEVER, jnp.int32).at[state.members].min(state.order[:, None], mode="drop")
     of_members = state.members.clip(max=workers - 1)
     there = state.finished[of_members] & (oldest[of_members] == state.order[:, None])
+    if graph.known is not None:
+        there |= _there(graph, state.members) == workers
     return jnp.where(there.all(axis=1) & (state.order != NEVER), 0.0, jnp.inf)
 
 
@@ -106,8 +108,24 @@ def _average(key: Key, graph: Graph, state: Groups, j: Array, waits: Array) -> t
         state.finished & ~(jnp.arange(workers)[:, None] == of_group[None]).any(axis=1),
         state.made,
     )
-    row = Row(of_group, [(of_group[m], 1.0 / group) for m in range(group)])
-    return Happening([row], start=of_group, told=_told(2 * (group - 1))), after
+    if graph.known is None:
+        row = Row(of_group, [(of_group[m], 1.0 / group) for m in range(group)])
+        return Happening([row], start=of_group, told=_told(2 * (group - 1))), after
+    members = _there(graph, of_group)
+    some = members < workers
+    share = some / jnp.maximum(some.sum(), 1).astype(graph.latency.dtype)
+    row = Row(members, [(members[m], share[m]) for m in range(group)])
+    # A member that is away and had finished begins its next computation when it is back.
+    goes = jnp.where(state.finished.at[of_group].get(mode="fill", fill_value=False), of_group, workers)
+    return Happening([row], start=goes, told=_told(2 * jnp.maximum(some.sum() - 1, 0))), after
+
+
+def _there(graph: Graph, members: Int[Array, "*some G"]) -> Int[Array, "*some G"]:
+    """Members of groups, N in place of those believed absent."""
+    if graph.known is None:
+        return members
+    workers = graph.known.away.shape[0]
+    return jnp.where(graph.known.away.at[members].get(mode="fill", fill_value=True), workers, members)
 
 
 def others(key: Key, i: Array, workers: int, group: int) -> Int[Array, " G-1"]:
@@ -136,7 +154,7 @@ def others(key: Key, i: Array, workers: int, group: int) -> Int[Array, " G-1"]:
     return taken + (taken >= i)
 
 
-def _told(messages: int) -> dict[str, PyTree]:
+def _told(messages: int | Array) -> dict[str, PyTree]:
     """For the accounts; nobody is a neighbour here, and none is waited for in vain."""
     return {
         "messages": jnp.asarray(messages, jnp.int32),
@@ -157,5 +175,6 @@ METHODS = (
         (PRAGUE,),
         family="pairwise",
         mixing="doubly",
+        absence="it is drawn into no group, and leaves those that it is in, which average without it",
     ),
 )

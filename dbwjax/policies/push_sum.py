@@ -197,6 +197,8 @@ METHODS = (
         (SGP,),
         family="directed",
         mixing="column",
+        absence="nobody waits for it, and what its senders would give it they keep; they learn at once of a message "
+        "that is lost, and keep its mass",
     ),
     Method(
         "agp",
@@ -205,5 +207,7 @@ METHODS = (
         (AGP,),
         family="directed",
         mixing="column",
+        absence="a finisher keeps the shares of those that are away, and learns at once of a message that is lost, "
+        "whose mass it keeps",
     ),
 )

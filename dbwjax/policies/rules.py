@@ -22,6 +22,7 @@ from dbwjax.policies import neighbours
 from dbwjax.policies.gossip import IDEALISED, LATE, Late, gossip
 from dbwjax.policies.method import Barrier, Method, build_weights, only_global
 from dbwjax.policies.papers import CB_DYBW, SYNCHRONOUS_SGD
+from dbwjax.policies.presence import at_most_there, last_there
 from dbwjax.policies.selection import kth_smallest
 from dbwjax.types import Graph, Key, Policy, WaitRule
 
@@ -33,8 +34,8 @@ def full() -> WaitRule:
         del graph
 
     def cut_fn(key: Key, graph: Graph, state: None, arrival: Array) -> tuple[Array, Array, None]:
-        del key, graph
-        return jnp.ones(arrival.shape, bool), arrival.max(), state
+        del key
+        return jnp.ones(arrival.shape, bool), last_there(graph, arrival), state
 
     return WaitRule(init_fn, cut_fn)
 
@@ -56,8 +57,8 @@ def fastest(k: int) -> WaitRule:
         return jnp.asarray(k)
 
     def cut_fn(key: Key, graph: Graph, state: Array, arrival: Array) -> tuple[Array, Array, Array]:
-        del key, graph
-        end = kth_smallest(arrival, state)
+        del key
+        end = kth_smallest(arrival, at_most_there(graph, state))
         return arrival <= end, end, state
 
     return WaitRule(init_fn, cut_fn)
@@ -79,8 +80,8 @@ def deadline(seconds: float) -> WaitRule:
         return jnp.asarray(seconds, jnp.result_type(float))
 
     def cut_fn(key: Key, graph: Graph, state: Array, arrival: Array) -> tuple[Array, Array, Array]:
-        del key, graph
-        end = jnp.minimum(arrival.max(), state)
+        del key
+        end = jnp.minimum(last_there(graph, arrival), state)
         return arrival <= end, end, state
 
     return WaitRule(init_fn, cut_fn)
@@ -112,6 +113,8 @@ METHODS = (
         (CB_DYBW,),
         family="gossip",
         mixing="doubly",
+        absence="everybody waits for it until its absence is known, then for those that are there; back again, it is "
+        "waited for",
         idealised=IDEALISED,
     ),
     Method(
@@ -121,6 +124,7 @@ METHODS = (
         (SYNCHRONOUS_SGD,),
         family="gossip",
         mixing="doubly",
+        absence="the k fastest of those that are there end the iteration, or all of them where they are fewer",
         idealised=IDEALISED,
     ),
     Method(
@@ -130,6 +134,7 @@ METHODS = (
         (SYNCHRONOUS_SGD,),
         family="gossip",
         mixing="doubly",
+        absence="the iteration ends at its time as always, or when all that are there have finished",
         idealised=IDEALISED,
     ),
 )

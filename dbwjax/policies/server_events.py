@@ -20,6 +20,7 @@ from dbwjax.limits import MOST, real, shown, whole
 from dbwjax.policies.events import Happening, Release, Row, events
 from dbwjax.policies.method import Method
 from dbwjax.policies.papers import DOWNPOUR, K_SYNC, SSP
+from dbwjax.policies.presence import at_most_there, kept_up, unless_away
 from dbwjax.policies.serving import require_at_most, served, travel, workers_of
 from dbwjax.specs import nearest
 from dbwjax.types import Graph, Key, Policy
@@ -50,16 +51,23 @@ def _gathering(k: int, bounded: bool) -> Any:
     return init_fn
 
 
-def _arrived(state: Gathered, nodes: int, dtype: Any) -> tuple[Array, Gathered, tuple[Row, Row], Row]:
-    """Whether an update is the K-th; the state and the rows of draft and server after it; and the server's row for
-    whoever pulls in the same event, its node to be filled in."""
-    last = state.arrived + 1 == state.k
+def _arrived(
+    state: Gathered, nodes: int, dtype: Any, enough: Array | None = None
+) -> tuple[Array, Gathered, tuple[Row, Row], Row]:
+    """Whether an update is the K-th, or as many as are `enough`; the state and the rows of draft and server after it;
+    and the server's row for whoever pulls in the same event, its node to be filled in."""
+    last = state.arrived + 1 == state.k if enough is None else state.arrived + 1 >= enough
     share = 1 / state.k.astype(dtype)
     draft, server = nodes - 1, nodes - 2
     kept, pushed = jnp.where(last, draft, server), jnp.where(last, share, 0)
     after = state._replace(arrived=jnp.where(last, 0, state.arrived + 1))
     rows = Row(draft, ((draft, 1.0),), share), Row(server, ((kept, 1.0),), pushed)
     return last, after, rows, Row(nodes, ((kept, 1.0),), pushed)
+
+
+def _enough(network: Graph, k: Array) -> Array | None:
+    """How many updates are enough where fewer than k workers are there; `None` where nothing breaks."""
+    return None if network.known is None else at_most_there(network, k)
 
 
 def _told(heard: Any, updates: Any, flight: Array, messages: Any) -> dict[str, Array]:
@@ -127,7 +135,7 @@ def k_async(k: int) -> Policy:
     def happen(key: Key, network: Graph, state: Gathered, i: Array, waits: Array) -> tuple[Happening, Gathered]:
         del key, waits
         nodes = network.neighbours.shape[0]
-        last, after, rows, pulled = _arrived(state, nodes, network.latency.dtype)
+        last, after, rows, pulled = _arrived(state, nodes, network.latency.dtype, _enough(network, state.k))
         goes = jnp.where(last, i, nodes)
         seconds = _seconds(network, goes)
         told = _told(i, last, 2 * seconds, 1 + last)
@@ -135,14 +143,23 @@ def k_async(k: int) -> Policy:
 
     def ready(network: Graph, state: Gathered) -> Array:
         # Nothing has arrived since the last update, so whoever waits waited for that one.
-        return jnp.where(state.arrived == 0, jnp.zeros_like(network.latency[:, 0]), jnp.inf)
+        free = state.arrived == 0
+        if network.known is not None:  # or all wait that are there
+            free |= state.arrived >= at_most_there(network, state.k)
+        return unless_away(network, jnp.where(free, jnp.zeros_like(network.latency[:, 0]), jnp.inf))
 
     def go_on(key: Key, network: Graph, state: Gathered, j: Array, waits: Array) -> tuple[Happening, Gathered]:
         del key, waits
         nodes = network.neighbours.shape[0]
         idle, seconds = Row(nodes, ((nodes - 2, 1.0),)), _seconds(network, j)
-        rows = idle, idle, Row(j, ((nodes - 2, 1.0),))
-        return Happening(rows, j, after=seconds, told=_told(nodes, False, 2 * seconds, 1)), state
+        if network.known is None:
+            rows = idle, idle, Row(j, ((nodes - 2, 1.0),))
+            return Happening(rows, j, after=seconds, told=_told(nodes, False, 2 * seconds, 1)), state
+        fewer = state.arrived > 0  # the server makes its step of those that have arrived
+        model = jnp.where(fewer, nodes - 1, nodes - 2)
+        rows = idle, Row(jnp.where(fewer, nodes - 2, nodes), ((model, 1.0),)), Row(j, ((model, 1.0),))
+        told = _told(nodes, fewer, 2 * seconds, 1)
+        return Happening(rows, j, after=seconds, told=told), state._replace(arrived=jnp.zeros_like(state.arrived))
 
     return served(events(_gathering(k, bounded=True), happen, Release(ready, go_on), _travel, stale=False), draft=True)
 
@@ -230,7 +247,7 @@ def ssp(bound: float = BOUND, weight: Weight = "one") -> Policy:
         del key, waits
         nodes = network.neighbours.shape[0]
         server, own = nodes - 1, jnp.arange(nodes) == i
-        after = state._replace(clock=state.clock + own)
+        after = state._replace(clock=kept_up(network, state.clock) + own)
         goes = jnp.where((may(network, after) & own).any(), i, nodes)
         seconds = _seconds(network, goes)
         rows = Row(server, ((server, 1.0),), state.share), Row(goes, ((server, 1.0),), state.share)
@@ -238,7 +255,7 @@ def ssp(bound: float = BOUND, weight: Weight = "one") -> Policy:
         return Happening(rows, goes, after=seconds, told=told), after
 
     def ready(network: Graph, state: Clocks) -> Array:
-        return jnp.where(may(network, state), jnp.zeros_like(network.latency[:, 0]), jnp.inf)
+        return unless_away(network, jnp.where(may(network, state), jnp.zeros_like(network.latency[:, 0]), jnp.inf))
 
     def go_on(key: Key, network: Graph, state: Clocks, j: Array, waits: Array) -> tuple[Happening, Clocks]:
         del key, waits
@@ -289,6 +306,7 @@ METHODS = (
         (K_SYNC,),
         family="server",
         mixing="row",
+        absence="the k updates come from those that are there",
     ),
     Method(
         "k_async",
@@ -297,6 +315,7 @@ METHODS = (
         (K_SYNC,),
         family="server",
         mixing="row",
+        absence="the server makes its step when k have arrived, or all that are there, each weighing 1/k",
     ),
     Method(
         "k_batch_async",
@@ -305,6 +324,7 @@ METHODS = (
         (K_SYNC,),
         family="server",
         mixing="row",
+        absence="the k updates come from those that are there",
     ),
     Method(
         "async_server",
@@ -313,6 +333,7 @@ METHODS = (
         (DOWNPOUR,),
         family="server",
         mixing="row",
+        absence="the server adds what comes from those that are there; back again, it hands in what it had begun",
     ),
     Method(
         "ssp",
@@ -321,5 +342,6 @@ METHODS = (
         (SSP,),
         family="server",
         mixing="row",
+        absence="nobody waits for its clock; back again, it counts on from the slowest of those that were there",
     ),
 )

@@ -18,6 +18,7 @@ from jaxtyping import Array, Int
 from dbwjax.limits import whole
 from dbwjax.policies.method import Method
 from dbwjax.policies.papers import K_SYNC, SYNCHRONOUS_SGD
+from dbwjax.policies.presence import at_most_there, end_not_before
 from dbwjax.policies.serving import first_of, pulled, require_at_most, served, travel, workers_of
 from dbwjax.types import Graph, Key, Plan, Policy
 
@@ -42,7 +43,9 @@ def synchronous(count: Callable[[int], int]) -> Policy:
     def decide_fn(key: Key, network: Graph, k: Array, remaining: Array, feedback: Any) -> tuple[Plan, Array]:
         del key, feedback
         seconds, computes = travel(network), network.computes
+        k, asked = at_most_there(network, k), k
         fresh, end = first_of(remaining + seconds, k)
+        end = end_not_before(network, end)
         ready = end + seconds
         plan = Plan(
             duration=end,
@@ -50,7 +53,7 @@ def synchronous(count: Callable[[int], int]) -> Policy:
             **pulled(network, fresh, k),
             messages=computes.sum() + (computes & (remaining <= ready)).sum(),
         )
-        return plan, k
+        return plan, asked
 
     return served(Policy(init_fn, decide_fn))
 
@@ -111,6 +114,8 @@ METHODS = (
         (SYNCHRONOUS_SGD,),
         family="server",
         mixing="row",
+        absence="the server waits for it until its absence is known, then for those that are there; back again, it "
+        "hands in what it had begun",
     ),
     Method(
         "server_backup",
@@ -119,6 +124,7 @@ METHODS = (
         (SYNCHRONOUS_SGD,),
         family="server",
         mixing="row",
+        absence="the server waits for N - b updates, or for all that are there where those are fewer",
     ),
     Method(
         "k_sync",
@@ -127,5 +133,6 @@ METHODS = (
         (K_SYNC,),
         family="server",
         mixing="row",
+        absence="the server waits for k updates, or for all that are there where those are fewer",
     ),
 )

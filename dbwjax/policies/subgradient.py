@@ -104,5 +104,6 @@ METHODS = (
         (SUBGRADIENT,),
         family="gossip",
         mixing="doubly",
+        absence="as under dpsgd; its step has become smaller when it is back, since the iterations are counted for all",
     ),
 )

@@ -124,6 +124,8 @@ def _next(key: Key, graph: Graph, ticker: Ticker, remaining: Array) -> tuple[Eve
     ticks = (count > 0) & (workers > 1)  # whoever is alone has nobody to average with
     wait = jnp.where(ticks, unit * mean / (workers * ticker.rate), jnp.inf)
     drawn = jnp.floor(draws.uniform(key, zero, zero + 2, dtype) * workers).astype(jnp.int32)
+    if graph.known is not None:  # of those that are there
+        drawn = jnp.argmax(jnp.cumsum(graph.computes) > drawn).astype(jnp.int32)
     finisher, finish = first_least(remaining)
     tick = wait < finish
     event = Event(jnp.where(tick, drawn, finisher), tick, jnp.minimum(wait, finish), mean)

@@ -98,7 +98,7 @@ def require_graphs(nets: Collection[tuple[str, int, int]]) -> None:
     for (graph, workers), seeds in alike.items():
         if len(seeds) > 1:
             one = build_graph(graph, workers, min(seeds))
-            needed += 2.0 * len(seeds) * sum(leaf.nbytes for leaf in one)
+            needed += 2.0 * len(seeds) * sum(leaf.nbytes for leaf in jax.tree.leaves(one))
     if needed:
         remedy = f"use --graph-seeds for at most {int(len(nets) * have / needed)} of them"
         require_memory(needed, f"a sweep of {len(nets)} graphs", remedy, have)

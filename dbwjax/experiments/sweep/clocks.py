@@ -19,7 +19,7 @@ from dbwjax.experiments.budget import CLOCKS, TICKS
 from dbwjax.experiments.extent import require_end
 from dbwjax.experiments.problem import Problem
 from dbwjax.experiments.rows import clock_row
-from dbwjax.experiments.timing import Standstill, patience, require_times
+from dbwjax.experiments.timing import Standstill, patience, require_ends, require_times
 from dbwjax.experiments.training import Stalled
 from dbwjax.network.delays import copies_of
 from dbwjax.types import ClockState, Policy
@@ -98,6 +98,7 @@ def run_clocks(policy: Policy, some: Batch, clocks: ClockState, budget: np.ndarr
         clocks, record, counts = ensemble.clock_batch(policy, some, before, TICKS, mesh, left)
         record, counts = jax.device_get((record, counts))
         _require_times(policy, some, before, record, past, steps)
+        require_ends(clocks, origin, record.duration, budget, steps)
         sums += [np.asarray(getattr(record, name), np.float64).sum(axis=1) for name in SUMS]
         iterations += counts
         earlier = origin

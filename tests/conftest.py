@@ -27,6 +27,11 @@ def pytest_collection_modifyitems(items):
     not shared out between processes, which steal from the end."""
     first = ("test_eight_devices", "test_families")
     items.sort(key=lambda item: next((place for place, name in enumerate(first) if name in item.nodeid), len(first)))
+    # Of a module, those that are marked `optimised` come last: each change of how is compiled lets all programs go.
+    modules: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        modules.setdefault(item.nodeid.partition("::")[0], []).append(item)
+    items[:] = [item for own in modules.values() for item in sorted(own, key=lightly, reverse=True)]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -44,13 +49,21 @@ def compiled_once(tmp_path_factory):
         os.environ["JAX_COMPILATION_CACHE_DIR"] = before
 
 
+MAPPINGS = 15_000
+
+
 @pytest.fixture(scope="module", autouse=True)
 def programs_are_let_go():
     """A compiled program holds tens of memory mappings, of which Linux allows a process 65,530: a suite that keeps all
-    of its programs crashes in the compiler."""
+    of its programs crashes in the compiler. Until there are many, the next modules find what they share."""
     yield
-    jax.clear_caches()
-    gc.collect()
+    try:
+        mappings = Path("/proc/self/maps").read_bytes().count(b"\n")
+    except OSError:  # not Linux
+        mappings = MAPPINGS
+    if mappings >= MAPPINGS:
+        jax.clear_caches()
+        gc.collect()
 
 
 def lightly(node) -> bool:
@@ -66,9 +79,7 @@ def compiled_as_the_module_says(request):
 
 @pytest.fixture(autouse=True)
 def compiled_as_the_test_says(request):
-    compile_lightly(lightly(request.node))
-    yield
-    compile_lightly(lightly(request.node.getparent(pytest.Module)))
+    compile_lightly(lightly(request.node))  # and so it stays: the next test may be of the same kind
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -24,6 +24,7 @@ from dbwjax.policies import build_policy
 from dbwjax.tasks import build_task
 from dbwjax.types import Learner, Policy
 from tests import handmade
+from tests.cases import PAIR, PAIR_LEARNER, samples
 
 STEPS = 100
 
@@ -60,7 +61,15 @@ POLICIES = {
 }
 
 
+def small_setting(spec, workers):
+    """A learner with two leaves and a local state, and few numbers as data, which compile in half the time."""
+    graph = graphs.build_graph(spec, workers)
+    law = delays.build_delays("shifted_exponential", workers)
+    return graph, PAIR_LEARNER, World(graph, law, samples(workers), jax.random.key(3)), PAIR
+
+
 def setting(spec, workers, policy):
+    """As users train, on data, with a rate that is part of the optimiser's state."""
     graph = graphs.build_graph(spec, workers)
     task = build_task("logistic", workers=workers, batch_size=4)
     world = make_world(task, graph, delays.build_delays("shifted_exponential", workers), seed=3)
@@ -88,8 +97,8 @@ EXACT = (
 @pytest.mark.parametrize("spec", OF_EACH_FAMILY)
 def test_methods_with_nodes_of_their_own_on_many_devices(x64, spec):
     """Twelve workers and whatever the method adds, cut among five devices."""
-    policy, workers = build_policy(spec), 12
-    _, learner, world, params, _ = setting("random_regular:degree=4", workers, "dybw")
+    policy = build_policy(spec)
+    _, learner, world, params = small_setting("random_regular:degree=4", 12)
     compare(policy, learner, simulate.networked(policy, world), params, 5)
 
 
@@ -119,7 +128,11 @@ def servers(workers):
 @pytest.mark.parametrize(("spec", "workers", "count"), [("ring", 16, 8), ("erdos_renyi:p=0.4", 10, 4)])
 @pytest.mark.parametrize("policy", POLICIES)
 def test_many_devices_are_one(x64, spec, workers, count, policy):
-    rule, learner, world, params, _ = setting(spec, workers, policy)
+    if policy == "dybw":
+        rule, learner, world, params, _ = setting(spec, workers, policy)
+    else:
+        graph, learner, world, params = small_setting(spec, workers)
+        rule = POLICIES[policy](graph)
     compare(rule, learner, world, params, count)
 
 

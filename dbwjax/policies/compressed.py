@@ -23,6 +23,11 @@ from dbwjax.policies.papers import CHOCO, DCD_ECD
 from dbwjax.policies.rules import full
 from dbwjax.types import Graph, Key, Plan, Policy
 
+_UNBROKEN = (
+    "what a neighbour knows is a sum of messages, and one that misses a message would need it again; leave --world and "
+    "--events out, or use full or dpsgd"
+)
+
 DEFAULT = "quantize:bits=8"
 """The codec of all three: a quarter of the bytes of float32."""
 
@@ -58,7 +63,9 @@ def choco(
         # Everybody takes part in a step that ends. Said as a constant, nobody's copy is kept to be restored: 4 passes.
         return plan._replace(active=jnp.ones(remaining.shape, bool)), state
 
-    return base._replace(decide=decide_fn, equip=lambda learner: compressed.choco(learner, coded, step))
+    return base._replace(
+        decide=decide_fn, unbroken=_UNBROKEN, equip=lambda learner: compressed.choco(learner, coded, step)
+    )
 
 
 def safe_gamma(delta: float) -> float:
@@ -85,7 +92,7 @@ def dcd(codec: Codec | str = DEFAULT, weights: Weights | str | None = None, ever
     """
     coded = build_codec(codec) if isinstance(codec, str) else codec
     compressed.unbiased(coded)
-    return dpsgd(weights, everybody)._replace(equip=lambda learner: compressed.dcd(learner, coded))
+    return dpsgd(weights, everybody)._replace(unbroken=_UNBROKEN, equip=lambda learner: compressed.dcd(learner, coded))
 
 
 def ecd(codec: Codec | str = DEFAULT, weights: Weights | str | None = None, everybody: bool = False) -> Policy:
@@ -95,7 +102,7 @@ def ecd(codec: Codec | str = DEFAULT, weights: Weights | str | None = None, ever
     """
     coded = build_codec(codec) if isinstance(codec, str) else codec
     compressed.unbiased(coded)
-    return dpsgd(weights, everybody)._replace(equip=lambda learner: compressed.ecd(learner, coded))
+    return dpsgd(weights, everybody)._replace(unbroken=_UNBROKEN, equip=lambda learner: compressed.ecd(learner, coded))
 
 
 def _choco(
@@ -118,6 +125,11 @@ def _ecd(*, codec: str = DEFAULT, weights: str = "metropolis", barrier: Barrier 
     return ecd(codec, build_weights(weights), barrier == "global")
 
 
+_REFUSES = (
+    "it refuses a world that breaks: neighbours add up the differences that they were sent, and one that misses a message "
+    "would know another copy than the others"
+)
+
 METHODS = (
     Method(
         "choco",
@@ -126,6 +138,7 @@ METHODS = (
         (CHOCO,),
         family="gossip",
         mixing="doubly",
+        absence=_REFUSES,
     ),
     Method(
         "dcd",
@@ -134,6 +147,7 @@ METHODS = (
         (DCD_ECD,),
         family="gossip",
         mixing="doubly",
+        absence=_REFUSES,
     ),
     Method(
         "ecd",
@@ -142,5 +156,6 @@ METHODS = (
         (DCD_ECD,),
         family="gossip",
         mixing="doubly",
+        absence=_REFUSES,
     ),
 )

@@ -80,6 +80,7 @@ METHODS = (
         (DUAL_AVERAGING,),
         family="gossip",
         mixing="doubly",
+        absence="as under dpsgd; it keeps its sum of gradients, and its step counts its own iterations alone",
         notes=_notes,
     ),
 )

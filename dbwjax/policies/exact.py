@@ -20,7 +20,8 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from dbwjax import numbers
 from dbwjax.learners import exact as learners
-from dbwjax.limits import real, require_count, whole
+from dbwjax.limits import real, whole
+from dbwjax.network.fastest_mixing import lowest
 from dbwjax.network.properties import mixing_matrix
 from dbwjax.network.weights import Weights
 from dbwjax.policies.gossip import GossipState, gossip
@@ -92,7 +93,7 @@ def exact(
         )
         return plan, state._replace(own=own)
 
-    return Policy(init_fn, decide_fn, equip=equip, whole=_as_they_are)
+    return Policy(init_fn, decide_fn, equip=equip, whole=_as_they_are, unbroken=_UNBROKEN)
 
 
 def _as_they_are(objectives: Batches, workers: int) -> Batches:
@@ -114,6 +115,8 @@ def spectrum(mixing: Any) -> tuple[float, float]:
     Raises:
       ValueError: W is not symmetric, or `I - W` has an eigenvalue below 0 or more than one that is 0.
     """
+    from scipy import sparse
+
     nodes = mixing.shape[0]
     if nodes == 1:
         return 1.0, 1.0
@@ -121,37 +124,13 @@ def spectrum(mixing: Any) -> tuple[float, float]:
         raise ValueError(
             "the weights are not symmetric on this graph, and the method needs a symmetric W; leave weights= out"
         )
-    mixing = (mixing + mixing.T) / 2
-    if nodes <= _DENSE:
-        values = 1 - np.linalg.eigvalsh(mixing.toarray())[::-1]
-        smallest, largest = float(values[1]), float(values[-1])
-    else:
-        smallest, largest = _ends(mixing)
+    gossiping = sparse.csc_array(sparse.eye_array(nodes) - (mixing + mixing.T) / 2)
+    smallest, largest = float(lowest(gossiping, 2)[1]), -float(lowest(-gossiping, 1)[0])
     if not smallest > 1e-12 * largest:
         raise ValueError(
             f"I - W has the eigenvalue {smallest:.3g} beside its 0, so it does not average; change weights="
         )
     return largest, smallest / largest
-
-
-def _ends(mixing: Any) -> tuple[float, float]:
-    """The second smallest and the largest eigenvalue of `I - W`, sparse."""
-    from scipy import sparse
-    from scipy.sparse.linalg import ArpackNoConvergence, eigsh
-
-    nodes = mixing.shape[0]
-    require_count("workers", nodes, lambda count: 2000.0 * count, " and the spectrum of their gossip matrix")
-    gossiping = sparse.csc_array(sparse.eye_array(nodes) - mixing)
-    how = {"v0": np.random.default_rng(0).normal(size=nodes), "return_eigenvectors": False, "ncv": 40}
-    largest = float(eigsh(gossiping, k=1, which="LA", tol=1e-9, **how)[0])
-    try:
-        smallest = 1 - float(np.sort(eigsh(mixing, k=2, which="LA", maxiter=200, tol=1e-12, **how))[0])
-    except ArpackNoConvergence:
-        # Gaps that small are those of rings, grids and trees, whose matrices are cheap to factorise. The shift makes it
-        # positive definite, and 0 and the smallest are the nearest to it.
-        shift = -1e-3 / nodes**2
-        smallest = float(np.sort(eigsh(gossiping, k=2, sigma=shift, which="LM", **how))[1])
-    return smallest, largest
 
 
 def admm(rho: float = 0.0, weights: Weights | str | None = None) -> Policy:
@@ -262,8 +241,15 @@ def _mspd(*, eta: float = 0.0, rounds: int = 0, weights: str = "metropolis", bar
     return mspd(eta, rounds, build_weights(weights))
 
 
+_UNBROKEN = (
+    "its step sizes are those of a network that stays as it is; leave --world and --events out, or use full or tracking"
+)
+
+_REFUSES = "it refuses a world that breaks: its step sizes are those of a network that stays as it is"
+
+
 def _row(name: str, build: Callable[..., Policy], summary: str, paper: Any) -> Method:
-    return Method(name, build, summary, (paper,), family="gossip", mixing="doubly", notes=_notes)
+    return Method(name, build, summary, (paper,), family="gossip", mixing="doubly", absence=_REFUSES, notes=_notes)
 
 
 METHODS = (

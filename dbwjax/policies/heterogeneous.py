@@ -152,6 +152,8 @@ METHODS = (
         (DIGING, DSGT),
         family="gossip",
         mixing="doubly",
+        absence="everybody waits for it until its absence is known, then for those that are there; it keeps parameters and "
+        "tracker, so the mean of trackers goes on holding its last gradient",
     ),
     Method(
         "d2",
@@ -160,6 +162,8 @@ METHODS = (
         (D2,),
         family="gossip",
         mixing="doubly",
+        absence="as under full; it keeps parameters and correction, whose mean stays zero. That D2 converges is known of a network "
+        "that stays as it is",
     ),
     Method(
         "qgm",
@@ -168,5 +172,6 @@ METHODS = (
         (QUASI_GLOBAL,),
         family="gossip",
         mixing="doubly",
+        absence="as under full; back again, its momentum takes what it has moved as one iteration",
     ),
 )

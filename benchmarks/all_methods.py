@@ -19,31 +19,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import all_methods_kept as kept
-from benchmarks.all_methods_figures import best_rates, ranking
+from benchmarks.all_methods_figures import best_rates, cells, ranking
 from benchmarks.all_methods_page import PAGE, updated
-from benchmarks.all_methods_settings import DATA, FIXED, MNIST, RATES, TUNED, Scale, Sim, rows_of, with_step
-
-
-def tuning_sims(scale: Scale) -> list[Sim]:
-    """Every rate in the tuning worlds; worlds outermost, so that blocks are alike."""
-    return [
-        Sim(law, data, rate, seed)
-        for seed in range(TUNED, TUNED + scale.tuning)
-        for law in scale.laws
-        for data in DATA
-        for rate in RATES
-    ]
-
-
-def test_sims(scale: Scale, chosen: dict[tuple[str, str], float]) -> list[Sim]:
-    """The chosen rate, and the fixed one where the scale wants it, in the test worlds."""
-    return [
-        Sim(law, data, rate, seed)
-        for seed in range(scale.worlds)
-        for law in scale.laws
-        for data in DATA
-        for rate in dict.fromkeys([chosen[law, data], *([FIXED] if scale.fixed else [])])
-    ]
+from benchmarks.all_methods_plan import test_sims, tuning_sims
+from benchmarks.all_methods_settings import MNIST, Scale, Sim, rows_of, with_step
 
 
 def measure(spec: str, scale: Scale, folder: Path = kept.FOLDER) -> None:
@@ -64,7 +43,9 @@ def _part(spec: str, part: str, sims: Sequence[Sim], scale: Scale, folder: Path)
         found += [kept.short(sim, rows, scale) for sim, rows in zip(own, trained(step, own, scale), strict=True)]
     spent = time.perf_counter() - begin, time.process_time() - before
     kept.save(folder, spec, part, sims, scale, found, spent)
-    print(f"{spec}, {scale.name} {part}: {len(sims)} simulations, {spent[0]:.0f} s ({spent[1]:.0f} s of CPU)", flush=True)
+    print(
+        f"{spec}, {scale.name} {part}: {len(sims)} simulations, {spent[0]:.0f} s ({spent[1]:.0f} s of CPU)", flush=True
+    )
     return found
 
 
@@ -77,7 +58,7 @@ def measure_mnist(scale: Scale, folder: Path = kept.FOLDER) -> bool:
     except ValueError as error:
         print(f"MNIST is left out: {error}", flush=True)
         return False
-    for spec in ranking(folder)[: scale.best]:
+    for spec in ranking(cells(rows_of(), Scale(), folder))[: scale.best]:
         measure(spec, scale, folder)
     return True
 

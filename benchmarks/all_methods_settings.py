@@ -43,7 +43,7 @@ SPECS: dict[str, tuple[str, ...]] = {
     "k_batch_sync": ("k_batch_sync:k=16",),
     "k_async": ("k_async:k=4",),
     "k_batch_async": ("k_batch_async:k=4",),
-    "async_server": ("async_server", "async_server:weight=inverse"),
+    "async_server": ("async_server", "async_server:weight=mean"),
 }
 """Rows of the methods that need a number, or of which a setting decides; all others are one row with their defaults."""
 

@@ -98,10 +98,7 @@ def problem_of(spec: str, sims: Sequence[Sim], scale: Scale) -> Problem:
     pairs = list(dict.fromkeys((sim.data, sim.seed) for sim in sims))
     tasks = dict(zip(pairs, of_one_width([task_of(scale, *pair) for pair in pairs]), strict=True))
     laws = {key: delays(*key, scale.workers) for key in dict.fromkeys((sim.law, sim.data, sim.seed) for sim in sims)}
-    drawn = [
-        Drawn(sim.seed, graph, laws[sim.law, sim.data, sim.seed], tasks[sim.data, sim.seed])
-        for sim in sims
-    ]
+    drawn = [Drawn(sim.seed, graph, laws[sim.law, sim.data, sim.seed], tasks[sim.data, sim.seed]) for sim in sims]
     told = [World(sim._asdict(), TrainConfig(), scale.graph_seed) for sim in sims]
     rates = {sim.rate for sim in sims}
     # One optimiser, so one program, for all rates; where all are the same, the problem leaves it as it was built.

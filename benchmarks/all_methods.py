@@ -21,14 +21,18 @@ from pathlib import Path
 from benchmarks import all_methods_kept as kept
 from benchmarks.all_methods_figures import best_rates, cells, ranking
 from benchmarks.all_methods_page import PAGE, updated
-from benchmarks.all_methods_plan import test_sims, tuning_sims
+from benchmarks.all_methods_plan import beyond_sims, test_sims, tuning_sims
 from benchmarks.all_methods_settings import MNIST, Scale, Sim, rows_of, with_step
 
 
 def measure(spec: str, scale: Scale, folder: Path = kept.FOLDER) -> None:
-    """Measures what is missing of one row: rates in the tuning worlds, then the test worlds."""
+    """Measures what is missing of one row: rates in the tuning worlds, the test worlds, and rates beyond an edge."""
     tuning = _part(spec, "tuning", tuning_sims(scale), scale, folder)
-    _part(spec, "test", test_sims(scale, best_rates(tuning, scale)), scale, folder)
+    chosen = best_rates(tuning, scale)
+    _part(spec, "test", test_sims(scale, chosen), scale, folder)
+    outward = beyond_sims(scale, chosen) if scale.fixed else []
+    if outward:
+        _part(spec, "beyond", outward, scale, folder)
 
 
 def _part(spec: str, part: str, sims: Sequence[Sim], scale: Scale, folder: Path) -> list[kept.Found]:
@@ -73,20 +77,31 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
+def measure_rows(rows: Sequence[str], scale: Scale, folder: Path = kept.FOLDER) -> int:
+    """Measures rows one after another; 1 if one failed, which does not stop the others."""
+    failed = 0
+    for spec in rows:
+        try:
+            measure(spec, scale, folder)
+        except (ValueError, RuntimeError) as error:
+            print(f"{spec} failed: {error}", flush=True)
+            failed = 1
+    return failed
+
+
 def main(words: Sequence[str]) -> int:
-    """Runs the command; 2 for what cannot be understood."""
-    chosen = arguments(words)
+    """Runs the command; 1 if a row failed, 2 for what cannot be understood."""
+    chosen, failed = arguments(words), 0
     try:
         if not chosen.page:
-            for spec in rows_of(chosen.only):
-                measure(spec, Scale())
+            failed = measure_rows(rows_of(chosen.only), Scale())
             if not chosen.no_mnist:
                 measure_mnist(MNIST._replace(data_dir=chosen.data_dir))
         PAGE.write_text(updated(PAGE.read_text()))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
+    return failed
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from benchmarks import all_methods_kept as kept
 from benchmarks import all_methods_plan as plan
-from benchmarks.all_methods_settings import BASELINE, DATA, FIXED, RATES, Scale
+from benchmarks.all_methods_settings import BASELINE, BEYOND, DATA, FIXED, RATES, Scale
 from dbwjax.report.intervals import LEVEL
 from dbwjax.report.statistics import Time, crossing, difference, ratio
 
@@ -60,6 +60,7 @@ class Cell(NamedTuple):
     rates: dict[str, float]  # chosen, by row
     test: dict[str, list[kept.Found]]  # at that rate, by row; one a world
     fixed: dict[str, list[kept.Found]]  # at the fixed rate
+    outward: dict[str, bool]  # whether the next rate outward did better in the tuning worlds; where an edge was chosen
 
     @property
     def order(self) -> list[str]:
@@ -144,7 +145,7 @@ def widened(interval: dict[str, Any], count: int, log: bool) -> tuple[float, flo
 def cells(specs: Sequence[str], scale: Scale, folder: Path = kept.FOLDER) -> list[Cell]:
     """Every law and data setting, with the rows that are measured."""
     found = [
-        Cell(law, data, scale, {}, {}, {}) for data in DATA for law in scale.laws
+        Cell(law, data, scale, {}, {}, {}, {}) for data in DATA for law in scale.laws
     ]  # by data, as the page shows them
     for spec in specs:
         tuning = kept.load(folder, spec, "tuning", plan.tuning_sims(scale), scale)
@@ -154,11 +155,16 @@ def cells(specs: Sequence[str], scale: Scale, folder: Path = kept.FOLDER) -> lis
         test = kept.load(folder, spec, "test", plan.test_sims(scale, chosen), scale)
         if test is None:
             continue
+        beyond = kept.load(folder, spec, "beyond", plan.beyond_sims(scale, chosen), scale) or []
         for cell in found:
             rate = chosen[cell.law, cell.data]
             cell.rates[spec] = rate
             cell.test[spec] = _of(test, cell.law, cell.data, rate)
             cell.fixed[spec] = _of(test, cell.law, cell.data, FIXED)
+            tried = _of(beyond, cell.law, cell.data, BEYOND.get(rate, rate))
+            if tried:
+                at_edge = _of(tuning, cell.law, cell.data, rate)
+                cell.outward[spec] = merit(tried, scale) < merit(at_edge, scale)
     return found
 
 

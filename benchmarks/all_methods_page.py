@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks import all_methods_kept as kept
 from benchmarks import rule_table
 from benchmarks.all_methods_figures import Cell, cells, ranking, shares
-from benchmarks.all_methods_settings import BASELINE, FIXED, MNIST, ORACLES, RATES, Scale, method_of, rows_of
+from benchmarks.all_methods_settings import BASELINE, BEYOND, FIXED, MNIST, ORACLES, RATES, Scale, method_of, rows_of
 from benchmarks.all_methods_words import WHY
 from benchmarks.rule_table import lines
 from dbwjax.policies import POLICIES
@@ -168,21 +168,34 @@ def _paragraph(spec: str, found: Sequence[Cell], order: Sequence[str]) -> str:
     """A method in a paragraph: what the tables say of it, and why."""
     method = POLICIES[method_of(spec)]
     places = [cell.order.index(spec) + 1 for cell in found]
-    edge = [cell.rates[spec] for cell in found if cell.rates[spec] in (RATES[0], RATES[-1])]
     spent = [shares(cell.test[spec]) for cell in found]
     wasted, waiting = (
         (min(one[name] for one in spent), max(one[name] for one in spent)) for name in ("wasted", "waiting")
     )
-    rates = ", ".join(f"{rate:g}" for rate in sorted({cell.rates[spec] for cell in found}))
     said = [
         f"**`{spec}`** ({method.family}; {method.summary}).",
         f"Place {_span(places)} of {len(order)}.",
         _against(spec, found, len(order)),
         _learned(spec, found),
-        f"Rate {rates}" + (f", at the grid's edge in {len(edge)} of {len(found)} settings." if edge else "."),
+        _rates(spec, found),
         f"Of all worker seconds {_percent(wasted)} are wasted and {_percent(waiting)} waited.",
     ]
     return " ".join([*(one for one in said if one), *([WHY[spec]] if spec in WHY else [])])
+
+
+def _rates(spec: str, found: Sequence[Cell]) -> str:
+    """Which rates were chosen, and what an edge of the grid hides."""
+    rates = ", ".join(f"{rate:g}" for rate in sorted({cell.rates[spec] for cell in found}))
+    edge = [cell for cell in found if cell.rates[spec] in BEYOND]
+    if not edge:
+        return f"Rate {rates}."
+    tried = [cell.outward[spec] for cell in edge if spec in cell.outward]
+    said = f"Rate {rates}, at the grid's edge in {len(edge)} of {len(found)} settings"
+    if len(tried) < len(edge):
+        return f"{said}."
+    if not any(tried):
+        return f"{said}; the next rate outward did no better in the tuning worlds."
+    return f"{said}; in {sum(tried)} of them the next rate outward did better in the tuning worlds, so it is undersold."
 
 
 def _against(spec: str, found: Sequence[Cell], rows: int) -> str:

@@ -138,7 +138,7 @@ def test_groups():
         "some": founds([40, None] * 5),
         "never": founds([None] * 10),
     }
-    cell = all_methods_figures.Cell("exponential", "iid", Scale(), {}, test, {})
+    cell = all_methods_figures.Cell("exponential", "iid", Scale(), {}, test, {}, {})
     assert cell.fastest() == {"adpsgd", "near"}
     assert cell.most_accurate() == {"adpsgd", "near", "far"}
     assert cell.order == ["adpsgd", "near", "far", "some", "never"]

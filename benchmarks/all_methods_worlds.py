@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from benchmarks.all_methods_settings import DATA, FIXED, LAWS, SLOW, Scale, Sim
+from benchmarks.all_methods_settings import DATA, FIXED, LAWS, RATES, SLOW, Scale, Sim
 from dbwjax import build_delays, build_graph, build_optimizer, build_task
 from dbwjax.engine.randomness import Stream, stream
 from dbwjax.experiments.blocks import Places, blocks
@@ -108,15 +108,26 @@ def problem_of(spec: str, sims: Sequence[Sim], scale: Scale) -> Problem:
 
 
 def trained(spec: str, sims: Sequence[Sim], scale: Scale) -> list[list[dict[str, Any]]]:
-    """The rows of each simulation."""
-    problem = problem_of(spec, sims, scale)
-    size = min(scale.block, len(sims))
-    places = Places(problem, jax.devices(), False, size)
-    grid, roles = even_grid(scale.seconds, scale.rows), problem.roles(spec)
-    rows: list[list[dict[str, Any]]] = []
-    for block in blocks([spec], [problem], [size]):
-        filled = places.filled(block.which)
-        training = Training(places.place(block), [grid] * len(filled), roles, real=len(block.which))
-        where = [{"policy": spec, **problem.told[int(which)].values} for which in block.which]
+    """The rows of each simulation, trained `scale.block` at a time; nothing is compiled for a second block."""
+    grid, rows = even_grid(scale.seconds, scale.rows), []
+    for begin in range(0, len(sims), scale.block):
+        own = list(sims[begin : begin + scale.block])
+        problem = problem_of(spec, _filled(own, scale.block), scale)
+        places, roles = Places(problem, jax.devices(), False, scale.block), problem.roles(spec)
+        (block,) = blocks([spec], [problem], [scale.block])
+        grids = [grid] * len(places.filled(block.which))
+        training = Training(places.place(block), grids, roles, real=len(own))
+        where = [{"policy": spec, **sim._asdict()} for sim in own]
         rows += heard(training, where, None, Audience([]))
     return rows
+
+
+def _filled(sims: list[Sim], size: int) -> list[Sim]:
+    """So many simulations: these, and repetitions. What all have in common is kept once in a batch, and would make it
+    another program; so the last repetition differs in what all the others may share."""
+    more = [sims[place % len(sims)] for place in range(size)]
+    if len(sims) < size:
+        one = more[-1]
+        rate = FIXED if one.rate != FIXED else RATES[-1]
+        more[-1] = one._replace(rate=rate, data=next(data for data in DATA if data != one.data))
+    return more

@@ -185,17 +185,19 @@ def _paragraph(spec: str, found: Sequence[Cell], order: Sequence[str]) -> str:
 
 def _rates(spec: str, found: Sequence[Cell]) -> str:
     """Which rates were chosen, and what an edge of the grid hides."""
-    rates = ", ".join(f"{rate:g}" for rate in sorted({cell.rates[spec] for cell in found}))
+    each = sorted({cell.rates[spec] for cell in found})
+    rates = f"rate {each[0]:g}" if len(each) == 1 else f"rates from {each[0]:g} to {each[-1]:g}"
+    rates = rates.capitalize()
     edge = [cell for cell in found if cell.rates[spec] in BEYOND]
     if not edge:
-        return f"Rate {rates}."
+        return f"{rates}."
     tried = [cell.outward[spec] for cell in edge if spec in cell.outward]
-    said = f"Rate {rates}, at the grid's edge in {len(edge)} of {len(found)} settings"
+    said = f"{rates}, at the grid's edge in {len(edge)} of {len(found)} settings"
     if len(tried) < len(edge):
         return f"{said}."
     if not any(tried):
         return f"{said}; the next rate outward did no better in the tuning worlds."
-    return f"{said}; in {sum(tried)} of them the next rate outward did better in the tuning worlds, so it is undersold."
+    return f"{said}; in {sum(tried)} of them the next rate outward did better in the tuning worlds, so it is shown below its best."
 
 
 def _against(spec: str, found: Sequence[Cell], rows: int) -> str:
@@ -205,7 +207,7 @@ def _against(spec: str, found: Sequence[Cell], rows: int) -> str:
     words = {
         "faster": "faster than `{}` in",
         "slower": "slower in",
-        "equal": "not to be told from it in",
+        "equal": "not told apart from it in",
         "none": "without a ratio in",
     }
     parts = [f"{text.format(BASELINE)} {counts[name]}" for name, text in words.items() if counts[name]]
@@ -224,7 +226,7 @@ def _learned(spec: str, found: Sequence[Cell]) -> str:
     worlds = sum(len(cell.draws) for cell in alone)
     best = max(math.fsum(cell.accuracies(spec)) / len(cell.draws) for cell in alone)
     if not reached:
-        return f"It never learns the slow worker's label well enough for {LABEL:g} (mean accuracy at most {best:.3f})."
+        return f"With the slow worker's label it reaches {LABEL:g} in no world (mean accuracy at most {best:.3f})."
     return f"With the slow worker's label it reaches {LABEL:g} in {reached} of {worlds} worlds."
 
 

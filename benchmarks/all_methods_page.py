@@ -186,8 +186,7 @@ def _paragraph(spec: str, found: Sequence[Cell], order: Sequence[str]) -> str:
 def _rates(spec: str, found: Sequence[Cell]) -> str:
     """Which rates were chosen, and what an edge of the grid hides."""
     each = sorted({cell.rates[spec] for cell in found})
-    rates = f"rate {each[0]:g}" if len(each) == 1 else f"rates from {each[0]:g} to {each[-1]:g}"
-    rates = rates.capitalize()
+    rates = f"Rate {each[0]:g}" if len(each) == 1 else f"Rates from {each[0]:g} to {each[-1]:g}"
     edge = [cell for cell in found if cell.rates[spec] in BEYOND]
     if not edge:
         return f"{rates}."
@@ -197,7 +196,8 @@ def _rates(spec: str, found: Sequence[Cell]) -> str:
         return f"{said}."
     if not any(tried):
         return f"{said}; the next rate outward did no better in the tuning worlds."
-    return f"{said}; in {sum(tried)} of them the next rate outward did better in the tuning worlds, so it is shown below its best."
+    better = f"in {sum(tried)} of them the next rate outward did better in the tuning worlds"
+    return f"{said}; {better}, so it is shown below its best."
 
 
 def _against(spec: str, found: Sequence[Cell], rows: int) -> str:

@@ -11,8 +11,8 @@ WHY: dict[str, str] = {
     "at 0.1, too, it arrives in every world.",
     "async_server:weight=mean": "As many gradients as `adpsgd` and steps of the same size, but computed at "
     "one common model: so the gap between these two is not one of step sizes.",
-    "dybw": "Its iterations are short with exponential delays; with Pareto and Markov delays its spanning path is often "
-    "held up by a late worker, and it waits about half of the time.",
+    "dybw": "Its iterations are short with exponential delays; with Pareto and Markov delays a late worker often "
+    "holds up its spanning path, and it waits about half of the time.",
     "fastest:k=12": "The four slowest are not waited for and their gradients are carried, so heavy tails cost little; "
     "the slow worker's label is not learned.",
     "server": "It waits for the slowest worker and makes few steps; but in each the slow worker's gradient counts like "
@@ -22,7 +22,7 @@ WHY: dict[str, str] = {
     "full:barrier=neighbours": "A late worker stops its neighbours, and others only through them: it waits less than "
     "`full` does.",
     "k_sync:k=12": "A quarter of all computations is cut off, and still it makes twice the iterations of `server`; the "
-    "slow worker counts when a spell slows the others or it is lucky, which with Markov delays is often enough.",
+    "slow worker counts when four others are slower still, as happens in the spells of Markov delays.",
     "dsgd_aau": "As `dybw` without a path that is fixed in advance, and the figures are alike: with Pareto delays, the "
     "epoch that must span all workers ends with the slowest of them.",
     "dpsgd": "In setting 1 it is ahead of `full:barrier=neighbours` at rate 0.1 and behind at the chosen one: its "

@@ -126,8 +126,8 @@ def _ecd(*, codec: str = DEFAULT, weights: str = "metropolis", barrier: Barrier 
 
 
 _REFUSES = (
-    "it refuses a world that breaks: neighbours add up the differences that they were sent, and one that misses a message "
-    "would know another copy than the others"
+    "it refuses a world that breaks: neighbours add up the differences that they were sent, and one that misses a "
+    "message would know another copy than the others"
 )
 
 METHODS = (

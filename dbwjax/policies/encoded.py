@@ -164,8 +164,8 @@ METHODS = (
         (ENCODED,),
         family="server",
         mixing="row",
-        absence="the server waits for k blocks, or for all that are there where those are fewer; what the rest of the data "
-        "says is then missing",
+        absence="the server waits for k blocks, or for all that are there where those are fewer; what the rest of the "
+        "data says is then missing",
         notes=_notes,
     ),
 )

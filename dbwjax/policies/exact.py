@@ -33,7 +33,6 @@ from dbwjax.types import Batches, Graph, Key, Learner, Plan, Policy
 MOST_ROUNDS = 10_000
 """Exchanges an iteration at most: a path of 10,000 workers has 1 / sqrt(gap) of 6,366."""
 
-_DENSE = 512  # workers; the spectrum of more is found by Lanczos
 _CLOSE = 1e-6  # of weights that are to be symmetric, in float32
 
 

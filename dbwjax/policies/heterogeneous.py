@@ -152,8 +152,8 @@ METHODS = (
         (DIGING, DSGT),
         family="gossip",
         mixing="doubly",
-        absence="everybody waits for it until its absence is known, then for those that are there; it keeps parameters and "
-        "tracker, so the mean of trackers goes on holding its last gradient",
+        absence="everybody waits for it until its absence is known, then for those that are there; it keeps parameters "
+        "and tracker, so the mean of trackers goes on holding its last gradient",
     ),
     Method(
         "d2",
@@ -162,8 +162,8 @@ METHODS = (
         (D2,),
         family="gossip",
         mixing="doubly",
-        absence="as under full; it keeps parameters and correction, whose mean stays zero. That D2 converges is known of a network "
-        "that stays as it is",
+        absence="as under full; it keeps parameters and correction, whose mean stays zero; that D2 converges is known "
+        "of a network that stays as it is",
     ),
     Method(
         "qgm",

@@ -65,7 +65,8 @@ def small_setting(spec, workers):
     """A learner with two leaves and a local state, and few numbers as data, which compile in half the time."""
     graph = graphs.build_graph(spec, workers)
     law = delays.build_delays("shifted_exponential", workers)
-    return graph, PAIR_LEARNER, World(graph, law, samples(workers), jax.random.key(3)), PAIR
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.result_type(float)), PAIR)
+    return graph, PAIR_LEARNER, World(graph, law, samples(workers), jax.random.key(3)), params
 
 
 def setting(spec, workers, policy):

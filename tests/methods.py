@@ -47,13 +47,14 @@ makes it a mean.
   (`compare_cells`, or a sweep over `--learning-rates`) before you say that one is faster.
 - **The model** that is evaluated is the mean of all workers, or the server's (the token's) own at the moment of the
   row.
-- **Without a learning rate.** `dual_averaging` reads its own `alpha=`, and `admm`, `ssda`, `msda`, `mspd` and `encoded` take
-  their steps from the task: `--learning-rate` and `--optimizer` do not reach them. Those five need whole objectives
-  ([convex tasks](convex.md)).
+- **Without a learning rate.** `dual_averaging` reads its own `alpha=`, and `admm`, `ssda`, `msda`, `mspd` and `encoded`
+  take their steps from the task: `--learning-rate` and `--optimizer` do not reach them. Those five need whole
+  objectives ([convex tasks](convex.md)).
 - **Optimisers** are the workers': a server adds the updates that workers made of their gradients. With plain SGD that
   is the paper's rule; momentum and Adam keep their state at the worker.
-- **Size of messages.** Under a finite `--bandwidth` a method's messages take as long as they are large: those of `choco`
-  are smaller than parameters, those of `tracking` larger. A `Graph` given in Python has the latencies that it has.
+- **Size of messages.** Under a finite `--bandwidth` a method's messages take as long as they are large: those of
+  `choco` are smaller than parameters, those of `tracking` larger. A `Graph` given in Python has the latencies that it
+  has.
 - **Latency.** A server is as far from a worker as that worker's neighbours are on average. `adpsgd`, `token`, `hop`,
   `sgp` and all of the gossip family follow the links of the graph. `randomized_gossip`, `acid`, `swift`, `agp` and
   `prague` take none, and say so.

@@ -41,7 +41,11 @@ CODECS = (
     *(f"top_k:fraction={fraction}" for fraction in (0.1, 0.01)),
 )
 _BOTH = ("quantize:bits=8", "quantize:bits=4", "quantize:bits=2", "random_k:fraction=0.5")
-TRAINED = {"choco": ("quantize:bits=8", "quantize:bits=2", "top_k:fraction=0.1"), "dcd": _BOTH, "ecd": _BOTH}
+_CHOCO = (
+    *("quantize:bits=8", "quantize:bits=4", "quantize:bits=2", "quantize:bits=2,gamma=1"),
+    *("top_k:fraction=0.1", "top_k:fraction=0.1,gamma=0.4"),
+)
+TRAINED = {"choco": _CHOCO, "dcd": _BOTH, "ecd": _BOTH}
 GAMMAS = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
 NETS = {"ring": graphs.ring, "star": graphs.star, "complete": graphs.complete}
 WORKERS, ENTRIES, TURNS = 16, 256, 9

@@ -137,7 +137,7 @@ def _distances(code: Any, mixing: jax.Array, seeds: int, rate: float = 0.05, ste
 
 
 def training(quick: bool) -> dict[str, Any]:
-    """By method and codec: accuracy and loss when `full` has done 200 iterations, beside the plain method in the same worlds."""
+    """By method and codec: accuracy and loss at the time of 200 iterations of `full`, beside the plain method's."""
     seeds, steps = (2, 20) if quick else (10, 200)
     rivals = {"choco": "full", "dcd": "dpsgd", "ecd": "dpsgd"}
     specs = ["full", "dpsgd"]
@@ -205,8 +205,8 @@ def tables(file: str | Path = rule_table.FILE) -> str:
     return "\n\n".join(
         [
             f"{said}.",
-            "At the time of 200 iterations of `full`, ten workers in a ring, ten paired worlds: accuracy of the mean model, its "
-            "difference to `full` or `dpsgd` in the same worlds with its 95 % interval, the median test loss, in how "
+            "At the time of 200 iterations of `full`, ten workers in a ring, ten paired worlds: accuracy of the mean "
+            "model, its difference to `full` or `dpsgd` in the same worlds with its 95 % interval, the median test loss, in how "
             "many worlds that is above the loss at the start, and bytes over those of the plain method.",
             rule_table.lines(titles, trained),
             "CHOCO's gamma: the largest of those tried that all ten worlds bear, and the best.",

@@ -206,7 +206,7 @@ def tables(file: str | Path = rule_table.FILE) -> str:
         [
             f"{said}.",
             "At the time of 200 iterations of `full`, ten workers in a ring, ten paired worlds: accuracy of the mean "
-            "model, its difference to `full` or `dpsgd` in the same worlds with its 95 % interval, the median test loss, "
+            "model, its difference to `full` or `dpsgd` in the same worlds with its 95 % interval, the median loss, "
             "in how many worlds that is above the loss at the start, and bytes over those of the plain method.",
             rule_table.lines(titles, trained),
             "CHOCO's gamma: the largest of those tried that all ten worlds bear, and the best.",

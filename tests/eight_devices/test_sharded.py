@@ -82,7 +82,7 @@ OF_EACH_FAMILY = (
     *("server_backup:b=1", "k_batch_async:k=3", "ssp:bound=1", "dbw", "adpsgd", "acid", "token", "sgp", "agp"),
     *("hop:b=1,gap=3,staleness=1", "prague:group=3", "dsgd_aau", "matcha", "local_sgd:h=2", "dspodfl"),
     *("tracking", "d2:barrier=neighbours", "qgm", "dual_averaging"),
-    *("choco", "choco:codec=top_k:fraction=0.5", "dcd:codec=random_k:fraction=0.5", "ecd:codec=random_k:fraction=0.5"),
+    *("choco", "choco:codec=top_k:fraction=0.5", "dcd:codec=random_k:fraction=0.5", "ecd"),
 )
 
 EXACT = (
@@ -100,6 +100,7 @@ def test_methods_with_nodes_of_their_own_on_many_devices(x64, spec):
     """Twelve workers and whatever the method adds, cut among five devices."""
     policy = build_policy(spec)
     _, learner, world, params = small_setting("random_regular:degree=4", 12)
+    params = jax.tree.map(lambda leaf: leaf.astype(float), params)  # a coarse message makes ten roundings of one
     compare(policy, learner, simulate.networked(policy, world), params, 5)
 
 

@@ -198,14 +198,11 @@ class Objective(NamedTuple):
 
 
 class Squares(NamedTuple):
-    """A batch of least squares, whose loss is the mean of `(features @ x - target)^2 / 2`; parameters are one array.
-
-    As the data of an `Objective` it may have rows of zeros, and says how the oracle solves it.
-    """
+    """A batch of least squares: the loss is the mean of `(features @ x - target)^2 / 2`. Rows of zeros are padding."""
 
     features: Float[Array, "B d"]
     target: Float[Array, " B"]
-    solved: PyTree = None
+    solved: PyTree = None  # what the oracle makes use of
 
 
 Oracle = Callable[[Objective, PyTree, PyTree, Array], PyTree]

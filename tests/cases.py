@@ -226,7 +226,7 @@ SHIPPED = (
     "choco:codec=top_k:fraction=0.3,gamma=0.3,barrier=neighbours",
     "dcd",
     "dcd:codec=random_k:fraction=0.5,barrier=global",
-    "ecd:codec=random_k:fraction=0.6",
+    "ecd",
     "adpsgd",
     "randomized_gossip",
     "token",

@@ -1,6 +1,6 @@
-"""The tables of methods in README and in docs/methods.md, made from the rows of `POLICIES`.
+"""The tables of methods in README, docs/methods.md and docs/world.md, made from the rows of `POLICIES`.
 
-`python -m tests.methods` writes docs/methods.md; `python -m tests.methods --readme` prints README's table.
+`python -m tests.methods` writes those of docs/; `python -m tests.methods --readme` prints README's table.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from dbwjax.policies import FAMILIES, MIXINGS, POLICIES, Method, by_family
 from tests.readme import ROOT
 
 PAGE = ROOT / "docs" / "methods.md"
+WORLD = ROOT / "docs" / "world.md"
+ABSENCES = "<!-- absences: made by `python -m tests.methods` -->"
 
 FIRST = {
     "dybw": "delays change from one computation to the next, and you cannot say how many to wait for",
@@ -45,8 +47,14 @@ makes it a mean.
   (`compare_cells`, or a sweep over `--learning-rates`) before you say that one is faster.
 - **The model** that is evaluated is the mean of all workers, or the server's (the token's) own at the moment of the
   row.
+- **Without a learning rate.** `dual_averaging` reads its own `alpha=`, and `admm`, `ssda`, `msda`, `mspd` and `encoded`
+  take their steps from the task: `--learning-rate` and `--optimizer` do not reach them. Those five need whole
+  objectives ([convex tasks](convex.md)).
 - **Optimisers** are the workers': a server adds the updates that workers made of their gradients. With plain SGD that
   is the paper's rule; momentum and Adam keep their state at the worker.
+- **Size of messages.** Under a finite `--bandwidth` a method's messages take as long as they are large: those of
+  `choco` are smaller than parameters, those of `tracking` larger. A `Graph` given in Python has the latencies that it
+  has.
 - **Latency.** A server is as far from a worker as that worker's neighbours are on average. `adpsgd`, `token`, `hop`,
   `sgp` and all of the gossip family follow the links of the graph. `randomized_gossip`, `acid`, `swift`, `agp` and
   `prague` take none, and say so.
@@ -80,6 +88,14 @@ def row(name: str, method: Method) -> tuple[str, str, str, str]:
     return f"`{specs.describe(name, method.build)}`", method.summary, MIXINGS[method.mixing], method.paper
 
 
+def world_page() -> str:
+    """docs/world.md, with its table of what each method does while a worker is away."""
+    text = WORLD.read_text()
+    before, found, _ = text.partition(ABSENCES)
+    rows = [(f"`{name}`", method.absence) for methods in by_family().values() for name, method in methods.items()]
+    return before + found + "\n\n" + table(("method", "while a worker is away"), rows) + "\n"
+
+
 def readme() -> str:
     """README's table."""
     rows = [(f"`{name}`", POLICIES[name].summary, use) for name, use in FIRST.items()]
@@ -87,11 +103,12 @@ def readme() -> str:
 
 
 def main(words: list[str]) -> int:
-    """Writes the page, or prints README's table."""
+    """Writes the pages, or prints README's table."""
     if words == ["--readme"]:
         print(readme())
     else:
         PAGE.write_text(page())
+        WORLD.write_text(world_page())
     return 0
 
 

@@ -9,10 +9,10 @@ import pytest
 import dbwjax
 from dbwjax.experiments import citing
 from dbwjax.experiments.config import TrainConfig
-from dbwjax.policies import POLICIES, papers
+from dbwjax.policies import POLICIES, papers, papers_on_messages
 from tests.readme import ROOT
 
-PAPERS = {name: one for name, one in vars(papers).items() if isinstance(one, papers.Paper)}
+PAPERS = {name: one for name, one in (vars(papers) | vars(papers_on_messages)).items() if isinstance(one, papers.Paper)}
 NEEDED = {"article": {"journal"}, "inproceedings": {"booktitle"}, "misc": {"eprint", "archivePrefix"}}
 
 

@@ -194,6 +194,17 @@ def test_two_leaves_a_scalar_and_bfloat16(spec):
             assert state.model.local.copy["x"].dtype == jnp.float32
 
 
+@pytest.mark.parametrize("spec", ["choco", "dcd", "ecd"])
+def test_updates_may_be_wider_than_parameters(x64, spec):
+    """Float32 parameters, batches and so gradients of float64."""
+    params = jnp.zeros(P, jnp.float32)
+    before = simulate.init(policy_of(spec), LEARNER, nine("ring").world, params)
+    after, _ = jax.eval_shape(
+        lambda state: simulate.run(policy_of(spec), LEARNER, nine("ring").world, state, 2), before
+    )
+    jax.tree.map(lambda old, new: np.testing.assert_equal(new.dtype, old.dtype), before.model, after.model)
+
+
 @functools.cache
 def nine_32():
     return Case(graphs.pad(graphs.ring(NINE), NINE), 1)

@@ -14,6 +14,10 @@ def test_docs_are_what_the_rows_give():
     assert methods.PAGE.read_text() == methods.page(), "run python -m tests.methods"
 
 
+def test_the_page_of_broken_worlds_has_every_method():
+    assert methods.WORLD.read_text() == methods.world_page(), "run python -m tests.methods"
+
+
 def test_the_page_names_every_method_once_in_its_family():
     sections = re.findall(r"^## (\w+): (.*?)\n(.*?)(?=^## |\Z)", methods.page(), flags=re.DOTALL | re.MULTILINE)
     found = {title.lower(): re.findall(r"^\| `(\w+)[:`]", body, flags=re.MULTILINE) for title, _, body in sections}

@@ -348,7 +348,7 @@ def test_small_messages_are_sooner_there(monkeypatch):
     def equip(learner):
         return learner._replace(combine=Combine(None, True, sent=lambda x: x.size / 4))
 
-    mine = Method("mine", lambda: build_policy("full")._replace(equip=equip), "", (), family="gossip", mixing="doubly")
+    mine = Method("mine", lambda: build_policy("full")._replace(equip=equip), "", (), "gossip", "doubly", "")
     monkeypatch.setitem(POLICIES, "mine", mine)
     (problem,) = problems(of_seeds(config))
     plain, own = (np.asarray(alone(problem.worlds_of(spec), 1).graph.latency) for spec in ("full", "mine"))
@@ -361,7 +361,7 @@ def test_small_messages_are_sooner_there(monkeypatch):
 def test_a_method_of_whole_objectives_is_refused_by_a_task_without(monkeypatch):
     mine = Method(
         "mine", lambda: build_policy("full")._replace(whole=lambda given: given), "", (), family="gossip",
-        mixing="doubly",
+        mixing="doubly", absence="",
     )  # fmt: skip
     monkeypatch.setitem(POLICIES, "mine", mine)
     config = TrainConfig(policies=("mine",), workers=4, graph="ring", seconds=1.0, seeds=1)

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dbwjax.engine import batch
+from dbwjax.engine import batch, breaking
 from dbwjax.engine.learner import equipped, from_optimizer
 from dbwjax.tasks import Task
 from dbwjax.tasks.probe import fault_of
-from dbwjax.types import Batches, Graph, Learner, Policy
+from dbwjax.types import Batches, Events, Graph, Learner, Policy
 
 
 class Roles(NamedTuple):
@@ -69,6 +69,21 @@ def wholes_of(spec: str, policy: Policy, tasks: list[Task]) -> list[Batches] | N
         return None
     whole = policy.whole
     return _once(spec, "whole(objectives)", lambda task: whole(task.objectives, len(task.sizes)), tasks)
+
+
+def require_unbroken(policies: dict[str, Policy], nets: dict[str, list[Graph]], events: Events | None) -> None:
+    """Refuses a method that cannot live in a world that breaks.
+
+    Raises:
+      ValueError: one line that names it.
+    """
+    if events is None:
+        return
+    for spec, policy in policies.items():
+        try:
+            breaking.require_fit(policy, nets[spec][0], events)
+        except ValueError as error:
+            raise ValueError(f"policy '{spec}': {error}") from error
 
 
 def states_of(spec: str, policy: Policy, graphs: list[Graph]) -> Any:

@@ -25,7 +25,7 @@ from dbwjax.engine.programs import canonical
 from dbwjax.engine.randomness import Stream, stream
 from dbwjax.experiments.config import TrainConfig
 from dbwjax.experiments.nets import Nets, files_of, named
-from dbwjax.experiments.networks import Roles, networks_of, sizes_of, states_of, wholes_of
+from dbwjax.experiments.networks import Roles, networks_of, require_unbroken, sizes_of, states_of, wholes_of
 from dbwjax.experiments.world_tasks import FREE, message_bytes, require_memory, shapes_of, tasks_of
 from dbwjax.learners.optimizers import build_optimizer
 from dbwjax.learners.schedules import require_rates
@@ -228,6 +228,7 @@ def assemble(
     policies = canonical(policies)
     bare = _of_size(drawn, policies, optimizer, dtype, linked)
     nets = {spec: networks_of(spec, policy, bare[spec]) for spec, policy in policies.items()}
+    require_unbroken(policies, nets, drawn[0].events)
     states = {spec: states_of(spec, policy, nets[spec]) for spec, policy in policies.items()}
     shared = [one.graph for one in drawn]
     own = {spec: batch.stack(net) for spec, net in nets.items() if any(map(operator.is_not, net, shared))}

@@ -98,8 +98,8 @@ def identity() -> Codec:
 def quantize(*, bits: int = 8) -> Codec:
     """Stochastic rounding to `s = 2^(bits-1) - 1` levels a sign, in buckets of `BUCKET` entries with a scale each.
 
-        C(x)_i = step * sign(x_i) * (floor(y_i) + [u_i < y_i - floor(y_i)]),   y_i = |x_i| / step,
-        step = max over the bucket of |x| / s,   u_i uniform
+        C(x)_i = step * sign(x_i) * ceil(y_i - u_i),   y_i = |x_i| / step,
+        step = max over the bucket of |x| / s,   u_i uniform on [0, 1): up with the probability y_i - floor(y_i)
 
     QSGD (Alistarh et al. 2017, arXiv 1610.02132, as recalled) with the largest magnitude in place of the norm. The
     bound: in a bucket of d entries the expected squared error is `step^2 sum f_i (1 - f_i)`, f_i the fractional part of
@@ -257,10 +257,10 @@ def _quantized(seed: Array, leaf: Array, levels: int, scaled: bool) -> Array:
     number = jax.lax.broadcasted_iota(jnp.uint32, shape, 0) * np.uint32(size)
     number = number + jax.lax.broadcasted_iota(jnp.uint32, shape, 1)
     exact = jnp.abs(buckets) * inverse
-    whole_part = jnp.floor(exact)
-    up = _uniform(words(seed, number), leaf.dtype) < exact - whole_part
+    # One expression, and `exact` read once: floor(y) + [u < y - floor(y)] reads it twice, and a compiler that makes it
+    # twice with different roundings (127 and one below) has both the lower level and no reason to go up.
     # The largest entry may be a rounding above its level.
-    level = jnp.minimum(whole_part + up, levels)
+    level = jnp.minimum(jnp.ceil(exact - _uniform(words(seed, number), leaf.dtype)), levels)
     shrunk = step / (1 + noise(levels, size)) if scaled else step
     decoded = jnp.sign(buckets) * level * shrunk
     return decoded.reshape(leaf.shape[0], count * size)[:, :entries].reshape(leaf.shape)

@@ -196,6 +196,9 @@ def _written(function: Callable[[PyTree, PyTree, Array], PyTree], carry: PyTree,
 
     def both(carry: tuple[PyTree, Array], operands: PyTree) -> tuple[PyTree, Array]:
         # Seeds that a loop changes: of fixed ones all random words are made ahead of it, and written to memory.
-        return function(carry[0], operands, carry[1]), carry[1] + 1
+        written = function(carry[0], operands, carry[1])
+        # An optimiser's updates may be of more bits than the parameters.
+        written = jax.tree.map(lambda new, old: new.astype(old.dtype), written, carry[0])
+        return written, carry[1] + 1
 
     return materialize(both, (carry, seeds), operands, one)[0]

@@ -19,7 +19,7 @@ from dbwjax.network.weights import Weights
 from dbwjax.policies.gossip import gossip
 from dbwjax.policies.method import Barrier, Method, build_weights
 from dbwjax.policies.neighbours import backup, dpsgd
-from dbwjax.policies.papers import CHOCO, DCD_ECD
+from dbwjax.policies.papers_on_messages import CHOCO, DCD_ECD
 from dbwjax.policies.rules import full
 from dbwjax.types import Graph, Key, Plan, Policy
 

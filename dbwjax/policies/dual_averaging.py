@@ -16,7 +16,7 @@ from dbwjax.policies.drifting import Drift
 from dbwjax.policies.heterogeneous import require_symmetric
 from dbwjax.policies.method import Barrier, Method, build_weights
 from dbwjax.policies.neighbours import dpsgd
-from dbwjax.policies.papers import DUAL_AVERAGING
+from dbwjax.policies.papers_on_messages import DUAL_AVERAGING
 from dbwjax.types import Graph, Key, Plan, Policy
 
 

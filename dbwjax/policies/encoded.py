@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PyTree
 
 from dbwjax.limits import real, require_count, whole
 from dbwjax.policies.method import Method
-from dbwjax.policies.papers import ENCODED
+from dbwjax.policies.papers_on_messages import ENCODED
 from dbwjax.policies.servers import synchronous
 from dbwjax.policies.serving import require_at_most
 from dbwjax.types import Batches, Graph, Key, Learner, Objective, Policy, Squares

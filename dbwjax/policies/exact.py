@@ -26,7 +26,7 @@ from dbwjax.network.properties import mixing_matrix
 from dbwjax.network.weights import Weights
 from dbwjax.policies.gossip import GossipState, gossip
 from dbwjax.policies.method import Barrier, Method, build_weights, only_global
-from dbwjax.policies.papers import CONSENSUS_ADMM, MSPD, SSDA
+from dbwjax.policies.papers_on_messages import CONSENSUS_ADMM, MSPD, SSDA
 from dbwjax.policies.rules import full
 from dbwjax.types import Batches, Graph, Key, Learner, Plan, Policy
 

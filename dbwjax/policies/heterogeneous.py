@@ -16,7 +16,7 @@ from dbwjax.network.weights import Weights
 from dbwjax.policies.gossip import gossip
 from dbwjax.policies.method import Barrier, Method, build_weights
 from dbwjax.policies.neighbours import backup
-from dbwjax.policies.papers import D2, DIGING, DSGT, QUASI_GLOBAL
+from dbwjax.policies.papers_on_messages import D2, DIGING, DSGT, QUASI_GLOBAL
 from dbwjax.policies.rules import full
 from dbwjax.types import Graph, Policy
 

@@ -6,6 +6,7 @@ import csv
 import json
 import time
 
+import jax
 import pytest
 
 from dbwjax import build_graph, limits, sweep, train

@@ -24,7 +24,7 @@ LARGEST = 7
 RULE = dtur()
 POLICY = gossip(RULE)
 KEY = jax.random.key(0)
-cut = jax.jit(lambda state, arrival: RULE.cut(KEY, None, state, arrival))
+cut = jax.jit(lambda graph, state, arrival: RULE.cut(KEY, graph, state, arrival))
 decide = jax.jit(lambda graph, state, arrival: POLICY.decide(KEY, graph, state, arrival, None))
 
 
@@ -54,7 +54,7 @@ def iterations(graph, arrivals):
     path = [tuple(map(int, link)) for link in np.asarray(state.path)]
     before, epoch = set(), 0
     for arrival in arrivals:
-        active, end, state = cut(state, jnp.asarray(arrival))
+        active, end, state = cut(graph, state, jnp.asarray(arrival))
         active, end = np.asarray(active), float(end)
         after = before | {link for link in path if active[list(link)].all()}
         yield path, before, after, arrival, active, end, epoch
@@ -124,7 +124,7 @@ def test_one_worker_waits_for_itself():
     graph = graphs.path(1)
     state = RULE.init(graph)
     for seconds in (2.5, 0.25):
-        active, end, state = cut(state, jnp.asarray([seconds]))
+        active, end, state = cut(graph, state, jnp.asarray([seconds]))
         assert np.asarray(active).tolist() == [True]
         assert float(end) == seconds
 

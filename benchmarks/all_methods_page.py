@@ -269,7 +269,8 @@ def _images(order: Sequence[str], scale: Scale, folder: Path) -> list[str]:
     about = (
         f"The best {scale.best} rows on digits, on MNIST ({scale.pca} principal components, two hidden layers of 256, "
         f"{scale.laws[0]} delays, {scale.tests:,} test images, {scale.rows} rows in {scale.seconds:g} s, "
-        f"{scale.worlds} worlds, rates from {scale.tuning} tuning worlds)."
+        f"{scale.worlds} worlds, rates from {scale.tuning} tuning worlds). "
+        "Means over the worlds, without intervals: they show that these rows learn another task, and rank nothing."
         + (f" Not measured yet: {', '.join(missing)}." if missing else "")
     )
     return ["### MNIST", about, lines(["row", *titles], body)]

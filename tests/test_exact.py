@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 
 import jax
@@ -11,7 +12,7 @@ import optax
 import pytest
 
 from dbwjax import train_policy
-from dbwjax.cli import train
+from dbwjax.cli import sweep, train
 from dbwjax.engine import clock, simulate
 from dbwjax.engine import learner as learning
 from dbwjax.engine.learner import from_optimizer
@@ -343,3 +344,14 @@ def test_they_train_through_the_public_call():
         assert rows[-1]["gradients"] == 40 * 4
     np.testing.assert_array_equal(*found)
     assert POLICIES["msda"].papers[0].short.startswith("Scaman")
+
+
+def test_a_sweep_over_learning_rates_leaves_them_as_they_are(tmp_path):
+    """They keep no optimiser, so a rate has no place to go; every other method of the sweep gets its own."""
+    words = ["--policies", "admm", "full", "--dataset", "least_squares:dimension=2,samples=16", "--workers", "4"]
+    words += ["--graph", "complete", "--seconds", "5", "--rows", "1", "--seeds", "1", "--learning-rates", "0.1", "0.3"]
+    assert sweep.main([*words, "--no-progress", "--out", str(tmp_path / "out")]) == 0
+    with (tmp_path / "out" / "results.csv").open() as file:
+        found = {(row["policy"], row["learning_rate"]): row["test_loss"] for row in csv.DictReader(file)}
+    assert found["admm", "0.1"] == found["admm", "0.3"]
+    assert found["full", "0.1"] != found["full", "0.3"]

@@ -118,7 +118,7 @@ class SideBySide:
 
     def init(self) -> SimState:  # noqa: D102
         made = ensemble.init(self.policy, self.learner, self.worlds, self.policy_states, self.params, self.mesh)
-        if self.rates is None:
+        if self.rates is None or self.policy.whole is not None:  # which keeps no optimiser
             return made
         local = with_rates(made.model.local, self.rates)
         return made._replace(model=made.model._replace(local=local))
@@ -238,7 +238,7 @@ class CutAmongDevices:
 
     def init(self) -> SimState:  # noqa: D102
         made = self.cut.init(self.policy, self.learner, self.world, self.params)
-        if self.rate is None:
+        if self.rate is None or self.policy.whole is not None:
             return made
         return made._replace(model=made.model._replace(local=with_rates(made.model.local, self.rate)))
 

@@ -239,6 +239,16 @@ def test_a_configuration_that_no_words_say_is_a_file_beside_the_command():
     assert base64.b64decode(link).decode() == told.config
 
 
+def test_that_worlds_break_cannot_be_missed():
+    made = material(["dybw", "full"], worlds=2, rows_each=8)
+    warned = "These worlds <strong>break</strong>, the same under every rule: "
+    assert warned not in page_of(made)
+    told = pages.provenance_of(replace(TrainConfig(seconds=10.0), world=("crash:worker=2,at=3",), events="<b>.csv"), {})
+    page = page_of(made._replace(provenance=told))
+    assert f"{warned}<code>crash:worker=2,at=3</code>, <code>&lt;b&gt;.csv</code>." in page
+    assert "<b>.csv" not in page
+
+
 def test_names_are_text_in_a_whole_page():
     read = Read(page_of(material([EVIL, "full:" + EVIL], EVIL, worlds=2, rows_each=8)))
     assert {tag for tag, _ in read.elements} & {"img", "iframe", "object"} == set()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+from markupsafe import Markup
 
 from dbwjax.report import run_panels, style
 from dbwjax.report.digits import interval_text
-from dbwjax.report.page import drawing
+from dbwjax.report.page import drawing, words
 from dbwjax.report.page.document import Section, render
 from dbwjax.report.page.material import Material
 from dbwjax.report.page.verdict import verdict_of
@@ -26,7 +29,18 @@ def verdict_section(material: Material) -> Section:
     """Who is first, by how much, how sure, and why."""
     (cell,) = material.summary["cells"]
     found = verdict_of(material.summary, cell, material.rows, material.worlds)
+    if material.provenance.breaks:
+        found = found._replace(warnings=[*found.warnings, _broken(material.provenance.breaks)])
     return Section(KEY, "Verdict", render("verdict.html", verdict=found, figures=_figures(material)))
+
+
+def _broken(breaks: Sequence[tuple[str, str]]) -> Markup:
+    """That these worlds break, and what the model is then."""
+    what = Markup(", ").join(words.code(word) for word, _ in breaks)
+    return Markup(
+        "These worlds <strong>break</strong>, the same under every rule: {}. The model is the mean of all workers, "
+        "with what one that is away last held."
+    ).format(what)
 
 
 def _figures(material: Material) -> list[dict[str, Any]]:
